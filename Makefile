@@ -1,0 +1,52 @@
+# make quickstart   trains a small network and writes runs/quickstart
+# make test         what continuous integration runs
+#
+# PYTHON=... chooses the interpreter, VENV=... the place of the environment, WORKERS=... the number of test processes.
+
+PYTHON ?= $(shell for p in python3.12 python3.11 python3; do \
+    $$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1 && echo $$p && break; done)
+VENV ?= .venv
+WORKERS ?= 2
+BIN := $(VENV)/bin
+
+.DEFAULT_GOAL := help
+.PHONY: help quickstart test test-fast lint clean
+
+help:
+	@echo "make quickstart   train a small network into runs/quickstart, from the start"
+	@echo "make test         lint, then all tests"
+	@echo "make test-fast    the tests that take less than ten seconds each"
+	@echo "make lint         ruff"
+	@echo "make clean        remove the environment and all caches; runs/ stays"
+
+quickstart: $(VENV)/installed
+	rm -rf runs/quickstart
+	$(BIN)/python -m experiments.train --config=configs/quickstart.py --workdir=runs/quickstart
+
+test: lint
+	$(BIN)/python -m pytest -n $(WORKERS)
+
+test-fast: $(VENV)/installed-dev
+	$(BIN)/python -m pytest -n $(WORKERS) -m "not slow"
+
+lint: $(VENV)/installed-dev
+	$(BIN)/ruff check lib experiments configs tests
+
+clean:
+	rm -rf $(VENV) .pytest_cache .ruff_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# The stamps make the installation happen once, and again when the requirements change.
+$(VENV)/installed: requirements.txt | $(BIN)/python
+	$(BIN)/python -m pip install --quiet --requirement requirements.txt
+	touch $@
+
+$(VENV)/installed-dev: requirements-dev.txt $(VENV)/installed
+	$(BIN)/python -m pip install --quiet --requirement requirements.txt --requirement requirements-dev.txt
+	touch $@
+
+$(BIN)/python:
+	@test -n "$(PYTHON)" || { echo "error: no Python 3.11 or newer is on the PATH; install one, or run make PYTHON=/path/to/python3.12." >&2; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+	  || { echo "error: $(PYTHON) is not Python 3.11 or newer; run make PYTHON=/path/to/python3.12." >&2; exit 1; }
+	$(PYTHON) -m venv $(VENV)

@@ -1,0 +1,80 @@
+"""All six rows of the MNIST table of the gradient-noise paper, 480 networks in one program.
+
+  python -m experiments.train --config=configs/gradient_noise/table1.py --data_dir=DATA --workdir=runs/table1
+
+Neelakantan et al. 2015 (arXiv:1511.06807), table 1: a 20 x 50 ReLU network, plain SGD, with and without
+noise of eta = 0.01, each cell the best and the average of 20 seeds at two learning rates. The paper does not
+state batch size, steps, bias initialization, kind of clipping or how "best" is selected; here they are 100
+examples, 1e5 steps, zero, by the global norm, and last-step test accuracy. On CPU, take fewer:
+--config.steps=10000 --config.ensemble.seeds=3.
+"""
+
+import math
+
+from ml_collections import ConfigDict, FieldReference
+
+# Rows of the table as (standard deviation, gain over sqrt(fan-in)) of the initial weights, and the clipping norm.
+_SUSSILLO = math.sqrt(2) * math.exp(1.2 / (50 - 2.4))  # random-walk initialization for ReLU, width 50
+_ROWS = {
+  "1 simple, no clipping": (0.1, 0.0, math.inf),
+  "2 simple, clip 100": (0.1, 0.0, 100.0),
+  "3 simple, clip 10": (0.1, 0.0, 10.0),
+  "4 Sussillo & Abbott, clip 10": (0.0, _SUSSILLO, 10.0),
+  "5 He, clip 10": (0.0, math.sqrt(2), 10.0),
+  "6 zero, clip 10": (0.0, 0.0, 10.0),
+}
+
+
+def get_config():
+  seed = FieldReference(0)
+  config = ConfigDict({
+    "seed": seed,  # of member 0; member i of an ensemble has seed + i
+    "steps": 100_000,  # updates
+    "batch_size": 100,  # examples
+    "data": {
+      "source": {"name": "mnist"},
+      "seed": seed,  # of label noise, split and subsets, which all members share
+      "validation": 0,  # examples taken from the training file
+      "subset": 0,  # training examples; 0 keeps all
+      "test_subset": 0,  # test examples; 0 keeps all
+      "label_noise": {},
+      "noisy_validation": True,
+      "normalize": "unit",
+      "augment": {},
+    },
+    "model": {
+      "name": "mlp", "depth": 20, "width": 50, "activation": "relu", "norm": "none", "dropout": 0.0,
+      "kernel_init": {"name": "normal", "std": 0.1, "gain": 0.0},
+    },
+    "scheduled": {},
+    "references": {},
+    "targets": {},
+    "losses": {"ce": {"name": "cross_entropy", "weight": 1.0}},
+    "gradients": {
+      "clip": {"name": "clip_by_global_norm", "max_norm": 10.0},
+      "noise": {"name": "annealed_noise", "eta": 0.01, "gamma": 0.55},
+    },
+    "optimizer": {"name": "sgd", "learning_rate": 0.1},
+    "parameters": {},
+    "probes": {"test": {"name": "accuracy", "split": "test", "every": 5000}},
+    "evaluation": {"batch_size": 2000, "parameters": ""},
+    "ensemble": {
+      "seeds": 20,
+      "grid": {
+        "row": {
+          "path": ("model.kernel_init.std", "model.kernel_init.gain", "gradients.clip.max_norm"),
+          "values": tuple(_ROWS.values()),
+          "names": tuple(_ROWS),
+        },
+        "eta": {"path": "gradients.noise.eta", "values": (0.0, 0.01)},
+        "lr": {"path": "optimizer.learning_rate", "values": (0.1, 0.01)},
+      },
+      "chunk": 0,  # members trained at once; 0 as many as fit
+      "map": "vmap",
+    },
+    "log_every": 1000,  # steps
+    "steps_per_dispatch": 0,  # 0 leaves it to backend and model
+    "checkpoint": {"every": 10_000, "keep": 2},
+    "report": {"metrics": ("test/accuracy",)},
+  })
+  return config.lock()

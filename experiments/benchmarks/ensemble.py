@@ -1,0 +1,195 @@
+"""Member-steps per second of a vmapped ensemble, beside the same network trained one after another in PyTorch.
+
+  python -m experiments.benchmarks.ensemble [--members=1,16,128] [--rounds=7] [--out=DIR]
+
+The 20 x 50 ReLU network of the gradient-noise study on MNIST-shaped random data, batch 32, SGD with clipping
+by the global norm and annealed noise. Every round times each contender once, one after the other, so ratios
+are of neighbours in time; reported are medians over rounds after a warm-up. PyTorch (pip install torch==2.13.0,
+its CPU build) is left out if it is not installed. The share is the arithmetic of the matrix products
+alone, as a part of the rate of one large float32 product measured in the same rounds.
+"""
+
+import importlib.util
+import pathlib
+import statistics
+import time
+from collections.abc import Callable, Sequence
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from absl import flags
+
+from experiments import terminal
+from lib import data, reporting
+from lib.core import DataSpec
+from lib.data import Dataset, Split
+from lib.training.dispatch import Programs, members_that_fit
+from lib.training.experiment import Experiment
+
+_MEMBERS = flags.DEFINE_list("members", ["1", "16", "128"], "Sizes of the ensemble.")
+_ROUNDS = flags.DEFINE_integer("rounds", 7, "Times that every contender is measured.", lower_bound=1)
+_SECONDS = flags.DEFINE_float("seconds", 1.5, "Length of one measurement, about.", lower_bound=0.01)
+_OUT = flags.DEFINE_string("out", "runs/benchmark_ensemble", "Directory for results.json and the plot.")
+
+DEPTH, WIDTH, BATCH, INPUTS, CLASSES, EXAMPLES = 20, 50, 32, 784, 10, 10_000
+LEARNING_RATE, MAX_NORM, ETA, GAMMA = 0.1, 10.0, 0.01, 0.55
+STEPS = 50  # in one dispatch
+
+CONFIG = {
+  "seed": 0, "steps": 1_000_000, "batch_size": BATCH,
+  "data": {"normalize": "unit", "augment": {}},
+  "model": {"name": "mlp", "depth": DEPTH, "width": WIDTH, "kernel_init": "he"},
+  "scheduled": {}, "references": {}, "targets": {},
+  "losses": {"ce": {"name": "cross_entropy", "weight": 1.0}},
+  "gradients": {
+    "clip": {"name": "clip_by_global_norm", "max_norm": MAX_NORM},
+    "noise": {"name": "annealed_noise", "eta": ETA, "gamma": GAMMA},
+  },
+  "optimizer": {"name": "sgd", "learning_rate": LEARNING_RATE},
+  "parameters": {}, "evaluation": {"parameters": ""},
+}
+
+
+def flops_per_step() -> int:
+  """Returns the multiply-adds (two operations each) of the matrix products of one step of one member.
+
+  Forward, the gradient of the weights, and the gradient of the inputs of every layer but the first.
+  """
+  sizes = [INPUTS, *[WIDTH] * DEPTH, CLASSES]
+  products = [a * b for a, b in zip(sizes[:-1], sizes[1:])]
+  return 2 * BATCH * (3 * sum(products) - products[0])
+
+
+def random_dataset(seed: int = 0) -> Dataset:
+  """Returns MNIST-shaped noise: the timing does not depend on what the pixels show."""
+  generator = np.random.default_rng(seed)
+  images = generator.integers(0, 256, (EXAMPLES, 28, 28, 1), dtype=np.uint8)
+  split = Split.clean(images, generator.integers(0, CLASSES, EXAMPLES))
+  return Dataset.read("random", split, split, tuple(map(str, range(CLASSES))))
+
+
+class Ensemble:
+  """Our contender: `members` networks, in chunks of the size that a run would choose."""
+
+  def __init__(self, members: int):
+    dataset = random_dataset()
+    spec = DataSpec(EXAMPLES, CLASSES, (28, 28, 1), BATCH)
+    experiment = Experiment(CONFIG, spec, lambda section: data.preprocess(section, dataset))
+    chunk = min(members, members_that_fit(experiment, 0, ""))
+    sizes = [chunk] * (members // chunk) + [members % chunk] * (members % chunk > 0)
+    programs = {size: Programs(experiment, EXAMPLES, size, "vmap") for size in set(sizes)}
+    self.members, self.chunks = members, []
+    for i, size in enumerate(sizes):
+      hp = {"seed": jnp.arange(size, dtype=jnp.uint32) + 1000 * i, "values": {}}
+      fields = jax.device_put(experiment.parts().preprocess.device_fields(dataset.train), programs[size].replicated)
+      states = programs[size].init(hp)
+      sums = programs[size].zeros(programs[size].abstract_sums(hp, fields, {}))
+      self.chunks.append((programs[size], states, sums, hp, fields))
+
+  def run(self) -> int:
+    """Takes STEPS steps of every member; returns the number of member-steps."""
+    for i, (programs, states, sums, hp, fields) in enumerate(self.chunks):
+      states, sums = programs.steps(states, sums, hp, fields, {}, length=STEPS)
+      self.chunks[i] = (programs, states, sums, hp, fields)
+    jax.block_until_ready([chunk[1] for chunk in self.chunks])
+    return STEPS * self.members
+
+
+class Torch:
+  """One network after another in PyTorch, eager, as it is usually written."""
+
+  def __init__(self):
+    import torch  # noqa: PLC0415  (a benchmark-only requirement)
+
+    self.torch = torch
+    self.device = "cuda" if torch.cuda.is_available() and jax.default_backend() == "gpu" else "cpu"
+    dataset = random_dataset()
+    self.images = torch.from_numpy(dataset.train.inputs.reshape(EXAMPLES, -1)).to(self.device)
+    self.labels = torch.from_numpy(dataset.train.label.astype(np.int64)).to(self.device)
+    sizes = [INPUTS, *[WIDTH] * DEPTH, CLASSES]
+    layers = [m for a, b in zip(sizes[:-1], sizes[1:]) for m in (torch.nn.Linear(a, b), torch.nn.ReLU())]
+    self.model = torch.nn.Sequential(*layers[:-1]).to(self.device)
+    self.parameters = list(self.model.parameters())
+    self.optimizer = torch.optim.SGD(self.parameters, lr=LEARNING_RATE)
+    self.step = 0
+
+  def run(self) -> int:
+    """Takes STEPS steps; returns their number."""
+    torch = self.torch
+    for _ in range(STEPS):
+      rows = torch.randint(0, EXAMPLES, (BATCH,), device=self.device)
+      self.optimizer.zero_grad()
+      logits = self.model(self.images[rows].float() / 255)
+      torch.nn.functional.cross_entropy(logits, self.labels[rows]).backward()
+      torch.nn.utils.clip_grad_norm_(self.parameters, MAX_NORM)
+      deviation = (ETA / (1 + self.step) ** GAMMA) ** 0.5
+      for parameter in self.parameters:
+        parameter.grad.add_(torch.randn_like(parameter), alpha=deviation)
+      self.optimizer.step()
+      self.step += 1
+    if self.device == "cuda":
+      torch.cuda.synchronize()
+    return STEPS
+
+
+class Product:
+  """The rate of one large float32 matrix product, in operations."""
+
+  def __init__(self, n: int = 2048):
+    self.n, self.a = n, jax.random.normal(jax.random.key(0), (n, n))
+    self.product = jax.jit(lambda a: a @ a)
+
+  def run(self) -> int:
+    """Multiplies once; returns the number of operations."""
+    self.product(self.a).block_until_ready()
+    return 2 * self.n**3
+
+
+def rate(run: Callable[[], int], seconds: float) -> float:
+  """Returns units per second over about `seconds`."""
+  units, began = 0, time.perf_counter()
+  while (elapsed := time.perf_counter() - began) < seconds:
+    units += run()
+  return units / elapsed
+
+
+def main(argv: Sequence[str]) -> None:
+  del argv
+  contenders = {f"ours, {m} member{'s' * (m != 1)}": Ensemble(m) for m in map(int, _MEMBERS.value)}
+  if importlib.util.find_spec("torch"):
+    contenders["PyTorch, one by one"] = Torch()
+  else:
+    print("PyTorch is not installed: pip install torch==2.13.0 (CPU build) to measure beside it.")
+  product = Product()
+  for contender in [*contenders.values(), product]:
+    contender.run(), contender.run()  # compile, then warm up
+  rates = {name: [] for name in [*contenders, "product"]}
+  for _ in range(_ROUNDS.value):
+    for name, contender in [*contenders.items(), ("product", product)]:
+      rates[name].append(rate(contender.run, _SECONDS.value))
+
+  ceiling = statistics.median(rates["product"])
+  rows = []
+  for name in contenders:
+    shares = [flops_per_step() * ours / full for ours, full in zip(rates[name], rates["product"])]
+    ratios = [ours / theirs for ours, theirs in zip(rates[name], rates.get("PyTorch, one by one", []))]
+    median = statistics.median(rates[name])
+    rows.append([
+      name, f"{median:,.0f}", f"{1e6 / median:,.0f}", f"{100 * statistics.median(shares):.0f} %",
+      f"{statistics.median(ratios):.2f}" if ratios else "–",
+      f"{min(ratios):.2f} to {max(ratios):.2f}" if ratios else "–",
+    ])
+  headers = ["contender", "member-steps/s", "µs/member-step", "share of matmul rate", "times PyTorch", "range"]
+  print(reporting.markdown_table(headers, rows))
+  floor = 1e6 * flops_per_step() / ceiling
+  print(f"\nOne step is {flops_per_step() / 1e6:.1f} MFLOP in matrix products; a 2048-cubed product runs at "
+        f"{ceiling / 1e9:,.0f} GFLOP/s here, so the arithmetic takes {floor:,.0f} µs at least. "
+        f"{jax.devices()[0].device_kind}, jax {jax.__version__}, medians of {_ROUNDS.value} rounds.")
+  out = pathlib.Path(_OUT.value)
+  reporting.write_json(out / "results.json", {"rates": rates, "flops_per_step": flops_per_step(), "table": rows})
+  print(f"{out / 'results.json'}")
+
+
+if __name__ == "__main__":
+  terminal.run(main)

@@ -1,0 +1,1 @@
+"""Nurture: any model x any training transform x any data, measured while it trains."""

@@ -1,0 +1,175 @@
+"""From a table of constructors and a piece of config to an object, or to one helpful sentence.
+
+A *table* is a literal dict from a name to a constructor: a dataclass, a linen module, a plain function,
+or a `Preset` of one of those. A *config* is a mapping with the key "name" and the constructor's
+arguments, or just the name.
+"""
+
+from __future__ import annotations
+
+import difflib
+import inspect
+import types
+import typing
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+import numpy as np
+
+from lib.core.errors import UserError
+
+# Arguments of linen modules that are the framework's, never a config's.
+_FRAMEWORK_FIELDS = frozenset({"parent", "name", "self"})
+
+
+class Preset:
+  """A row of a table that is another constructor with some arguments already chosen.
+
+  The chosen arguments are defaults: a config may still override them.
+  """
+
+  def __init__(self, constructor: Callable, **arguments: Any):
+    self.constructor = constructor
+    self.arguments = arguments
+
+  def __repr__(self):
+    return f"Preset({self.constructor.__name__}, {self.arguments})"
+
+
+def lookup(table: Mapping[str, Any], name: str, *, path: str = "") -> Any:
+  """Returns table[name].
+
+  Raises:
+    UserError: if there is no such row; names the nearest one and lists all.
+  """
+  if name in table:
+    return table[name]
+  raise UserError(f"{_dotted(path, 'name')} is {name!r}, which does not exist; {suggest(name, table)}.")
+
+
+def suggest(name: object, known: typing.Iterable[str]) -> str:
+  """Returns "did you mean 'x'? Known: a, b, x" with the nearest of the known names, if one is near."""
+  known = sorted(known)
+  near = difflib.get_close_matches(str(name), known, n=1, cutoff=0.5)
+  near = near or [other for other in known if name and str(name) in other]
+  listing = "known: " + (", ".join(known) or "none")
+  return f"did you mean {near[0]!r}? ({listing})" if near else listing
+
+
+def fields_of(row: Any) -> dict[str, inspect.Parameter]:
+  """Returns the arguments that a config may set for a row of a table, by name."""
+  constructor = row.constructor if isinstance(row, Preset) else row
+  parameters = inspect.signature(constructor).parameters
+  kinds = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
+  return {k: p for k, p in parameters.items() if p.kind in kinds and k not in _FRAMEWORK_FIELDS}
+
+
+def build(table: Mapping[str, Any], config: str | Mapping[str, Any], *, path: str = "", **supplied: Any) -> Any:
+  """Builds the object that a config describes.
+
+  Args:
+    table: name -> constructor.
+    config: {"name": row, argument: value, ...}, or just the name of the row.
+    path: where this config stands in the whole, for error messages ("losses.ce").
+    **supplied: values that the caller knows (such as num_classes), used for arguments that the row has
+      and the config leaves out.
+
+  Returns:
+    The constructor's result.
+
+  Raises:
+    UserError: for an unknown name, an unknown or missing argument, or a value of the wrong type.
+  """
+  if isinstance(config, str):
+    config = {"name": config}
+  if not isinstance(config, Mapping):
+    raise UserError(f"{path or 'the config'} is {config!r}; give a name or a dict with a 'name'.")
+  given = dict(config)
+  if "name" not in given:
+    raise UserError(f"{path or 'the config'} has no 'name'; {suggest('', table)}.")
+  name = given.pop("name")
+  row = lookup(table, name, path=path)
+  constructor, arguments = (row.constructor, dict(row.arguments)) if isinstance(row, Preset) else (row, {})
+  fields = fields_of(row)
+  hints = _type_hints(constructor)
+  for key, value in given.items():
+    if key not in fields:
+      raise UserError(f"{_dotted(path, key)} does not exist for {name!r}; {suggest(key, fields)}.")
+    if key in hints and not _matches(value, hints[key]):
+      raise UserError(f"{_dotted(path, key)} is {_shown(value)}, but {name!r} needs {_describe(hints[key])}.")
+  arguments.update({k: v for k, v in supplied.items() if k in fields})
+  arguments.update(given)
+  missing = [k for k, p in fields.items() if p.default is inspect.Parameter.empty and k not in arguments]
+  if missing:
+    raise UserError(f"{_dotted(path, missing[0])} is missing; {name!r} needs it.")
+  try:
+    return constructor(**arguments)
+  except (TypeError, ValueError) as error:
+    if isinstance(error, (jax.errors.ConcretizationTypeError, jax.errors.TracerArrayConversionError)):
+      raise  # a value that varies inside one program met code that needs a plain number
+    raise UserError(f"{path or name}: {error}") from error
+
+
+def _dotted(path: str, key: str) -> str:
+  return f"{path}.{key}" if path else key
+
+
+def _shown(value: Any) -> str:
+  return f"an array of type {value.dtype}" if _is_array(value) else f"{value!r} ({type(value).__name__})"
+
+
+def _is_array(value: Any) -> bool:
+  return isinstance(value, (jax.Array, np.ndarray))
+
+
+def _type_hints(constructor: Callable) -> dict[str, Any]:
+  target = constructor.__init__ if inspect.isclass(constructor) else constructor
+  try:
+    return typing.get_type_hints(target)
+  except (NameError, TypeError):  # annotations that only a type checker can resolve: nothing to check
+    return {}
+
+
+def _matches(value: Any, hint: Any) -> bool:
+  """Whether a config value fits a type hint; hints that a config cannot express accept everything."""
+  origin = typing.get_origin(hint)
+  if origin in (typing.Union, types.UnionType):
+    return any(_matches(value, h) for h in typing.get_args(hint))
+  if origin is typing.Literal:
+    return value in typing.get_args(hint)
+  if hint is float:  # the one type that may vary inside a program
+    scalar = _is_array(value) and jax.numpy.ndim(value) == 0
+    return scalar or (isinstance(value, (int, float, np.number)) and not isinstance(value, bool))
+  if hint is int:
+    return isinstance(value, (int, np.integer)) and not isinstance(value, bool)
+  if hint is bool:
+    return isinstance(value, (bool, np.bool_))
+  if hint is str:
+    return isinstance(value, str)
+  if hint in (type(None), None):
+    return value is None
+  if (origin or hint) in (tuple, list):
+    if not isinstance(value, (tuple, list)):
+      return False
+    inner = typing.get_args(hint)
+    return not (inner and inner[-1] is Ellipsis) or all(_matches(v, inner[0]) for v in value)
+  if inspect.isclass(origin or hint) and issubclass(origin or hint, Mapping):
+    return isinstance(value, Mapping)
+  return True
+
+
+def _describe(hint: Any) -> str:
+  names = {float: "a number", int: "a whole number", bool: "true or false", str: "a string", type(None): "nothing"}
+  if hint in names:
+    return names[hint]
+  origin = typing.get_origin(hint)
+  if origin in (typing.Union, types.UnionType):
+    return " or ".join(_describe(h) for h in typing.get_args(hint))
+  if origin is typing.Literal:
+    return "one of " + ", ".join(repr(v) for v in typing.get_args(hint))
+  if (origin or hint) in (tuple, list):
+    return "a tuple"
+  if inspect.isclass(origin or hint) and issubclass(origin or hint, Mapping):
+    return "a dict"
+  return str(hint)

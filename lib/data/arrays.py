@@ -1,0 +1,139 @@
+"""Data sets as arrays: one split, one data set, and its batches for evaluation."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections.abc import Mapping
+
+import numpy as np
+
+from lib.core import UserError
+
+_ROWS = 1 << 16  # rows of [n, C] that are held in float64 at a time while moments are summed
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Split:
+  """Examples with a common leading axis n.
+
+  Attributes:
+    inputs: uint8 [n, H, W, C] images, float32 [n, D] vectors, or uint8/int32 [n, T] tokens.
+    label: int32 [n], or [n, T] for text (the next token); may carry noise.
+    true_label: like `label`, before label noise.
+    id: int32 [n], the example's index in the set as it was read: no split, subset or noise changes it.
+  """
+
+  inputs: np.ndarray
+  label: np.ndarray
+  true_label: np.ndarray
+  id: np.ndarray
+
+  def __post_init__(self):
+    lengths = {len(self.inputs), len(self.label), len(self.true_label), len(self.id)}
+    if len(lengths) != 1:
+      raise ValueError(f"the arrays of a split have different lengths: {sorted(lengths)}")
+
+  @classmethod
+  def clean(cls, inputs: np.ndarray, label: np.ndarray) -> Split:
+    """Returns the split of a set as it was read: no noise, ids 0..n-1."""
+    label = np.asarray(label, np.int32)
+    return cls(inputs, label, label, np.arange(len(label), dtype=np.int32))
+
+  def __len__(self) -> int:
+    return len(self.id)
+
+  def take(self, indices: np.ndarray) -> Split:
+    """Returns the examples at these positions, in this order."""
+    return Split(self.inputs[indices], self.label[indices], self.true_label[indices], self.id[indices])
+
+  def fields(self, input_name: str) -> dict[str, np.ndarray]:
+    """Returns the fields of a batch, without "weight", over all n examples."""
+    return {input_name: self.inputs, "label": self.label, "true_label": self.true_label, "id": self.id}
+
+  @functools.cached_property
+  def moments(self) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and standard deviation over all but the last axis of the inputs, [C] float64 each, in stored units.
+
+    Two passes in float64, made on the first use and kept.
+    """
+    rows = self.inputs.reshape(-1, self.inputs.shape[-1])
+    parts = [rows[i : i + _ROWS] for i in range(0, len(rows), _ROWS)]
+    mean = sum(part.sum(axis=0, dtype=np.float64) for part in parts) / len(rows)
+    variance = sum(np.square(part - mean).sum(axis=0) for part in parts) / len(rows)
+    return mean, np.sqrt(variance)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Dataset:
+  """A data set with its splits.
+
+  Attributes:
+    name: the row of DATASETS that made it (and for TFDS the set, "tfds:mnist").
+    train: examples to train on.
+    validation: examples taken from the training file; may be empty.
+    test: examples of the test file.
+    num_classes: K.
+    class_names: K names.
+    num_examples: every id in `train` and `validation` lies in [0, num_examples): the length of the training
+      file before any split.
+    input_name: "image" or "tokens", the field of a batch that the model reads.
+    checksums: file name -> sha256 of what was read.
+  """
+
+  name: str
+  train: Split
+  validation: Split
+  test: Split
+  num_classes: int
+  class_names: tuple[str, ...]
+  num_examples: int
+  input_name: str = "image"
+  checksums: Mapping[str, str] = dataclasses.field(default_factory=dict)
+
+  @classmethod
+  def read(cls, name: str, train: Split, test: Split, class_names: tuple[str, ...], **others) -> Dataset:
+    """Returns a set as it was read: all of the training file in `train`, nothing in `validation`."""
+    empty = train.take(np.arange(0))
+    return cls(name, train, empty, test, len(class_names), class_names, len(train), **others)
+
+  def split(self, name: str) -> Split:
+    """Returns "train", "validation" or "test".
+
+    Raises:
+      UserError: if there is no such split, or it is empty.
+    """
+    splits = {"train": self.train, "validation": self.validation, "test": self.test}
+    known = [k for k, v in splits.items() if len(v)]
+    if name not in known:
+      what = "is empty" if name in splits else "does not exist"
+      hint = " (data.validation sets its size)" if name == "validation" else ""
+      raise UserError(f"the split {name!r} of {self.name} {what}{hint}; use one of {', '.join(known)}.")
+    return splits[name]
+
+
+def padded_batches(split: Split, batch_size: int, input_name: str) -> list[dict[str, np.ndarray]]:
+  """Cuts a split into batches of one shape, in order, for averages that are exact over the set.
+
+  Every batch has "weight" [B] float32. The last one is filled with copies of row 0 that have weight 0 and
+  id -1: a consumer that scatters by id must drop negative ids (in JAX a negative index counts from the end,
+  so map it out of bounds and use mode="drop").
+
+  Raises:
+    UserError: if batch_size is not positive.
+  """
+  if batch_size < 1:
+    raise UserError(f"the evaluation batch size is {batch_size}; give at least 1.")
+  fields = split.fields(input_name)
+  batches = []
+  for start in range(0, len(split), batch_size):
+    rows = {k: v[start : start + batch_size] for k, v in fields.items()}
+    count = len(rows["id"])
+    rows["weight"] = np.ones(count, np.float32)
+    if count < batch_size:
+      padding = {k: np.repeat(v[:1], batch_size - count, axis=0) for k, v in fields.items()}
+      padding["id"] = np.full(batch_size - count, -1, np.int32)
+      padding["weight"] = np.zeros(batch_size - count, np.float32)
+      rows = {k: np.concatenate([v, padding[k]]) for k, v in rows.items()}
+    batches.append(rows)
+  return batches

@@ -1,0 +1,63 @@
+"""Tables for a terminal and for Markdown, and numbers with their standard errors."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+MISSING = "–"
+
+
+def markdown_table(headers: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
+  """Returns a GitHub table whose source is aligned too; a column of numbers is set to the right."""
+  cells = [[str(c).replace("|", "\\|").replace("\n", " ") for c in row] for row in [headers, *rows]]
+  right = _numeric_columns(cells)
+  widths = [max(3, *(len(row[i]) for row in cells)) for i in range(len(headers))]
+  rule = ["-" * (w - 1) + ":" if r else "-" * w for w, r in zip(widths, right)]
+  return "\n".join("| " + " | ".join(row) + " |" for row in _aligned([cells[0], rule, *cells[1:]], widths, right))
+
+
+def plain_table(headers: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
+  """Returns a table of aligned columns for the terminal."""
+  cells = [[str(c) for c in row] for row in [headers, *rows]]
+  widths = [max(len(row[i]) for row in cells) for i in range(len(headers))]
+  lines = _aligned([cells[0], ["─" * w for w in widths], *cells[1:]], widths, _numeric_columns(cells))
+  return "\n".join("  ".join(row).rstrip() for row in lines)
+
+
+def format_mean_sem(mean: float | None, sem: float | None, n: int, digits: int = 2) -> str:
+  """Returns "97.412 ± 0.083": the standard error with `digits` significant digits, the mean to the same place.
+
+  One member (n = 1) has no standard error and gives its number with four significant digits; none gives a
+  dash. Means below 1e-4 or from 1e6 on share one power of ten, "(1.230 ± 0.010)e-07".
+  """
+  if mean is None or n == 0 or not math.isfinite(mean):
+    return MISSING
+  if sem is None or n == 1 or not math.isfinite(sem):
+    return f"{mean:.4g}"
+  if sem == 0:
+    return f"{mean:.4g} ± 0"
+  exponent = _exponent(max(abs(mean), sem), 1)
+  if exponent < -4 or exponent >= 6:
+    return f"({_to_same_place(mean / 10.0**exponent, sem / 10.0**exponent, digits)})e{exponent:+03d}"
+  return _to_same_place(mean, sem, digits)
+
+
+def _to_same_place(mean: float, sem: float, digits: int) -> str:
+  decimals = max(0, digits - 1 - _exponent(sem, digits))
+  return f"{mean:.{decimals}f} ± {sem:.{decimals}f}"
+
+
+def _exponent(value: float, digits: int) -> int:
+  """The power of ten after rounding to `digits` digits: 0.0996 with two is 1.0e-01."""
+  return int(f"{value:.{digits - 1}e}".split("e")[1])
+
+
+def _numeric_columns(cells: list[list[str]]) -> list[bool]:
+  body = cells[1:]
+  return [bool(body) and all(row[i][:1] in set("0123456789-+(–") for row in body) for i in range(len(cells[0]))]
+
+
+def _aligned(lines: list[list[str]], widths: list[int], right: list[bool]) -> list[list[str]]:
+  return [[c.rjust(w) if r else c.ljust(w) for c, w, r in zip(line, widths, right)] for line in lines]

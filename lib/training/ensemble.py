@@ -1,0 +1,184 @@
+"""Which members a config asks for, and which of them are trained together as one program.
+
+    config.ensemble = {
+      "seeds": 20,
+      "grid": {"noise": {"path": "gradients.noise.eta", "values": (0.0, 0.01)}},
+      "chunk": 0, "map": "vmap",
+    }
+
+gives 40 members: every seed at every point of the grid. An axis may move several paths at once
+("path": ("model.depth", "model.width"), "values": ((2, 64), (4, 32))) and may name its values
+("names": ("shallow", "deep")), for tables and plots.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import json
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+
+from lib.core import UserError
+from lib.core.build import suggest
+from lib.training.config import MEMBER_SECTIONS, Config, get, put
+from lib.training.experiment import HyperParameters
+
+
+@dataclasses.dataclass(frozen=True)
+class Member:
+  """One network of an ensemble.
+
+  Attributes:
+    index: position among all members of the run.
+    seed: moves init, order, augmentation and noise; the run's seed plus the number of the replicate.
+    values: what the member is called along each axis of the grid, {axis: value or its name}.
+    assignments: what is put into the config for it, {config path: value}.
+  """
+
+  index: int
+  seed: int
+  values: Mapping[str, Any]
+  assignments: Mapping[str, Any]
+
+  @property
+  def label(self) -> str:
+    """The group that the member belongs to, such as "noise=0.01, lr=0.1"; "all" without a grid."""
+    return ", ".join(f"{axis}={value}" for axis, value in self.values.items()) or "all"
+
+
+@dataclasses.dataclass(frozen=True)
+class Cohort:
+  """Members that are trained together, as one program over arrays with a leading member axis.
+
+  Attributes:
+    index: position among the cohorts of the run, which are trained one after another.
+    config: the config with the structural values of these members put in.
+    members: at least one.
+    varying: the config paths whose values differ inside the program.
+  """
+
+  index: int
+  config: Config
+  members: tuple[Member, ...]
+  varying: tuple[str, ...]
+
+  def hyper_parameters(self) -> HyperParameters:
+    """Returns the members' hyper-parameters, stacked: "seed" [M] uint32, "values" {path: [M] float32}."""
+    seeds = jnp.asarray([member.seed for member in self.members], jnp.uint32)
+    columns = {path: [member.assignments[path] for member in self.members] for path in self.varying}
+    return {"seed": seeds, "values": {path: jnp.asarray(column, jnp.float32) for path, column in columns.items()}}
+
+
+def members_of(config: Config) -> tuple[Member, ...]:
+  """Expands the grid and the seeds of a config into members, grid points outermost.
+
+  Raises:
+    UserError: if an axis is malformed, its path does not exist, or it sets what cannot vary.
+  """
+  grid = config["ensemble"]["grid"]
+  axes = [_read_axis(config, label, axis) for label, axis in grid.items()]
+  members = []
+  for point in itertools.product(*axes):
+    values = {label: name for label, (name, _) in zip(grid, point)}
+    assignments = {path: value for _, changes in point for path, value in changes.items()}
+    for replicate in range(config["ensemble"]["seeds"]):
+      members.append(Member(len(members), config["seed"] + replicate, values, assignments))
+  return tuple(members)
+
+
+def cohorts_of(
+  config: Config,
+  members: Iterable[Member],
+  can_vary: Callable[[Config, tuple[str, ...]], tuple[str, ...]],
+  chunk_size: Callable[[Config], int],
+) -> tuple[Cohort, ...]:
+  """Groups members that one program can train, in order of appearance, and cuts the groups into chunks.
+
+  Args:
+    config: the run's config.
+    members: of the run.
+    can_vary: (config, numeric paths) -> those of the paths whose values may differ inside one program.
+    chunk_size: config -> how many members of it to train at once.
+  """
+  members = tuple(members)
+  numeric = [p for p in (members[0].assignments if members else ()) if _is_numeric(m.assignments[p] for m in members)]
+  groups = _group(members, exclude=numeric)
+  cohorts = []
+  for group in groups:
+    shared = put(config, {p: v for p, v in group[0].assignments.items() if p not in numeric})
+    # Values must be put in before a trace can say which of them it needs to know.
+    varying = can_vary(put(shared, group[0].assignments), tuple(numeric)) if numeric else ()
+    for part in _group(group, exclude=varying):
+      inner = put(config, part[0].assignments)
+      size = max(1, chunk_size(inner))
+      for start in range(0, len(part), size):
+        cohorts.append(Cohort(len(cohorts), inner, tuple(part[start : start + size]), varying))
+  return tuple(cohorts)
+
+
+def sharding_devices(num_members: int, num_devices: int) -> int:
+  """Returns over how many devices to spread members: the most that hold equal shares."""
+  return next(n for n in range(min(num_members, num_devices), 0, -1) if num_members % n == 0)
+
+
+def _group(members: Iterable[Member], exclude: Iterable[str]) -> list[list[Member]]:
+  """Returns members grouped by their assignments, but for some paths; groups in order of appearance."""
+  exclude, groups = set(exclude), {}
+  for member in members:
+    key = json.dumps([(p, v) for p, v in member.assignments.items() if p not in exclude], default=str)
+    groups.setdefault(key, []).append(member)
+  return list(groups.values())
+
+
+def _is_numeric(values: Iterable[Any]) -> bool:
+  return all(isinstance(v, (int, float, np.number)) and not isinstance(v, bool) for v in values)
+
+
+def _read_axis(config: Config, label: str, axis: Any) -> list[tuple[Any, dict[str, Any]]]:
+  """Returns [(name of the value, {path: value})] of one axis of the grid."""
+  where = f"config.ensemble.grid.{label}"
+  if not isinstance(axis, Mapping):
+    raise UserError(f"{where} is {axis!r}; give a dict with 'path' and 'values'.")
+  for field in axis:
+    if field not in ("path", "values", "names"):
+      raise UserError(f"{where}.{field} does not exist; {suggest(field, ('path', 'values', 'names'))}.")
+  for field in ("path", "values"):
+    if field not in axis:
+      raise UserError(f"{where}.{field} is missing; an axis needs a config path and the values to put there.")
+  values, names = axis["values"], axis.get("names") or ()
+  if not isinstance(values, tuple) or not values:
+    raise UserError(f"{where}.values is {values!r}; give a tuple of at least one value.")
+  if names and len(names) != len(values):
+    raise UserError(f"{where}.names has {len(names)} names for {len(values)} values; give one each.")
+  paths = axis["path"] if isinstance(axis["path"], tuple) else (axis["path"],)
+  points = []
+  for i, value in enumerate(values):
+    entry = value if isinstance(axis["path"], tuple) else (value,)
+    if not isinstance(entry, tuple) or len(entry) != len(paths):
+      raise UserError(f"{where}.values[{i}] is {value!r}; give one value for each of the {len(paths)} paths.")
+    for path, inner in zip(paths, entry):
+      _check_assignment(config, where, path, inner)
+    points.append((names[i] if names else _short(value), dict(zip(paths, entry))))
+  return points
+
+
+def _check_assignment(config: Config, where: str, path: str, value: Any) -> None:
+  if not isinstance(path, str):
+    raise UserError(f"{where}.path is {path!r}; give a dotted config path such as 'optimizer.learning_rate'.")
+  old = get(config, path)
+  section = path.split(".")[0]
+  if section not in MEMBER_SECTIONS:
+    hint = "set config.ensemble.seeds" if path == "seed" else f"only {', '.join(MEMBER_SECTIONS)} can"
+    raise UserError(f"{where}.path is {path!r}, which cannot differ between members; {hint}.")
+  if _is_numeric((old,)) and _is_numeric((value,)):
+    return
+  if old is not None and type(old) is not type(value) and not (_is_numeric((old,)) and isinstance(value, Mapping)):
+    raise UserError(f"{where} puts {value!r} at {path}, where the config has {old!r}; give values of that type.")
+
+
+def _short(value: Any) -> Any:
+  return value if isinstance(value, (int, float, str, bool)) else str(value)

@@ -1,0 +1,173 @@
+"""An experiment: a config and the facts of its data, as functions that are pure in a member's hyper-parameters."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from lib import models
+from lib.core import Batch, DataSpec, Network, UserError, build
+from lib.core.schedules import as_schedule
+from lib.training import step as steps
+from lib.training.config import Config, put
+from lib.training.state import State
+from lib.transforms.gradients import GRADIENTS
+from lib.transforms.losses import LOSSES
+from lib.transforms.optimizers import build_optimizer
+from lib.transforms.parameters import PARAMETERS
+from lib.transforms.targets import TARGETS
+
+Tree = Any
+
+# A member's hyper-parameters: {"seed": [] uint32, "values": {config path: [] float32}}. Every function of an
+# Experiment is pure in them, so members that differ in nothing else run as one program under vmap.
+HyperParameters = dict[str, Any]
+
+# What tracing raises where a value must be known before the program runs.
+_NOT_TRACEABLE = (
+  UserError, TypeError, ValueError, jax.errors.ConcretizationTypeError, jax.errors.TracerArrayConversionError,
+)
+
+
+def hyper_parameters(seed: int, values: Mapping[str, float] | None = None) -> HyperParameters:
+  """Returns one member's hyper-parameters as arrays."""
+  return {
+    "seed": jnp.uint32(seed),
+    "values": {path: jnp.float32(value) for path, value in (values or {}).items()},
+  }
+
+
+@dataclasses.dataclass(frozen=True)
+class Experiment:
+  """One experiment, ready to be traced.
+
+  The objects of the config are built inside the traced function with the member's values put in, so any
+  number of any method can be swept with no code of its own.
+
+  Attributes:
+    config: the whole config as plain dicts (see lib.training.config).
+    spec: static facts of the data.
+    make_preprocess: data section -> the object that gathers, augments and normalizes batches.
+  """
+
+  config: Config
+  spec: DataSpec
+  make_preprocess: Callable[[Config], Any]
+
+  def parts(self, values: Mapping[str, jax.Array] | None = None) -> steps.Parts:
+    """Builds every object of the config, with values put in at their paths.
+
+    Raises:
+      UserError: if a part of the config does not describe an object, naming its path.
+    """
+    config = put(self.config, values or {})
+    supplied = {"num_classes": self.spec.num_classes}
+    losses = {}
+    for label, fields in config["losses"].items():
+      fields = dict(fields)
+      if "weight" not in fields:
+        raise UserError(f"config.losses.{label}.weight is missing; give the term's weight in the loss, such as 1.0.")
+      weight = as_schedule(fields.pop("weight"), path=f"config.losses.{label}.weight")
+      losses[label] = steps.WeightedTerm(build(LOSSES, fields, path=f"config.losses.{label}"), weight)
+    parts = steps.Parts(
+      spec=self.spec,
+      steps=config["steps"],
+      preprocess=self.make_preprocess(config["data"]),
+      model=build(models.MODELS, config["model"], path="config.model", **supplied),
+      scheduled={n: as_schedule(v, path=f"config.scheduled.{n}") for n, v in config["scheduled"].items()},
+      references={
+        label: build(models.MODELS, fields["model"], path=f"config.references.{label}.model", **supplied)
+        for label, fields in config["references"].items()
+      },
+      targets={n: build(TARGETS, v, path=f"config.targets.{n}") for n, v in config["targets"].items()},
+      losses=losses,
+      gradients={n: build(GRADIENTS, v, path=f"config.gradients.{n}") for n, v in config["gradients"].items()},
+      optimizer=build_optimizer(config["optimizer"], path="config.optimizer"),
+      parameters={n: build(PARAMETERS, v, path=f"config.parameters.{n}") for n, v in config["parameters"].items()},
+    )
+    _check_mixup(config)
+    return parts
+
+  def init(self, hp: HyperParameters) -> State:
+    """Returns a member's state before the first step."""
+    return steps.init(self.parts(hp["values"]), jax.random.key(hp["seed"]))
+
+  def step(
+    self, state: State, batch: Batch, hp: HyperParameters, references: Mapping[str, Tree]
+  ) -> tuple[State, dict[str, jax.Array]]:
+    """Takes one step of one member; see lib.training.step.update."""
+    return steps.update(self.parts(hp["values"]), state, batch, jax.random.key(hp["seed"]), references)
+
+  def inspect(
+    self, state: State, batch: Batch, hp: HyperParameters, references: Mapping[str, Tree]
+  ) -> list[tuple[str, jax.Array]]:
+    """Returns what a step computes on the way; see lib.training.step.inspect."""
+    return steps.inspect(self.parts(hp["values"]), state, batch, jax.random.key(hp["seed"]), references)
+
+  def network(self, state: State, hp: HyperParameters, references: Mapping[str, Tree]) -> tuple[Network, Tree]:
+    """Returns the member as probes see it, and the variables that evaluation uses (raw, or say an EMA)."""
+    parts, root = self.parts(hp["values"]), jax.random.key(hp["seed"])
+    variables, averaged = state.variables, self.config["evaluation"]["parameters"]
+    if averaged:
+      params = parts.parameters[averaged].evaluation(state.parameter_states[averaged], variables["params"])
+      variables = {**variables, "params": params}
+    network = Network(
+      inputs=parts.preprocess.inputs,
+      apply=lambda variables, inputs: steps.evaluate(parts, state, variables, inputs),
+      loss=lambda variables, batch: steps.evaluation_loss(parts, state, variables, batch, root, references),
+    )
+    return network, variables
+
+  def check(self, batch: Batch, references: Mapping[str, Tree], values: Iterable[str] = ()) -> Any:
+    """Traces init and one step on abstract arrays, with the values at some paths unknown.
+
+    Args:
+      batch: a gathered batch, abstract or not.
+      references: frozen variables by label, abstract or not.
+      values: config paths whose values the trace must not know.
+
+    Returns:
+      The jaxpr of the step.
+
+    Raises:
+      Whatever the config's mistakes raise.
+    """
+    hp = jax.eval_shape(lambda: hyper_parameters(0, dict.fromkeys(values, 0.0)))
+    state = jax.eval_shape(self.init, hp)
+    return jax.make_jaxpr(self.step)(state, batch, hp, references)
+
+  def can_vary(self, batch: Batch, references: Mapping[str, Tree], paths: Iterable[str]) -> tuple[str, ...]:
+    """Returns those of the paths whose values may differ between members of one program.
+
+    The others (a depth, a dropout rate that the layer compares with zero) are structural: each of their
+    values needs a program of its own. The config itself must be sound: `check` it first.
+    """
+
+    def traces(chosen):
+      try:
+        self.check(batch, references, chosen)
+      except _NOT_TRACEABLE:
+        return False
+      return True
+
+    paths = tuple(paths)
+    return paths if traces(paths) else tuple(path for path in paths if traces((path,)))
+
+
+def uses_convolution(jaxpr: Any) -> bool:
+  """Whether a convolution stands anywhere in a jaxpr, nested ones included."""
+  return "conv_general_dilated" in str(jaxpr)
+
+
+def _check_mixup(config: Config) -> None:
+  """Mixed images with unmixed targets would train silently on wrong labels."""
+  mixes = [label for label, fields in config["data"]["augment"].items() if fields.get("name") == "mixup"]
+  if mixes and not any(fields.get("name") == "mixup" for fields in config["targets"].values()):
+    raise UserError(
+      f"config.data.augment.{mixes[0]} mixes images but config.targets does not mix their labels; "
+      "add the target transform {'name': 'mixup'}."
+    )

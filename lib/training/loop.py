@@ -1,0 +1,191 @@
+"""The training of one cohort from its newest checkpoint to its last step.
+
+At every boundary: log, probe, save, and only then take the next steps. Rows reach the disk before the
+checkpoint that counts on them, so a kill at any moment leaves neither a gap nor a duplicate.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+
+from lib.core import UserError, rng, trees
+from lib.reporting import MetricsWriter, Progress
+from lib.training.checkpoint import Checkpoints
+from lib.training.dispatch import Programs, next_boundary
+from lib.training.ensemble import Cohort
+from lib.training.experiment import HyperParameters
+from lib.training.preemption import Preempted, StopSignal
+from lib.training.profiling import Profiler
+from lib.training.state import State
+
+Tree = Any
+
+
+class NotFinite(UserError):
+  """Training left the finite numbers; the message names the step and the tensor."""
+
+
+@dataclasses.dataclass(frozen=True)
+class AttachedProbe:
+  """A probe with its data.
+
+  Attributes:
+    measure: (states, hp, references, pieces) -> {name: [M, ...]}.
+    pieces: fixed data on the device.
+    every: steps between measurements; 0 measures after the last step only.
+  """
+
+  measure: Any
+  pieces: Sequence[Tree]
+  every: int
+
+
+@dataclasses.dataclass
+class Loop:
+  """Trains one cohort.
+
+  Attributes:
+    cohort: its members.
+    programs: compiled for it.
+    hp: hyper-parameters, [M] leaves.
+    fields: the training split on the device, {name: [n, ...]}.
+    references: frozen variables by label.
+    probes: by label.
+    per_dispatch: steps in one call of the device.
+    writer, checkpoints, progress, stop, profiler: the outside world.
+    last: its "step" is kept at the number of steps taken.
+  """
+
+  cohort: Cohort
+  programs: Programs
+  hp: HyperParameters
+  fields: Mapping[str, jax.Array]
+  references: Mapping[str, Tree]
+  probes: Mapping[str, AttachedProbe]
+  per_dispatch: int
+  writer: MetricsWriter
+  checkpoints: Checkpoints
+  progress: Progress
+  stop: StopSignal
+  profiler: Profiler
+  last: dict[str, int]
+
+  def __post_init__(self):
+    config = self.cohort.config
+    self.total = config["steps"]
+    self.log_every = config["log_every"]
+    self.save_every = config["checkpoint"]["every"]
+    self.intervals = intervals_of(config)
+    self.loss = None  # the last one logged, for the progress bar
+
+  def run(self, restored: tuple[int, Tree] | None) -> State:
+    """Trains to the last step.
+
+    Args:
+      restored: what `Checkpoints.restore` gave; None to start from the beginning.
+
+    Returns:
+      The final states.
+
+    Raises:
+      Preempted: after SIGTERM or Ctrl-C, with the state saved.
+      NotFinite: if no member is left that is finite.
+    """
+    if restored is None:
+      step = 0
+      states = self.programs.init(self.hp)
+      sums = self.programs.zeros(self.programs.abstract_sums(self.hp, self.fields, self.references))
+      self._record(step, states, {})
+      self.writer.flush()
+    else:
+      step, tree = restored
+      states, sums = jax.device_put((tree["state"], tree["sums"]), self.programs.by_member)
+    while step < self.total:
+      if self.stop.received:
+        self._save(step, states, sums)
+        raise Preempted(self.stop.received, step)
+      length = next_boundary(step, self.per_dispatch, self.intervals, self.total) - step
+      states, sums = self._take_steps(states, sums, length)
+      self.last["step"] = step = step + length
+      logged = {}
+      if step % self.log_every == 0 or step == self.total:
+        count = (step - 1) % self.log_every + 1
+        logged = {name: np.asarray(value) / np.float32(count) for name, value in sums.items()}
+        sums = self.programs.zeros(sums)
+        self._check_alive(states)
+      self._record(step, states, logged)
+      if step == self.total or (self.save_every and step % self.save_every == 0):
+        self._check_alive(states)
+        self._save(step, states, sums)
+      self.progress.update(self.cohort.index * self.total + step, self.loss)
+    return states
+
+  def _take_steps(self, states: State, sums: Tree, length: int) -> tuple[State, Tree]:
+    return self.profiler.watch(
+      lambda: self.programs.steps(states, sums, self.hp, self.fields, self.references, length=length)
+    )
+
+  def _record(self, step: int, states: State, logged: Mapping[str, np.ndarray]) -> None:
+    """Writes the rows of this step: what was logged over the steps before it, and the probes that are due."""
+    values = dict(logged)
+    for label, probe in self.probes.items():
+      if step == self.total or (probe.every and step % probe.every == 0):
+        measured = probe.measure(states, self.hp, self.references, probe.pieces)
+        values.update({f"{label}/{name}": np.asarray(value) for name, value in measured.items()})
+    if not values:
+      return
+    if "loss" in values:
+      finite = values["loss"][np.isfinite(values["loss"])]
+      self.loss = float(finite.mean()) if len(finite) else float("nan")
+    self.writer.write(
+      {"step": step, "cohort": self.cohort.index, "member": member.index} | {n: v[i] for n, v in values.items()}
+      for i, member in enumerate(self.cohort.members)
+    )
+
+  def _save(self, step: int, states: State, sums: Tree) -> None:
+    self.writer.flush()
+    self.checkpoints.save(step, {"state": states, "sums": sums})
+
+  def _check_alive(self, states: State) -> None:
+    died_at = np.asarray(states.died_at)
+    if (died_at < 0).any():
+      return
+    self.writer.flush()
+    first = int(np.argmin(died_at))
+    tensor = self._not_finite_tensor(states, first, int(died_at[first]))
+    whole = self.checkpoints.steps()
+    kept = f"the checkpoint of step {whole[-1]} is kept" if whole else "there is no checkpoint yet"
+    who = "" if len(died_at) == 1 else f" (member {self.cohort.members[first].index}, the first of all to go)"
+    raise NotFinite(f"{tensor} is not finite at step {died_at[first]}{who}; {kept}; lower the learning rate or clip "
+                    "the gradient, and start again in another --workdir.")
+
+  def _not_finite_tensor(self, states: State, position: int, step: int) -> str:
+    """Computes the fatal step again, outside the compiled program, and names the first tensor that is not finite."""
+    state, hp = trees.member((states, self.hp), position)
+    state = dataclasses.replace(state, step=np.int32(step))
+    for name, leaf in trees.named_leaves(state.variables):
+      if not np.isfinite(np.asarray(leaf, np.float32)).all():
+        return f"the variable {name}"
+    experiment = self.programs.experiment
+    rows = self.programs.indices(jax.tree.map(lambda leaf: leaf[None], hp), np.int32(step), length=1)[0, 0]
+    batch = experiment.parts(hp["values"]).preprocess.gather(self.fields, rows)
+    for name, leaf in experiment.inspect(state, batch, hp, self.references):
+      if not np.isfinite(np.asarray(leaf, np.float32)).all():
+        return f"the {name}"
+    return "the norm of the gradient"
+
+
+def intervals_of(config: Mapping[str, Any]) -> dict[str, int]:
+  """Returns the steps between the events of a run, by name; 0 means never before the end."""
+  probes = {label: fields["every"] for label, fields in config["probes"].items()}
+  return {"log_every": config["log_every"], "checkpoint": config["checkpoint"]["every"], **probes}
+
+
+def probe_key(seed: int, label: str) -> jax.Array:
+  """Returns the key from which a probe draws its fixed data: the same for every member."""
+  return rng.stream(jax.random.key(np.uint32(seed)), f"probes.{label}")

@@ -1,0 +1,166 @@
+"""From a config to what training needs in hand: data, frozen references, and an experiment that was traced once."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import json
+import os
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from lib import data
+from lib.core import Batch, DataSpec, UserError, build
+from lib.probes import PROBES, ProbeSpec
+from lib.training import dispatch, references
+from lib.training.config import Config, to_json
+from lib.training.experiment import Experiment
+from lib.training.loop import AttachedProbe, intervals_of, probe_key
+
+Tree = Any
+
+
+@dataclasses.dataclass(frozen=True)
+class Prepared:
+  """One config with its data read and its mistakes found.
+
+  Attributes:
+    experiment: built from the config.
+    dataset: its data.
+    references: frozen variables by label.
+    jaxpr: of one training step.
+  """
+
+  experiment: Experiment
+  dataset: data.Dataset
+  references: Mapping[str, Tree]
+  jaxpr: Any
+  _programs: dict[int, dispatch.Programs] = dataclasses.field(default_factory=dict, repr=False)
+  _probes: dict[int, dict[str, AttachedProbe]] = dataclasses.field(default_factory=dict, repr=False)
+
+  @property
+  def config(self) -> Config:
+    return self.experiment.config
+
+  @functools.cached_property
+  def fields(self) -> dict[str, jax.Array]:
+    """The training split on the device."""
+    return self.experiment.parts().preprocess.device_fields(self.dataset.train)
+
+  def can_vary(self, paths: Sequence[str]) -> tuple[str, ...]:
+    """Returns those of the paths whose values may differ between members of one program."""
+    return self.experiment.can_vary(_abstract_batch(self.experiment, self.dataset), self.references, paths)
+
+  def members_that_fit(self) -> int:
+    """Returns how many members to train at once."""
+    return dispatch.members_that_fit(self.experiment, self.config["ensemble"]["chunk"], self.jaxpr)
+
+  def steps_per_dispatch(self) -> int:
+    """Returns how many steps to take in one call of the device."""
+    intervals = [self.config["steps"], *intervals_of(self.config).values()]
+    return dispatch.steps_per_dispatch(self.config["steps_per_dispatch"], self.jaxpr, intervals)
+
+  def programs(self, num_members: int) -> dispatch.Programs:
+    """Returns the programs for a number of members; chunks of one size share them, compiled once."""
+    if num_members not in self._programs:
+      mode = self.config["ensemble"]["map"]
+      self._programs[num_members] = dispatch.Programs(self.experiment, len(self.dataset.train), num_members, mode)
+    return self._programs[num_members]
+
+  def probes(self, programs: dispatch.Programs) -> dict[str, AttachedProbe]:
+    """Returns the probes of the config for these programs, with their data on the device."""
+    if programs.num_members not in self._probes:
+      self._probes[programs.num_members] = self._attach(programs)
+    return self._probes[programs.num_members]
+
+  def _attach(self, programs: dispatch.Programs) -> dict[str, AttachedProbe]:
+    @functools.cache  # several probes of one split share its arrays
+    def batches(split: str, limit: int) -> list[Batch]:
+      examples = self.dataset.split(split)
+      examples = examples.take(np.arange(min(limit, len(examples)))) if limit else examples
+      size = min(self.config["evaluation"]["batch_size"], len(examples))
+      return jax.device_put(data.padded_batches(examples, size, self.dataset.input_name), programs.replicated)
+
+    spec, attached = ProbeSpec(self.experiment.spec, batches), {}
+    for label, fields in self.config["probes"].items():
+      fields = dict(fields)
+      every = fields.pop("every")
+      probe = build(PROBES, fields, path=f"config.probes.{label}")
+      pieces = probe.prepare(spec, probe_key(self.config["seed"], label))
+      attached[label] = AttachedProbe(programs.measure(probe), pieces, every)
+    return attached
+
+
+class Preparer:
+  """Prepares configs, reading each data set and tracing each experiment once.
+
+  Attributes:
+    checksums: of every data file read so far.
+  """
+
+  def __init__(self, data_dir: str | os.PathLike):
+    self.data_dir = data_dir
+    self.checksums: dict[str, str] = {}
+    self._datasets: dict[str, data.Dataset] = {}
+    self._prepared: dict[str, Prepared] = {}
+
+  def __call__(self, config: Config) -> Prepared:
+    """Returns the prepared config.
+
+    Raises:
+      UserError: for whatever is wrong with the config or its data.
+    """
+    return _cached(self._prepared, config, lambda: self._prepare(config))
+
+  def _prepare(self, config: Config) -> Prepared:
+    dataset = _cached(self._datasets, config["data"], lambda: data.load(config["data"], self.data_dir))
+    self.checksums.update(dataset.checksums)
+    if config["batch_size"] > len(dataset.train):
+      raise UserError(
+        f"config.batch_size is {config['batch_size']}, but the training split of {dataset.name} has "
+        f"{len(dataset.train)} examples; give a batch of at most that."
+      )
+    spec = DataSpec(
+      num_examples=dataset.num_examples,
+      num_classes=dataset.num_classes,
+      input_shape=data.input_shape(dataset),
+      batch_size=config["batch_size"],
+      input_name=dataset.input_name,
+      class_names=tuple(dataset.class_names),
+    )
+    experiment = Experiment(config, spec, lambda section: data.preprocess(section, dataset))
+    variables = references.load(config["references"], spec)
+    jaxpr = experiment.check(_abstract_batch(experiment, dataset), variables)
+    for label, fields in config["probes"].items():
+      _check_probe(label, fields, dataset)
+    return Prepared(experiment, dataset, variables, jaxpr)
+
+
+def _check_probe(label: str, fields: Mapping[str, Any], dataset: data.Dataset) -> None:
+  """Finds a probe's mistakes before training starts instead of after it."""
+  path = f"config.probes.{label}"
+  if not isinstance(fields.get("every"), int) or isinstance(fields["every"], bool) or fields["every"] < 0:
+    raise UserError(f"{path}.every is {fields.get('every')!r}; give the steps between measurements, 0 for the end only.")
+  build(PROBES, {name: value for name, value in fields.items() if name != "every"}, path=path)
+  if "split" in fields:
+    dataset.split(fields["split"])
+
+
+def _abstract_batch(experiment: Experiment, dataset: data.Dataset) -> Batch:
+  preprocess = experiment.parts().preprocess
+  fields = jax.eval_shape(lambda: preprocess.device_fields(dataset.train.take(np.arange(1))))
+  return jax.eval_shape(preprocess.gather, fields, jax.ShapeDtypeStruct((experiment.spec.batch_size,), jnp.int32))
+
+
+def _cached(cache: dict[str, Any], config: Any, make: Any) -> Any:
+  """Returns what was made of an equal config, keeping the last two: a sweep over data must not fill the memory."""
+  key = json.dumps(to_json(config), sort_keys=True)
+  if key not in cache:
+    while len(cache) > 1:
+      del cache[next(iter(cache))]
+    cache[key] = make()
+  return cache[key]

@@ -1,0 +1,245 @@
+"""A whole run: from a config and a directory to trained members, their metrics and their results.
+
+Cohorts are trained one after another into one directory. Running the same command again goes on where the
+last one stopped, and gives the same results if nothing is left to do.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import hashlib
+import pathlib
+import shutil
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+
+from lib import reporting
+from lib.core import UserError, trees
+from lib.training.checkpoint import Checkpoints
+from lib.training.config import Config, check, differences, plain, to_json
+from lib.training.ensemble import Cohort, cohorts_of, members_of
+from lib.training.loop import Loop, NotFinite
+from lib.training.preemption import Preempted, StopSignal
+from lib.training.prepare import Prepared, Preparer
+from lib.training.profiling import Profiler
+from lib.training.references import cohort_directory
+from lib.training.state import State
+
+Results = dict[str, Any]
+
+
+def run(
+  config: Any,
+  workdir: str | pathlib.Path,
+  *,
+  name: str = "run",
+  data_dir: str | pathlib.Path = "data",
+  argv: Sequence[str] = (),
+  profile: bool = False,
+  tensorboard: bool = False,
+) -> Results:
+  """Trains every member of a config, or what is left of it, and writes the run directory.
+
+  Args:
+    config: an experiment (see lib.training.config), as a ConfigDict or plain dicts.
+    workdir: the run directory; made if needed, continued if it belongs to this config.
+    name: what the run is called in tables.
+    data_dir: where data sets that are not embedded lie.
+    argv: the command line, for the manifest.
+    profile: whether to write a jax.profiler trace of a few dispatches to workdir/profile.
+    tensorboard: whether to write TensorBoard events to workdir/tensorboard.
+
+  Returns:
+    What results.json holds: the summary of every group and the final metrics of every member.
+
+  Raises:
+    UserError: for a mistake in the config, the data or the directory, and when training leaves the finite numbers.
+    Preempted: after SIGTERM or Ctrl-C, with the state saved.
+  """
+  config, workdir = plain(config), pathlib.Path(workdir)
+  check(config)
+  members = members_of(config)
+  prepare = Preparer(data_dir)
+  with _claimed(workdir, config):
+    cohorts = cohorts_of(
+      config,
+      members,
+      can_vary=lambda inner, paths: prepare(inner).can_vary(paths),
+      chunk_size=lambda inner: prepare(inner).members_that_fit(),
+    )
+    _start(workdir, config, cohorts, prepare.checksums, argv)
+    began, last = time.monotonic(), {"step": 0}
+    try:
+      finals = _train(config, cohorts, prepare, workdir, name, last, profile, tensorboard)
+      results = _results(config, name, cohorts, finals, workdir)
+    except BaseException as error:
+      reporting.stop(workdir, _reason(error), last["step"], time.monotonic() - began)
+      raise
+    reporting.write_json(workdir / "results.json", results)
+    reporting.stop(workdir, "finished", config["steps"], time.monotonic() - began)
+  return results
+
+
+@contextlib.contextmanager
+def _claimed(workdir: pathlib.Path, config: Config) -> Iterator[None]:
+  """Holds a run directory for this process.
+
+  Raises:
+    UserError: if it belongs to another config, to another process, or to something that is no run.
+  """
+  path = workdir / "config.json"
+  if path.exists():
+    changed = differences(reporting.read_json(path), to_json(config))
+    if changed:
+      more = f" (and {len(changed) - 3} more)" if len(changed) > 3 else ""
+      raise UserError(f"{workdir} belongs to another config: {'; '.join(changed[:3])}{more}; give another --workdir.")
+  elif workdir.exists() and (not workdir.is_dir() or any(p.name != "lock" for p in workdir.iterdir())):
+    raise UserError(f"{workdir} exists and is not a run directory; give another --workdir or remove it.")
+  try:
+    workdir.mkdir(parents=True, exist_ok=True)
+    lock = open(workdir / "lock", "w")  # noqa: SIM115  (closed by the with below)
+  except OSError as error:
+    raise UserError(f"{workdir} cannot be written ({error.strerror}); give another --workdir.") from error
+  with lock:
+    try:
+      fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+      raise UserError(f"another process is training in {workdir}; wait for it or give another --workdir.") from None
+    yield
+
+
+def _start(
+  workdir: pathlib.Path, config: Config, cohorts: Sequence[Cohort], checksums: Mapping[str, str], argv: Sequence[str]
+) -> None:
+  """Writes config.json and the manifest, or notes the resume in it.
+
+  Raises:
+    UserError: if the data are not those that the run began with.
+  """
+  if (workdir / "manifest.json").exists():
+    old = reporting.read_json(workdir / "manifest.json")["checksums"]
+    for file in sorted({*old, *checksums}):
+      if old.get(file) != checksums.get(file):
+        raise UserError(f"{file} has changed since the run in {workdir} began; restore it, or give another --workdir.")
+  reporting.write_json(workdir / "config.json", to_json(config))
+  members = [(member, cohort) for cohort in cohorts for member in cohort.members]
+  members.sort(key=lambda pair: pair[0].index)
+  manifest = reporting.collect(to_json(config), checksums, [member.seed for member, _ in members], argv)
+  manifest["members"] = [
+    {"member": member.index, "cohort": cohort.index, "seed": member.seed, "values": dict(member.values)}
+    for member, cohort in members
+  ]
+  reporting.start(workdir, manifest)
+
+
+def _train(
+  config: Config,
+  cohorts: Sequence[Cohort],
+  prepare: Callable[[Config], Prepared],
+  workdir: pathlib.Path,
+  name: str,
+  last: dict[str, int],
+  profile: bool,
+  tensorboard: bool,
+) -> list[tuple[list[str], np.ndarray]]:
+  """Trains the cohorts; returns for each the sha256 of every member's parameters, and when members died."""
+  total, finals, truncated = config["steps"], [], False
+  profiler = Profiler(workdir / "profile" if profile else None)
+  with (
+    StopSignal() as stop,
+    reporting.MetricsWriter(workdir / "metrics.jsonl", workdir / "tensorboard" if tensorboard else None) as writer,
+    reporting.Progress(total * len(cohorts), name) as progress,
+    contextlib.closing(profiler),
+  ):
+    for cohort in cohorts:
+      prepared = prepare(cohort.config)
+      programs = prepared.programs(len(cohort.members))
+      hp = jax.device_put(cohort.hyper_parameters(), programs.by_member)
+      fields, references = jax.device_put((prepared.fields, dict(prepared.references)), programs.replicated)
+      checkpoints = Checkpoints(cohort_directory(workdir, cohort.index), config["checkpoint"]["keep"])
+      restored = checkpoints.restore({"state": jax.eval_shape(programs.init, hp),
+                                      "sums": programs.abstract_sums(hp, fields, references)})
+      step = restored[0] if restored else -1
+      if step < total and not truncated:  # the first cohort with something left to do
+        writer.truncate_after(cohort.index, step)
+        for later in cohorts[cohort.index + 1 :]:
+          shutil.rmtree(cohort_directory(workdir, later.index), ignore_errors=True)
+        truncated = True
+      loop = Loop(
+        cohort=cohort,
+        programs=programs,
+        hp=hp,
+        fields=fields,
+        references=references,
+        probes=prepared.probes(programs) if step < total else {},
+        per_dispatch=prepared.steps_per_dispatch(),
+        writer=writer,
+        checkpoints=checkpoints,
+        progress=progress,
+        stop=stop,
+        profiler=profiler,
+        last=last,
+      )
+      finals.append(_final(loop.run(restored)))
+  return finals
+
+
+def _final(states: State) -> tuple[list[str], np.ndarray]:
+  params = jax.device_get(states.variables["params"])
+  died_at = np.asarray(states.died_at)
+  return [trees.digest(trees.member(params, i)) for i in range(len(died_at))], died_at
+
+
+def _results(
+  config: Config, name: str, cohorts: Sequence[Cohort], finals: Sequence[tuple[list[str], np.ndarray]],
+  workdir: pathlib.Path,
+) -> Results:
+  """Joins the final rows of metrics.jsonl with the digests into members and groups."""
+  rows = {r["member"]: r for r in reporting.read_rows(workdir / "metrics.jsonl") if r["step"] == config["steps"]}
+  entries, groups = {}, {}
+  for cohort, (digests, died_at) in zip(cohorts, finals):
+    for position, member in enumerate(cohort.members):
+      if member.index not in rows:
+        raise UserError(f"{workdir}/metrics.jsonl has no final row of member {member.index}; restore the file from a "
+                        "copy, or give another --workdir to train again.")
+      entries[member.index] = {
+        "member": member.index,
+        "cohort": cohort.index,
+        "seed": member.seed,
+        "values": dict(member.values),
+        "died_at": int(died_at[position]) if died_at[position] >= 0 else None,
+        "params_sha256": digests[position],
+        "metrics": {k: v for k, v in rows[member.index].items() if k not in ("step", "cohort", "member")},
+      }
+      groups.setdefault(member.label, []).append(member)
+  summaries = []
+  for label, group in groups.items():
+    alive = [m.index for m in group if entries[m.index]["died_at"] is None]
+    metrics = entries[group[0].index]["metrics"]
+    summaries.append({
+      "label": label,
+      "values": dict(group[0].values),
+      "members": [m.index for m in group],
+      "dead": [m.index for m in group if m.index not in alive],
+      "metrics": {
+        metric: reporting.summarize([entries[i]["metrics"][metric] for i in alive])
+        for metric, value in metrics.items()
+        if not isinstance(value, list)
+      },
+    })
+  members = [entries[index] for index in sorted(entries)]
+  digest = hashlib.sha256("".join(entry["params_sha256"] for entry in members).encode()).hexdigest()
+  return {"name": name, "steps": config["steps"], "params_sha256": digest, "groups": summaries, "members": members}
+
+
+def _reason(error: BaseException) -> str:
+  if isinstance(error, Preempted):
+    return "stopped by a signal"
+  if isinstance(error, NotFinite):
+    return "not finite"
+  return "error" if isinstance(error, UserError) else f"defect: {type(error).__name__}"

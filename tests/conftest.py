@@ -1,0 +1,33 @@
+"""Rules for every test: two CPU devices, no silent rank promotion, no network; warnings are errors (pyproject.toml)."""
+
+import os
+import socket
+
+# Must be set before jax starts its backend.
+os.environ["XLA_FLAGS"] = os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=2"
+os.environ.setdefault("JAX_PLATFORMS", "cpu")
+os.environ.setdefault("MPLBACKEND", "Agg")
+
+import jax
+import pytest
+
+jax.config.update("jax_numpy_rank_promotion", "raise")
+
+
+@pytest.fixture(autouse=True)
+def no_network(monkeypatch):
+  """A test that reaches for the network fails at once instead of hanging; local sockets still work."""
+  connect = socket.socket.connect
+
+  def refuse(self, address):
+    local = not isinstance(address, tuple) or address[0] in ("127.0.0.1", "::1", "localhost")
+    if not local:
+      raise OSError(f"a test tried to reach {address}; tests use no network")
+    return connect(self, address)
+
+  monkeypatch.setattr(socket.socket, "connect", refuse)
+
+
+@pytest.fixture
+def key():
+  return jax.random.key(0)

@@ -1,0 +1,59 @@
+"""Schedules by name against their formulas; fingerprints, norms and sizes of trees."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from lib.core import UserError, trees
+from lib.core.schedules import as_schedule
+
+
+def test_a_number_is_a_constant_schedule():
+  assert as_schedule(0.3, path="w")(jnp.int32(7)) == np.float32(0.3)
+  assert jax.jit(lambda v: as_schedule(v, path="w")(jnp.int32(7)))(jnp.float32(0.3)) == np.float32(0.3)
+
+
+def test_piecewise_constant_multiplies_at_each_boundary():
+  config = {"name": "piecewise_constant_schedule", "init_value": 1.0, "boundaries": (10, 20), "scales": (0.1, 0.5)}
+  schedule = as_schedule(config, path="optimizer.learning_rate")
+  np.testing.assert_allclose([schedule(s) for s in (0, 9, 10, 19, 20)], [1, 1, 0.1, 0.1, 0.05], rtol=1e-6)
+
+
+def test_cosine_meets_its_ends_and_its_middle():
+  schedule = as_schedule({"name": "cosine_decay_schedule", "init_value": 2.0, "decay_steps": 100}, path="w")
+  np.testing.assert_allclose([schedule(0), schedule(50), schedule(100)], [2.0, 1.0, 0.0], atol=1e-6)
+
+
+@pytest.mark.parametrize(("value", "message"), [
+  ("0.1", "w is '0.1', but a number or a schedule"),
+  (True, "a number or a schedule"),
+  ({"name": "cosine"}, "did you mean 'cosine_decay_schedule'"),
+  ({"name": "piecewise_constant_schedule", "init_value": 1.0, "boundaries": (1,), "scales": ()}, "one scale a boundary"),
+])
+def test_bad_schedules_are_one_sentence(value, message):
+  with pytest.raises(UserError, match=message):
+    as_schedule(value, path="w")
+
+
+def test_digest_sees_every_bit_name_type_and_shape():
+  tree = {"a": np.arange(6, dtype=np.float32), "b": {"c": np.zeros((2, 2), np.int32)}}
+  same = {"a": jnp.arange(6, dtype=jnp.float32), "b": {"c": jnp.zeros((2, 2), jnp.int32)}}
+  assert trees.digest(tree) == trees.digest(same)
+  flipped = np.arange(6, dtype=np.float32)
+  flipped.view(np.uint32)[3] ^= 1
+  others = [
+    {**tree, "a": flipped},
+    {"z": tree["a"], "b": tree["b"]},
+    {**tree, "a": tree["a"].astype(np.float64)},
+    {**tree, "a": tree["a"].reshape(2, 3)},
+    {**tree, "b": {"c": tree["b"]["c"].astype(np.uint32)}},
+  ]
+  assert len({trees.digest(other) for other in [tree, *others]}) == 6
+
+
+def test_norm_and_bytes():
+  tree = {"a": jnp.array([3.0, 0.0]), "b": jnp.array([[4.0]], jnp.bfloat16)}
+  assert trees.norm(tree) == 5.0
+  assert trees.num_bytes(tree) == 2 * 4 + 2
+  assert [name for name, _ in trees.named_leaves({"x": {"y": [1, 2]}})] == ["x/y/0", "x/y/1"]

@@ -1,0 +1,208 @@
+"""Readers against files written here, byte by byte, from the published formats; damaged files are one sentence."""
+
+import gzip
+import hashlib
+
+import numpy as np
+import pytest
+
+from lib.core import UserError
+from lib.data.files import Cifar10, Cifar100, Digits, FashionMnist, Mnist, Text
+
+_TINY = {"train_examples": 6, "test_examples": 3}
+
+
+def _idx(values):
+  return bytes((0, 0, 8, values.ndim)) + b"".join(n.to_bytes(4, "big") for n in values.shape) + values.tobytes()
+
+
+def _write_mnist(root, folder="mnist", pack=True):
+  rng = np.random.default_rng(0)
+  arrays = {}
+  (root / folder).mkdir()
+  for part, n in (("train", 6), ("t10k", 3)):
+    arrays[part] = rng.integers(0, 256, (n, 5, 4), np.uint8), rng.integers(0, 10, n, np.uint8)
+    for kind, values in zip(("images-idx3", "labels-idx1"), arrays[part]):
+      name, data = f"{part}-{kind}-ubyte", _idx(values)
+      (root / folder / (name + ".gz" * pack)).write_bytes(gzip.compress(data) if pack else data)
+  return arrays
+
+
+@pytest.mark.parametrize("pack", [True, False])
+def test_mnist(tmp_path, pack):
+  arrays = _write_mnist(tmp_path, pack=pack)
+  data = Mnist(**_TINY).load(tmp_path)
+  for split, part in ((data.train, "train"), (data.test, "t10k")):
+    np.testing.assert_array_equal(split.inputs, arrays[part][0][..., None])
+    np.testing.assert_array_equal(split.label, arrays[part][1])
+    np.testing.assert_array_equal(split.id, np.arange(len(split)))
+  assert data.num_examples == 6 and data.num_classes == 10 and len(data.validation) == 0
+  name = "mnist/t10k-labels-idx1-ubyte" + ".gz" * pack
+  assert len(data.checksums) == 4
+  assert data.checksums[name] == hashlib.sha256((tmp_path / name).read_bytes()).hexdigest()
+
+
+def test_fashion_mnist_has_its_folder_and_names(tmp_path):
+  _write_mnist(tmp_path, "fashion_mnist")
+  data = FashionMnist(**_TINY).load(tmp_path)
+  assert (data.name, data.class_names[9], len(data.class_names)) == ("fashion_mnist", "Ankle boot", 10)
+
+
+def _one_sentence(error):
+  message = str(error.value)
+  assert message.endswith(".") and "\n" not in message
+  return message
+
+
+def test_a_missing_file_names_its_path_and_the_flag(tmp_path):
+  with pytest.raises(UserError) as error:
+    Mnist().load(tmp_path)
+  message = _one_sentence(error)
+  assert str(tmp_path / "mnist" / "train-images-idx3-ubyte.gz") in message and "--data_dir=DIR" in message
+
+
+def test_a_set_of_another_length_is_refused(tmp_path):
+  _write_mnist(tmp_path)
+  with pytest.raises(UserError, match="holds 6 examples, but 60000 are expected"):
+    Mnist().load(tmp_path)
+
+
+_IMAGES = _idx(np.zeros((6, 5, 4), np.uint8))
+
+
+@pytest.mark.parametrize(
+  "data, words",
+  [
+    (gzip.compress(_IMAGES)[:-20], "no whole gzip file"),
+    (b"<html>not found</html>", "no whole gzip file"),
+    (gzip.compress(_IMAGES)[:20] + b"\xff" * 9 + gzip.compress(_IMAGES)[29:], "no whole gzip file"),
+    (gzip.compress(_IMAGES[:-1]), "holds 119 values, but its header promises 120"),
+    (gzip.compress(_IMAGES + b"x"), "holds 121 values, but its header promises 120"),
+    (gzip.compress(_idx(np.zeros((6,), np.uint8))), "begins with 00000803"),
+    (gzip.compress(b"\0\0\x0d\3" + _IMAGES[4:]), "begins with the bytes 00000d03"),
+    (gzip.compress(_IMAGES[:9]), "16 bytes of header"),
+    (gzip.compress(b""), r"\(none\)"),
+  ],
+)
+def test_a_damaged_idx_file_is_one_sentence(tmp_path, data, words):
+  _write_mnist(tmp_path)
+  path = tmp_path / "mnist" / "train-images-idx3-ubyte.gz"
+  path.write_bytes(data)
+  with pytest.raises(UserError, match=words) as error:
+    Mnist(**_TINY).load(tmp_path)
+  assert str(path) in _one_sentence(error) and "download" in str(error.value)
+
+
+def test_an_impossible_label_is_refused(tmp_path):
+  _write_mnist(tmp_path)
+  labels = np.array([0, 1, 2, 10, 4, 5], np.uint8)
+  (tmp_path / "mnist" / "train-labels-idx1-ubyte.gz").write_bytes(gzip.compress(_idx(labels)))
+  with pytest.raises(UserError, match="example 3 the label 10, but labels go from 0 to 9"):
+    Mnist(**_TINY).load(tmp_path)
+
+
+def _records(images, *labels):
+  """CIFAR's record, written the long way: labels, then the red, green and blue planes row by row."""
+  out = b""
+  for i, image in enumerate(images):
+    out += bytes(int(column[i]) for column in labels)
+    for channel in range(3):
+      out += b"".join(bytes(image[row, :, channel].tolist()) for row in range(32))
+  return out
+
+
+def _write_cifar10(root):
+  rng = np.random.default_rng(0)
+  base = root / "cifar-10-batches-bin"
+  base.mkdir()
+  images, labels = rng.integers(0, 256, (12, 32, 32, 3), np.uint8), rng.integers(0, 10, 12)
+  for i, name in enumerate([*(f"data_batch_{i}" for i in range(1, 6)), "test_batch"]):
+    (base / f"{name}.bin").write_bytes(_records(images[2 * i : 2 * i + 2], labels[2 * i : 2 * i + 2]))
+  (base / "batches.meta.txt").write_text("\n".join(f"class{i}" for i in range(10)) + "\n\n")
+  return images, labels
+
+
+def test_cifar10(tmp_path):
+  images, labels = _write_cifar10(tmp_path)
+  data = Cifar10(examples_per_file=2).load(tmp_path)
+  np.testing.assert_array_equal(data.train.inputs, images[:10])
+  np.testing.assert_array_equal(data.train.label, labels[:10])
+  np.testing.assert_array_equal(data.test.inputs, images[10:])
+  assert data.class_names[3] == "class3" and data.num_examples == 10 and len(data.checksums) == 7
+
+
+def test_a_short_cifar10_file_is_one_sentence(tmp_path):
+  _write_cifar10(tmp_path)
+  path = tmp_path / "cifar-10-batches-bin" / "data_batch_3.bin"
+  path.write_bytes(path.read_bytes()[:-3073])
+  with pytest.raises(UserError, match=r"holds 3073 bytes \(1 examples .* but 6146 \(2 examples\)") as error:
+    Cifar10(examples_per_file=2).load(tmp_path)
+  assert str(path) in _one_sentence(error)
+  path.unlink()
+  with pytest.raises(UserError, match="data_batch_3.bin does not exist; pass --data_dir"):
+    Cifar10(examples_per_file=2).load(tmp_path)
+
+
+@pytest.mark.parametrize("labels, num_classes", [("fine", 100), ("coarse", 20)])
+def test_cifar100(tmp_path, labels, num_classes):
+  rng = np.random.default_rng(0)
+  base = tmp_path / "cifar-100-binary"
+  base.mkdir()
+  images = rng.integers(0, 256, (5, 32, 32, 3), np.uint8)
+  columns = {"coarse": rng.integers(0, 20, 5), "fine": rng.integers(20, 100, 5)}
+  for name, part in (("train", slice(0, 3)), ("test", slice(3, 5))):
+    (base / f"{name}.bin").write_bytes(_records(images[part], columns["coarse"][part], columns["fine"][part]))
+  (base / f"{labels}_label_names.txt").write_text("\n".join(f"{labels}{i}" for i in range(num_classes)))
+  data = Cifar100(labels=labels, train_examples=3, test_examples=2).load(tmp_path)
+  np.testing.assert_array_equal(data.train.inputs, images[:3])
+  np.testing.assert_array_equal(data.test.label, columns[labels][3:])
+  assert data.num_classes == num_classes and data.class_names[-1] == f"{labels}{num_classes - 1}"
+
+
+def test_a_list_of_too_few_names_is_refused(tmp_path):
+  _write_cifar10(tmp_path)
+  (tmp_path / "cifar-10-batches-bin" / "batches.meta.txt").write_text("cat\ndog\n")
+  with pytest.raises(UserError, match="holds 2 names, but 10 are expected"):
+    Cifar10(examples_per_file=2).load(tmp_path)
+
+
+def test_digits_are_a_fixed_stratified_partition():
+  from sklearn.datasets import load_digits  # noqa: PLC0415
+
+  data, source = Digits().load(""), load_digits()
+  assert (len(data.train), len(data.test), data.num_examples) == (1437, 360, 1437)
+  assert data.train.inputs.shape == (1437, 8, 8, 1) and data.train.inputs.dtype == np.uint8
+  # Undoing the scale gives back all 1797 source rows, each once.
+  both = np.concatenate([data.train.inputs, data.test.inputs])[..., 0]
+  label = np.concatenate([data.train.label, data.test.label])
+  rows = np.concatenate([np.rint(both / 255 * 16).reshape(1797, 64), label[:, None]], 1)
+  expected = np.concatenate([source.data, source.target[:, None]], 1)
+  np.testing.assert_array_equal(rows[np.lexsort(rows.T)], expected[np.lexsort(expected.T)])
+  quota = np.bincount(source.target) * 360 / 1797
+  assert np.all(np.abs(np.bincount(data.test.label) - quota) < 1)
+  again = Digits().load("")
+  np.testing.assert_array_equal(again.test.inputs, data.test.inputs)
+
+
+def test_text_windows_predict_the_next_character(tmp_path):
+  text = "the quick brown fox\njumps é over" * 4
+  (tmp_path / "notes.txt").write_text(text, encoding="utf-8")
+  data = Text(path="notes.txt", context=7, test_fraction=0.25).load(tmp_path)
+  assert data.class_names == tuple(sorted(set(text))) and data.num_classes == len(set(text))
+  decode = lambda tokens: "".join(data.class_names[t] for t in tokens)
+  cut = len(text) - round(0.25 * len(text))
+  for split, part in ((data.train, text[:cut]), (data.test, text[cut:])):
+    assert len(split) == len(part) // 8
+    windows = "".join(decode(tokens) + decode(label[-1:]) for tokens, label in zip(split.inputs, split.label))
+    assert windows == part[: len(part) // 8 * 8]
+    np.testing.assert_array_equal(split.inputs[:, 1:], split.label[:, :-1])
+  assert data.input_name == "tokens" and data.train.inputs.dtype == np.uint8
+
+
+def test_text_that_cannot_be_used_is_one_sentence(tmp_path):
+  (tmp_path / "short.txt").write_text("abc")
+  with pytest.raises(UserError, match="has 3 characters, too few"):
+    Text(path="short.txt").load(tmp_path)
+  (tmp_path / "latin.txt").write_bytes("é".encode("latin-1") * 1000)
+  with pytest.raises(UserError, match="is not UTF-8"):
+    Text(path="latin.txt").load(tmp_path)

@@ -1,0 +1,120 @@
+"""Curves: what is drawn, not how pretty it is."""
+
+import math
+import subprocess
+import sys
+
+import matplotlib.figure
+import numpy as np
+import pytest
+from matplotlib import image
+
+from lib.reporting import Panel, curves, summarize
+from lib.reporting.plots import COLORS, mean_and_sem
+
+STEPS = np.arange(5)
+
+
+@pytest.fixture
+def figure(monkeypatch):
+  """The last figure drawn."""
+  drawn = []
+  original = matplotlib.figure.Figure.savefig
+  monkeypatch.setattr(
+    matplotlib.figure.Figure, "savefig", lambda self, *a, **k: (drawn.append(self), original(self, *a, **k))[1]
+  )
+  return lambda: drawn[-1]
+
+
+def lines(axes, color):
+  return [line for line in axes.lines if line.get_color() == color]
+
+
+def test_mean_and_sem_agree_with_summarize_column_by_column():
+  values = np.random.default_rng(0).normal(size=(6, 4))
+  values[2, 1] = math.nan
+  values[1:, 2] = math.inf  # one left
+  values[:, 3] = math.nan   # none left
+  mean, sem = mean_and_sem(values)
+  for i in range(3):
+    summary = summarize(values[:, i])
+    assert mean[i] == pytest.approx(summary["mean"], rel=1e-12)
+    assert sem[i] == pytest.approx(summary["sem"] or 0.0, rel=1e-12)
+  assert math.isnan(mean[3])
+
+
+def test_the_line_is_the_mean_and_the_band_one_standard_error(tmp_path, figure):
+  values = np.random.default_rng(0).normal(size=(20, 5))
+  curves(tmp_path / "x.png", [Panel("t", "y", {"a": (STEPS, values)})])
+  axes, = figure().axes
+  line, = lines(axes, COLORS[0])
+  np.testing.assert_allclose(line.get_ydata(), values.mean(0), rtol=1e-12)
+  edge = axes.collections[0].get_paths()[0].vertices[:, 1]
+  sem = values.std(0, ddof=1) / math.sqrt(20)
+  np.testing.assert_allclose(edge.max(), (values.mean(0) + sem).max(), rtol=1e-12)
+  np.testing.assert_allclose(edge.min(), (values.mean(0) - sem).min(), rtol=1e-12)
+
+
+@pytest.mark.parametrize("members, thin", [(1, 0), (4, 4), (20, 0)])
+def test_few_members_are_drawn_one_by_one(tmp_path, figure, members, thin):
+  curves(tmp_path / "x.png", [Panel("t", "y", {"a": (STEPS, np.ones((members, 5)))})])
+  assert len(lines(figure().axes[0], COLORS[0])) == thin + 1
+
+
+def test_a_label_has_one_colour_in_all_panels_and_one_place_in_the_legend(tmp_path, figure):
+  flat = (STEPS, np.ones(5))
+  curves(tmp_path / "x.png", [
+    Panel("1", "y", {"a": flat, "b": flat}), Panel("2", "y", {"b": flat}, theory={"theory": flat, "b": flat}),
+  ])
+  legend, = figure().legends
+  assert [text.get_text() for text in legend.get_texts()] == ["a", "b", "theory"]
+  assert [line.get_linestyle() for line in legend.get_lines()] == ["-", "-", "--"]  # the series, not its theory
+  assert [line.get_color() for line in figure().axes[1].lines] == [COLORS[1], "black", COLORS[1]]
+
+
+def test_the_same_colour_comes_back_with_other_dashes(tmp_path, figure):
+  curves(tmp_path / "x.png", [Panel("t", "y", {str(i): (STEPS, np.full(5, i)) for i in range(15)})])
+  styles = {(line.get_color(), str(line._dash_pattern)) for line in figure().axes[0].lines}
+  assert len(styles) == 15
+
+
+@pytest.mark.parametrize("low, high, from_zero, to_one", [
+  (0.1, 1.0, True, True), (0.97, 1.0, False, True), (0.0, 0.2, True, False), (0.1, 0.6, True, True),
+])
+def test_a_fraction_reaches_from_zero_to_one_where_it_comes_near(tmp_path, figure, low, high, from_zero, to_one):
+  values = np.linspace(low, high, 5)
+  curves(tmp_path / "x.png", [Panel("t", "y", {"a": (STEPS, values)}, fraction=True)])
+  bottom, top = figure().axes[0].get_ylim()
+  assert -0.03 < bottom < low and high < top < 1.03
+  assert (bottom < 0) == from_zero and (top > 1) == to_one
+
+
+def test_logarithmic_axes(tmp_path, figure):
+  curves(tmp_path / "x.png", [Panel("t", "y", {"a": (STEPS + 1, np.ones(5))}, log_x=True, log_y=True)])
+  assert (figure().axes[0].get_xscale(), figure().axes[0].get_yscale()) == ("log", "log")
+
+
+def test_gaps_single_points_and_dead_members_are_drawn_without_a_warning(tmp_path, figure):
+  values = np.ones((3, 5))
+  values[0, 2:], values[1] = math.nan, math.inf
+  series = {"a": (STEPS, values), "b": ([0], [[1.0]]), "c": (STEPS, values * math.nan)}
+  curves(tmp_path / "x.png", [Panel("t", "y", series)])
+  assert [line.get_marker() for line in lines(figure().axes[0], COLORS[1])] == ["o"]
+
+
+def test_the_same_data_gives_the_same_bytes_at_readme_width(tmp_path):
+  panels = [Panel(str(i), "y", {"a": (STEPS, np.eye(5))}) for i in range(3)]
+  first, second = (curves(tmp_path / name, panels).read_bytes() for name in ("1.png", "2.png"))
+  assert first == second
+  height, width, _ = image.imread(tmp_path / "1.png").shape
+  assert width == 1680 and height > 1000  # two rows
+
+
+def test_drawing_does_not_load_pyplot(tmp_path):
+  code = (
+    "import sys; from lib.reporting import Panel, curves; assert 'matplotlib' not in sys.modules\n"
+    f"curves({str(tmp_path / 'x.png')!r}, [Panel('t', 'y', {{'a': ([0, 1], [0, 1])}})])\n"
+    "print('matplotlib' in sys.modules, 'matplotlib.pyplot' in sys.modules)"
+  )
+  done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
+  assert done.stdout.split() == ["True", "False"], done.stderr

@@ -1,0 +1,57 @@
+"""Tables and numbers with their standard errors."""
+
+import re
+
+import numpy as np
+import pytest
+
+from lib.reporting import format_mean_sem, markdown_table, plain_table
+
+
+@pytest.mark.parametrize("mean, sem, text", [
+  (97.4123, 0.0834, "97.412 ± 0.083"),
+  (0.97412, 0.0008, "0.97412 ± 0.00080"),
+  (12.3, 4.56, "12.3 ± 4.6"),
+  (1234.5, 67.8, "1234 ± 68"),       # no digit behind the point, and round half to even
+  (0.5, 0.0996, "0.50 ± 0.10"),      # rounds up to the next power of ten
+  (-0.25, 0.011, "-0.250 ± 0.011"),
+  (1.23e-7, 1e-9, "(1.230 ± 0.010)e-07"),
+  (2.5e8, 3e6, "(2.500 ± 0.030)e+08"),
+  (0.125, 0.0, "0.125 ± 0"),
+])
+def test_two_digits_of_the_standard_error(mean, sem, text):
+  assert format_mean_sem(mean, sem, 5) == text
+
+
+def test_digits_can_be_chosen():
+  assert format_mean_sem(97.4123, 0.0834, 5, digits=1) == "97.41 ± 0.08"
+
+
+def test_one_member_and_none():
+  assert format_mean_sem(0.974123, None, 1) == "0.9741"
+  assert format_mean_sem(None, None, 0) == "–"
+
+
+def test_rounding_loses_less_than_a_tenth_of_the_standard_error():
+  generator = np.random.default_rng(0)
+  for mean, exponent in zip(generator.normal(size=300), generator.uniform(-3.5, 0, 300)):
+    sem = 10**exponent
+    shown_mean, shown_sem = map(float, re.fullmatch(r"(\S+) ± (\S+)", format_mean_sem(mean, sem, 9)).groups())
+    assert abs(shown_mean - mean) <= 0.1 * sem and abs(shown_sem - sem) <= 0.051 * sem
+
+
+def test_markdown_is_aligned_and_pipes_are_escaped():
+  assert markdown_table(["run", "loss"], [["a|b", 0.5], ["long name", 12.25]]).splitlines() == [
+    "| run       |  loss |",
+    "| --------- | ----: |",
+    r"| a\|b      |   0.5 |",
+    "| long name | 12.25 |",
+  ]
+
+
+def test_a_markdown_table_without_rows_still_has_its_header():
+  assert markdown_table(["a", "b"], []) == "| a   | b   |\n| --- | --- |"
+
+
+def test_terminal_table():
+  assert plain_table(["run", "n"], [["mnist", 10], ["x", 5]]) == "run     n\n─────  ──\nmnist  10\nx       5"

@@ -1,0 +1,172 @@
+"""metrics.jsonl: bytes, truncation, damage, disk errors; the event files beside it."""
+
+import json
+import math
+import os
+import subprocess
+import sys
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from lib.core import UserError
+from lib.reporting import MetricsWriter, read_rows
+
+
+def row(cohort, step, member=0, **more):
+  return {"step": step, "cohort": cohort, "member": member, **more}
+
+
+@pytest.fixture
+def path(tmp_path):
+  return tmp_path / "metrics.jsonl"
+
+
+def written(path, *rows):
+  with MetricsWriter(path) as writer:
+    writer.write(rows)
+  return path.read_text()
+
+
+def test_a_row_is_one_line_of_json_in_the_order_given(path):
+  assert written(path, row(0, 100, loss=0.5), row(0, 200, loss=0.25)) == (
+    '{"step": 100, "cohort": 0, "member": 0, "loss": 0.5}\n{"step": 200, "cohort": 0, "member": 0, "loss": 0.25}\n'
+  )
+
+
+def test_nothing_is_written_before_flush_and_nothing_twice(path):
+  writer = MetricsWriter(path)
+  writer.write([row(0, 1)])
+  assert not path.exists()
+  writer.flush()
+  writer.flush()
+  assert len(read_rows(path)) == 1
+
+
+@pytest.mark.parametrize("make", [np.float32, jnp.float32], ids=["numpy", "jax"])
+def test_float32_is_written_in_its_shortest_form_and_reads_back_the_same(path, make):
+  bits = np.random.default_rng(0).integers(0, 2**32, 2000, dtype=np.uint32).view(np.float32)
+  values = bits[np.isfinite(bits)]
+  text = written(path, *({"step": i, "x": make(v)} for i, v in enumerate(values[:200])), {"step": 0, "all": values})
+  rows = [json.loads(line) for line in text.splitlines()]
+  np.testing.assert_array_equal(np.float32([r["x"] for r in rows[:-1]]), values[:200])
+  np.testing.assert_array_equal(np.float32(rows[-1]["all"]), values)
+  assert all(repr(x) == repr(float(str(v))) for x, v in zip(rows[-1]["all"], values))
+  assert '"x": 0.1}' in written(path, {"step": 0, "x": make(0.1)})
+
+
+def test_low_precision_and_whole_numbers_and_arrays(path):
+  values = {"b": jnp.bfloat16(1.5), "i": np.int32(7), "t": np.bool_(True), "a": jnp.arange(3), "m": np.ones((1, 2))}
+  assert written(path, values) == '{"b": 1.5, "i": 7, "t": true, "a": [0, 1, 2], "m": [[1.0, 1.0]]}\n'
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -np.float32(np.inf), jnp.nan])
+def test_what_is_not_finite_becomes_null(path, value):
+  assert written(path, {"step": 0, "x": value, "a": np.asarray([1.0, value])}) == (
+    '{"step": 0, "x": null, "a": [1.0, null]}\n'
+  )
+
+
+def test_an_object_is_refused_and_not_written_as_its_repr(path):
+  with pytest.raises(TypeError, match="no form in JSON"):
+    written(path, {"step": 0, "x": object()})
+
+
+def test_truncation_keeps_earlier_cohorts_and_drops_later_ones(path):
+  rows = [row(c, s, m) for c in range(3) for s in (0, 10, 20, 30) for m in range(2)]
+  written(path, *rows)
+  with MetricsWriter(path) as writer:
+    writer.truncate_after(1, 10)
+  assert read_rows(path) == [r for r in rows if r["cohort"] == 0 or (r["cohort"] == 1 and r["step"] <= 10)]
+
+
+def test_truncation_at_minus_one_drops_the_whole_cohort(path):
+  written(path, row(0, 0), row(1, 0), row(1, 5))
+  MetricsWriter(path).truncate_after(1, -1)
+  assert read_rows(path) == [row(0, 0)]
+
+
+def test_a_killed_and_resumed_run_leaves_the_same_bytes(path, tmp_path):
+  rows = [row(c, s, loss=np.float32(1 / (s + 1))) for c in range(2) for s in range(0, 50, 10)]
+  whole = written(tmp_path / "whole.jsonl", *rows)
+  for cut in range(0, len(whole), 7):  # killed anywhere in the second cohort after its checkpoint at step 20
+    path.write_text(whole[: max(cut, whole.index('"step": 30, "cohort": 1'))])
+    with MetricsWriter(path) as writer:
+      writer.truncate_after(1, 20)
+      writer.write(r for r in rows if (r["cohort"], r["step"]) > (1, 20))
+    assert path.read_text() == whole
+
+
+def test_truncation_replaces_the_file_and_never_edits_it(path):
+  written(path, row(0, 0), row(0, 1))
+  before = os.open(path, os.O_RDONLY)
+  MetricsWriter(path).truncate_after(0, 0)
+  assert os.pread(before, 1000, 0).count(b"\n") == 2
+  os.close(before)
+  assert os.listdir(path.parent) == ["metrics.jsonl"]
+
+
+def test_a_half_written_last_line_is_passed_over_and_mended(path):
+  text = written(path, row(0, 0), row(0, 1))
+  path.write_text(text[:-5])
+  assert read_rows(path) == [row(0, 0)]
+  assert written(path, row(0, 1)) == text
+
+
+def test_a_damaged_line_before_the_last_is_an_error_that_names_it(path):
+  path.write_text('{"step": 0}\n{"st\n{"step": 2}\n')
+  with pytest.raises(UserError, match=r"metrics\.jsonl, line 2 .*remove that line"):
+    read_rows(path)
+
+
+def test_a_missing_file_is_an_error_that_names_it(path):
+  with pytest.raises(UserError, match=r"metrics\.jsonl does not exist"):
+    read_rows(path)
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs the device that is always full")
+def test_a_full_disk_is_an_error_that_names_the_file_and_the_fix(path):
+  writer = MetricsWriter(path)
+  writer.write([row(0, 0)])
+  path.symlink_to("/dev/full")
+  with pytest.raises(UserError, match=r"metrics\.jsonl cannot be written \(No space left.*free space"):
+    writer.flush()
+
+
+def test_a_directory_that_cannot_be_made_is_an_error_that_names_the_file(tmp_path):
+  (tmp_path / "file").write_text("")
+  writer = MetricsWriter(tmp_path / "file" / "metrics.jsonl")
+  with pytest.raises(UserError, match=r"file/metrics\.jsonl cannot be written"):
+    writer.flush()
+
+
+def test_tensorboard_that_is_not_installed_is_an_error_that_names_the_package(path, tmp_path, monkeypatch):
+  monkeypatch.setitem(sys.modules, "tensorboard.compat.proto", None)
+  with pytest.raises(UserError, match="pip install tensorboard"):
+    MetricsWriter(path, tmp_path / "events")
+
+
+def test_events_carry_the_scalars_and_load_no_tensorflow(path, tmp_path):
+  pytest.importorskip("tensorboard")
+  code = f"""
+import sys
+from lib.reporting import MetricsWriter
+with MetricsWriter({str(path)!r}, {str(tmp_path / "events")!r}) as writer:
+  writer.truncate_after(0, -1)
+  for c, s in [(0, 0), (0, 1), (1, 0), (1, 1)]:
+    writer.write([{{"step": s, "cohort": c, "member": 3, "loss": s / 4, "per_class": [1.0]}}])
+assert "tensorflow" not in sys.modules
+from tensorboard.backend.event_processing.event_file_loader import LegacyEventFileLoader
+import pathlib
+for file in sorted(pathlib.Path({str(tmp_path / "events")!r}).rglob("*tfevents*")):
+  for event in LegacyEventFileLoader(str(file)).Load():
+    for value in event.summary.value:
+      print(file.parent.name, event.step, value.tag, value.simple_value)
+"""
+  done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
+  assert done.returncode == 0, done.stderr
+  assert done.stdout.splitlines() == [
+    "cohort_0 0 loss/member_3 0.0", "cohort_0 1 loss/member_3 0.25",
+    "cohort_1 0 loss/member_3 0.0", "cohort_1 1 loss/member_3 0.25",
+  ]

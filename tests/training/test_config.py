@@ -1,0 +1,75 @@
+"""The config's own rules: what must be there, in which order it counts, and how two of them differ."""
+
+import math
+
+import pytest
+from ml_collections import ConfigDict, FieldReference
+
+from lib.core import UserError
+from lib.training.config import check, differences, get, plain, put, to_json
+from tests.tiny import tiny_config
+
+
+def test_order_as_written_survives_a_config_dict():
+  config = ConfigDict({"losses": {"z": {"b": 1, "a": (1, [2])}, "a": {}}, "gradients": {"noise": 1, "clip": 2}})
+  config.gradients.add = 3
+  assert list(plain(config)["losses"]) == ["z", "a"]
+  assert list(plain(config)["losses"]["z"]) == ["b", "a"]
+  assert list(plain(config)["gradients"]) == ["noise", "clip", "add"]
+  assert plain(config)["losses"]["z"]["a"] == (1, (2,))
+
+
+def test_references_resolve_so_that_one_seed_moves_all():
+  seed = FieldReference(0)
+  config = ConfigDict({"seed": seed, "data": {"seed": seed}})
+  config.seed = 5
+  assert plain(config) == {"seed": 5, "data": {"seed": 5}}
+
+
+def test_a_sound_config_passes():
+  check(tiny_config())
+
+
+@pytest.mark.parametrize(("changes", "message"), [
+  ({"steps": 0}, r"config\.steps is 0; give a whole number of at least 1"),
+  ({"steps": 1.5}, r"config\.steps is 1\.5, but a int is needed"),
+  ({"steps": True}, r"config\.steps is True"),
+  ({"log_every": 0}, r"config\.log_every is 0"),
+  ({"losses": {}}, r"config\.losses is empty"),
+  ({"losses": {"ce": "cross_entropy"}}, r"config\.losses\.ce is 'cross_entropy'; give a dict with a 'name'"),
+  ({"ensemble__map": "pmap"}, r"config\.ensemble\.map is 'pmap'; give 'vmap' or 'map'"),
+  ({"evaluation__parameters": "avrage"}, r"did you mean 'average'"),
+])
+def test_mistakes_name_path_and_fix(changes, message):
+  with pytest.raises(UserError, match=message):
+    check(tiny_config(**changes))
+
+
+def test_missing_and_unknown_sections_are_named():
+  config = tiny_config()
+  with pytest.raises(UserError, match=r"config\.optimiser does not exist; did you mean 'optimizer'"):
+    check({**config, "optimiser": {}})
+  del config["probes"]
+  with pytest.raises(UserError, match=r"config\.probes is missing"):
+    check(config)
+  with pytest.raises(UserError, match=r"config\.checkpoint\.evry does not exist; did you mean 'every'"):
+    check({**tiny_config(), "checkpoint": {"evry": 1, "keep": 2}})
+
+
+def test_put_copies_and_get_explains():
+  config = tiny_config()
+  changed = put(config, {"optimizer.learning_rate": 0.5, "model.kernel_init": "zeros"})
+  assert (get(changed, "optimizer.learning_rate"), get(config, "optimizer.learning_rate")) == (0.5, 0.1)
+  assert changed["losses"] is config["losses"]
+  with pytest.raises(UserError, match=r"gradients\.noise has no 'etaa'; did you mean 'eta'"):
+    put(config, {"gradients.noise.etaa": 1.0})
+  with pytest.raises(UserError, match=r"config\.seed\.x does not exist"):
+    get(config, "seed.x")
+
+
+def test_differences_name_each_path_once_and_know_infinity():
+  old = to_json(tiny_config(gradients__clip__max_norm=math.inf))
+  assert differences(old, to_json(tiny_config(gradients__clip__max_norm=math.inf))) == []
+  assert differences(old, to_json(tiny_config(steps=24))) == ["steps: 12 -> 24", "gradients.clip.max_norm: inf -> 10.0"]
+  added = tiny_config(gradients__clip__max_norm=math.inf, targets={})
+  assert differences(old, to_json(added)) == [f"targets.smoothing: {old['targets']['smoothing']} -> (absent)"]

@@ -1,0 +1,77 @@
+"""From a grid to members, and from members to programs."""
+
+import numpy as np
+import pytest
+
+from lib.core import UserError
+from lib.training.ensemble import cohorts_of, members_of, sharding_devices
+from tests.tiny import tiny_config
+
+ETA = {"path": "gradients.noise.eta", "values": (0.0, 0.01)}
+DEPTH = {"path": "model.depth", "values": (1, 2), "names": ("shallow", "deep")}
+
+
+def only_floats(config, paths):
+  return tuple(path for path in paths if path in ("gradients.noise.eta", "optimizer.learning_rate"))
+
+
+def test_members_are_every_seed_at_every_point_of_the_grid():
+  members = members_of(tiny_config(seed=7, ensemble__seeds=3, ensemble__grid={"eta": ETA, "net": DEPTH}))
+  assert len(members) == 12
+  assert [m.index for m in members] == list(range(12))
+  assert [m.seed for m in members[:4]] == [7, 8, 9, 7]
+  assert members[3].label == "eta=0.0, net=deep"
+  assert members[3].assignments == {"gradients.noise.eta": 0.0, "model.depth": 2}
+  assert members_of(tiny_config())[0].label == "all"
+
+
+def test_one_axis_may_move_several_paths():
+  axis = {"path": ("model.depth", "model.width"), "values": ((1, 8), (2, 4)), "names": ("a", "b")}
+  members = members_of(tiny_config(ensemble__grid={"net": axis}))
+  assert [m.assignments for m in members] == [
+    {"model.depth": 1, "model.width": 8}, {"model.depth": 2, "model.width": 4},
+  ]
+
+
+def test_structural_values_start_programs_and_numbers_share_one():
+  config = tiny_config(ensemble__seeds=2, ensemble__grid={"eta": ETA, "net": DEPTH})
+  cohorts = cohorts_of(config, members_of(config), only_floats, lambda c: 100)
+  assert [len(c.members) for c in cohorts] == [4, 4]
+  assert [c.config["model"]["depth"] for c in cohorts] == [1, 2]
+  assert all(c.varying == ("gradients.noise.eta",) for c in cohorts)
+  hp = cohorts[1].hyper_parameters()
+  np.testing.assert_array_equal(hp["seed"], [0, 1, 0, 1])
+  np.testing.assert_array_equal(hp["values"]["gradients.noise.eta"], np.float32([0, 0, 0.01, 0.01]))
+  assert sorted(m.index for c in cohorts for m in c.members) == list(range(8))
+
+
+def test_groups_are_cut_into_chunks_in_order():
+  config = tiny_config(ensemble__seeds=7)
+  cohorts = cohorts_of(config, members_of(config), only_floats, lambda c: 3)
+  assert [[m.seed for m in c.members] for c in cohorts] == [[0, 1, 2], [3, 4, 5], [6]]
+  assert [c.index for c in cohorts] == [0, 1, 2]
+
+
+def test_members_spread_over_as_many_devices_as_hold_equal_shares():
+  assert [sharding_devices(m, 8) for m in (1, 2, 7, 8, 12, 20, 40)] == [1, 2, 7, 8, 6, 5, 8]
+
+
+@pytest.mark.parametrize(("axis", "message"), [
+  ({"path": "gradients.noise.etaa", "values": (0.0,)}, r"gradients\.noise has no 'etaa'; did you mean 'eta'"),
+  ({"path": "seed", "values": (0, 1)}, r"cannot differ between members; set config\.ensemble\.seeds"),
+  ({"path": "steps", "values": (1, 2)}, r"'steps', which cannot differ between members"),
+  ({"path": "log_every", "values": (1, 2)}, r"cannot differ between members"),
+  ({"path": "ensemble.seeds", "values": (1, 2)}, r"cannot differ between members"),
+  ({"path": "gradients.noise.eta", "values": ("a",)}, r"puts 'a' at gradients\.noise\.eta"),
+  ({"path": "model.name", "values": (1,)}, r"puts 1 at model\.name, where the config has 'mlp'"),
+  ({"path": "gradients.noise.eta", "values": ()}, r"give a tuple of at least one value"),
+  ({"path": "gradients.noise.eta", "values": 0.1}, r"give a tuple of at least one value"),
+  ({"path": "gradients.noise.eta"}, r"grid\.x\.values is missing"),
+  ({"path": "gradients.noise.eta", "value": (0.1,)}, r"grid\.x\.value does not exist; did you mean 'values'"),
+  ({"path": ("model.depth", "model.width"), "values": ((1,),)}, r"one value for each of the 2 paths"),
+  ({"path": "model.depth", "values": (1, 2), "names": ("a",)}, r"1 names for 2 values"),
+  (0.1, r"give a dict with 'path' and 'values'"),
+])
+def test_a_bad_axis_is_one_sentence(axis, message):
+  with pytest.raises(UserError, match=message):
+    members_of(tiny_config(ensemble__grid={"x": axis}))
