@@ -1,0 +1,40 @@
+"""Models: linen modules that map an input to `Outputs(logits, taps)`.
+
+`module.apply(variables, x, train=False)` is the whole interface. In training mode batch statistics are a mutable
+collection and dropout draws from the stream "dropout".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from flax import linen as nn
+
+from lib import core
+from lib.models.cnn import CNN, LENET5, VGG11, VGG16, VGG_SMALL
+from lib.models.initializers import INITIALIZERS
+from lib.models.layers import ACTIVATIONS
+from lib.models.mlp import MLP
+
+MODELS = {
+  "cnn": CNN,
+  "lenet5": LENET5,
+  "mlp": MLP,
+  "vgg11": VGG11,
+  "vgg16": VGG16,
+  "vgg_small": VGG_SMALL,
+}
+
+
+def build(config: str | Mapping[str, Any], **overrides: Any) -> nn.Module:
+  """Builds a model from its name, or from a config {"name": ..., field: value}; overrides win over the config.
+
+  Raises:
+    UserError: for an unknown name or field, or a value of the wrong type.
+  """
+  config = {"name": config} if isinstance(config, str) else dict(config)
+  return core.build(MODELS, config | overrides, path="model")
+
+
+__all__ = ["ACTIVATIONS", "INITIALIZERS", "MODELS", "build"]

@@ -1,0 +1,54 @@
+"""The multi-layer perceptron."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Literal
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+
+from lib.core import Outputs
+from lib.models.initializers import initializer
+from lib.models.layers import NORMS, Taps, activation
+
+
+class MLP(nn.Module):
+  """`depth` hidden layers of `width` units, each dense -> norm -> activation -> dropout, and a linear head.
+
+  Taps: the output of every dense layer ("000_dense") and of every activation ("001_relu"), not the logits.
+
+  Attributes:
+    num_classes: K.
+    depth: hidden layers; 0 is a linear model.
+    width: units of every hidden layer.
+    activation: a row of ACTIVATIONS.
+    norm: before the activation.
+    dropout: rate after every activation; stream "dropout".
+    kernel_init: a row of INITIALIZERS; biases start at zero.
+    dtype: of the computation; parameters and logits are float32.
+  """
+
+  num_classes: int
+  depth: int = 2
+  width: int = 128
+  activation: str = "relu"
+  norm: Literal["none", "batch", "layer"] = "none"
+  dropout: float = 0.0
+  kernel_init: str | Mapping[str, Any] = "he"
+  dtype: Literal["float32", "bfloat16"] = "float32"
+
+  @nn.compact
+  def __call__(self, x: jax.Array, train: bool = False) -> Outputs:
+    """Maps [B, ...] float32 to `Outputs` with logits [B, K]."""
+    act, init, dtype, taps = activation(self.activation), initializer(self.kernel_init), jnp.dtype(self.dtype), Taps()
+    x = x.reshape(x.shape[0], -1).astype(dtype)
+    for i in range(self.depth):
+      x = nn.Dense(self.width, kernel_init=init, dtype=dtype, name=f"dense_{i:02d}")(x)
+      taps("dense", x)
+      if self.norm != "none":
+        x = NORMS[self.norm](train, dtype=dtype, name=f"norm_{i:02d}")(x)
+      x = taps(self.activation, act(x))
+      x = nn.Dropout(self.dropout, deterministic=not train)(x)
+    return taps.outputs(nn.Dense(self.num_classes, kernel_init=init, dtype=dtype, name="head")(x))

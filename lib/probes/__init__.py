@@ -1,0 +1,25 @@
+"""Probes: what is measured while a network trains, outside the step and without moving anything.
+
+A probe is a sum over pieces of fixed data:
+
+      prepare(spec, key) -> [piece, ...]               once; all pieces have one structure and shape
+      __call__(net, variables, piece) -> sums          pure; compiled once and mapped over the members
+      finish(sums) -> {name: number or short array}    pure; of the sums over all pieces
+
+Sums make averages exact over a set of any size, and pieces let one run that fits no single batch.
+"""
+
+from lib.probes.accuracy import Accuracy
+from lib.probes.gradient_norms import GradientNorms
+from lib.probes.memorization import Memorization
+from lib.probes.spec import ProbeSpec
+from lib.probes.weight_statistics import WeightStatistics
+
+PROBES = {
+  "accuracy": Accuracy,
+  "gradient_norms": GradientNorms,
+  "memorization": Memorization,
+  "weight_statistics": WeightStatistics,
+}
+
+__all__ = ["PROBES", "ProbeSpec"]

@@ -1,0 +1,46 @@
+"""Accuracy and cross-entropy on a split."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from lib.core import Batch, Network
+from lib.probes.spec import ProbeSpec
+
+Tree = Any
+
+
+@dataclasses.dataclass(frozen=True)
+class Accuracy:
+  """Share of labels that the largest logit names, and mean cross-entropy in nats, exact over the split.
+
+  Sequences count by position; positions with label -1 do not count.
+
+  Attributes:
+    split: "train", "validation" or "test".
+    limit: takes the first examples only; 0 takes all.
+  """
+
+  split: str
+  limit: int = 0
+
+  def prepare(self, spec: ProbeSpec, key: jax.Array) -> list[Batch]:
+    """Returns the split's batches."""
+    return spec.batches(self.split, self.limit)
+
+  def __call__(self, net: Network, variables: Tree, piece: Batch) -> dict[str, jax.Array]:
+    """Returns the sums {"correct", "loss", "count"} over one batch."""
+    logits = net.apply(variables, net.inputs(piece)).logits
+    label = piece["label"]
+    weight = piece["weight"].reshape((-1,) + (1,) * (label.ndim - 1)) * (label >= 0)
+    log_p = jnp.take_along_axis(jax.nn.log_softmax(logits), jnp.maximum(label, 0)[..., None], axis=-1)[..., 0]
+    correct = jnp.argmax(logits, axis=-1) == label
+    return {"correct": jnp.sum(weight * correct), "loss": -jnp.sum(weight * log_p), "count": jnp.sum(weight)}
+
+  def finish(self, sums: dict[str, jax.Array]) -> dict[str, jax.Array]:
+    """Returns {"accuracy", "loss"}."""
+    return {"accuracy": sums["correct"] / sums["count"], "loss": sums["loss"] / sums["count"]}

@@ -1,0 +1,77 @@
+"""optax's stateless gradient transforms, in float32 whatever the dtype of the gradient, with numbers that may be traced.
+
+Names, arguments and meaning are optax's.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from lib.transforms.matrices import matrices
+
+Transform = optax.GradientTransformationExtraArgs
+
+
+def clip(max_delta: float) -> Transform:
+  """Cuts every entry to [-max_delta, max_delta]."""
+  return _in_float32(optax.clip(max_delta))
+
+
+def clip_by_global_norm(max_norm: float) -> Transform:
+  """Scales the gradient to an l2 norm of max_norm over all leaves, if it is longer; inf never does
+  (Pascanu et al. 2012, arXiv:1211.5063)."""
+  return _in_float32(optax.clip_by_global_norm(max_norm))
+
+
+def clip_by_block_rms(threshold: float) -> Transform:
+  """Scales each leaf to a root mean square of threshold, if it is larger."""
+  return _in_float32(optax.clip_by_block_rms(threshold))
+
+
+def adaptive_grad_clip(clipping: float, eps: float = 1e-3) -> Transform:
+  """Scales each unit's gradient to clipping times the norm of its weights (at least eps), if it is longer
+  (Brock et al. 2021, arXiv:2102.06171, eq. 3)."""
+  return _in_float32(optax.adaptive_grad_clip(clipping, eps))
+
+
+def normalize_by_update_norm(scale_factor: float = 1.0, eps: float = 1e-6) -> Transform:
+  """Divides by the l2 norm over all leaves plus eps, and multiplies by scale_factor."""
+  return _in_float32(optax.normalize_by_update_norm(scale_factor, eps))
+
+
+def centralize() -> Transform:
+  """Subtracts the mean over all axes but the last from each leaf of more than one axis
+  (Yong et al. 2020, arXiv:2004.01461)."""
+  return _in_float32(optax.centralize())
+
+
+def scale(step_size: float) -> Transform:
+  """Multiplies by step_size."""
+  return _in_float32(optax.scale(step_size))
+
+
+def add_decayed_weights(weight_decay: float, mask: Literal["all", "matrices"] = "all") -> Transform:
+  """Adds weight_decay times the parameters: before the optimizer, this is l2 regularization by weight_decay / 2.
+
+  Args:
+    weight_decay: may be traced.
+    mask: which leaves: all, or those of two or more axes (no biases, no norm scales).
+  """
+  return _in_float32(optax.add_decayed_weights(weight_decay, matrices if mask == "matrices" else None))
+
+
+def _in_float32(inner: optax.GradientTransformation) -> Transform:
+  """Runs a transform on float32 copies and casts the result back: a traced float32 number would promote bfloat16."""
+  inner = optax.with_extra_args_support(inner)
+  up = lambda tree: jax.tree.map(lambda leaf: leaf.astype(jnp.float32), tree)
+
+  def update(updates, state, params=None, **extra):
+    del extra  # these transforms have no use for key and step
+    new, state = inner.update(up(updates), state, None if params is None else up(params))
+    return jax.tree.map(lambda leaf, old: leaf.astype(old.dtype), new, updates), state
+
+  return Transform(inner.init, update)

@@ -1,0 +1,25 @@
+"""Loss terms: what is added up, each with its weight, to the number that training lowers."""
+
+from typing import Any, Protocol
+
+import jax
+
+from lib.core import Context, DataSpec
+from lib.transforms.losses.cross_entropy import CrossEntropy
+from lib.transforms.losses.mse import MeanSquaredError
+
+
+class LossTerm(Protocol):
+  """One term of the loss, with a state of its own if it needs one."""
+
+  def init(self, spec: DataSpec) -> Any:
+    """Returns the state before the first step, a pytree of arrays; () for none."""
+
+  def apply(self, state: Any, ctx: Context) -> tuple[jax.Array, Any]:
+    """Returns the value, [B] or [] float32, and the next state, of the old one's structure.
+
+    Differentiated with respect to ctx.outputs; what the state is made of is the term's to cut with stop_gradient.
+    """
+
+
+LOSSES = {"cross_entropy": CrossEntropy, "mse": MeanSquaredError}

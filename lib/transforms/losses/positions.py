@@ -1,0 +1,22 @@
+"""From one value a position to one value an example."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+
+
+def per_example(values: jax.Array, targets: jax.Array) -> jax.Array:
+  """Averages over the positions of a sequence at which a prediction is asked.
+
+  Args:
+    values: [B] or [B, T].
+    targets: [B, K] or [B, T, K]; a position whose row is all zero does not count.
+
+  Returns:
+    [B] float32; values themselves if there are no positions, and 0 for an example without a counted one.
+  """
+  if values.ndim == 1:
+    return values
+  counted = (jnp.sum(targets, axis=-1) > 0).astype(jnp.float32)
+  return jnp.sum(values * counted, axis=-1) / jnp.maximum(jnp.sum(counted, axis=-1), 1.0)
