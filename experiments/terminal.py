@@ -32,6 +32,8 @@ def run(main: Callable[[Sequence[str]], Any], *, takes_arguments: bool = False) 
   def checked_main(argv: Sequence[str]) -> Any:
     if argv[1:] and not takes_arguments:
       raise UserError(f"{argv[1]!r} has no meaning here; write flags as --name=value (see --help).")
+    if not flags.FLAGS["verbosity"].present:
+      logging.set_verbosity(logging.WARNING)  # libraries tell of every file they write
     return main(argv)
 
   try:

@@ -144,7 +144,7 @@ def _check_probe(label: str, fields: Mapping[str, Any], dataset: data.Dataset) -
   """Finds a probe's mistakes before training starts instead of after it."""
   path = f"config.probes.{label}"
   if not isinstance(fields.get("every"), int) or isinstance(fields["every"], bool) or fields["every"] < 0:
-    raise UserError(f"{path}.every is {fields.get('every')!r}; give the steps between measurements, 0 for the end only.")
+    raise UserError(f"{path}.every is {fields.get('every')!r}; give the steps between measurements, or 0 for the end.")
   build(PROBES, {name: value for name, value in fields.items() if name != "every"}, path=path)
   if "split" in fields:
     dataset.split(fields["split"])
