@@ -26,9 +26,7 @@ def get_config():
       "normalize": "standardize",
       "augment": {},
     },
-    "model": {
-      "name": "mlp", "depth": 2, "width": 512, "activation": "relu", "norm": "none", "dropout": 0.2, "kernel_init": "he",
-    },
+    "model": {"name": "mlp", "depth": 2, "width": 512, "activation": "relu", "dropout": 0.2, "kernel_init": "he"},
     "scheduled": {},
     "references": {},
     "targets": {},

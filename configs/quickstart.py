@@ -1,10 +1,11 @@
-"""Memorization of wrong labels, and two ways to slow it down, in one compiled program.
+"""Memorization of wrong labels, and what slows it down: 32 networks in one compiled program.
 
   python -m experiments.train --config=configs/quickstart.py --workdir=runs/quickstart
 
 Scikit-learn's 8x8 digits (1,437 to train on, 360 to test), 40 % of the training labels replaced by a random
-wrong one. An MLP of two hidden layers first learns the digits and then the wrong labels by heart. 8 seeds
-each of plain training, of label smoothing, and of gradient noise: 24 networks.
+wrong one. An MLP first learns the digits, 0.89 correct on the test set after 100 steps, and then the wrong labels
+by heart, which costs it a fourth of that. Gradient noise does not help; label smoothing delays
+memorization, weight decay prevents it. 8 seeds each.
 """
 
 from ml_collections import ConfigDict, FieldReference
@@ -14,7 +15,7 @@ def get_config():
   seed = FieldReference(0)
   config = ConfigDict({
     "seed": seed,  # of member 0; member i of an ensemble has seed + i
-    "steps": 3000,  # updates
+    "steps": 1500,  # updates
     "batch_size": 64,  # examples
     "data": {
       "source": {"name": "digits"},
@@ -27,36 +28,37 @@ def get_config():
       "normalize": "unit",
       "augment": {},
     },
-    "model": {
-      "name": "mlp", "depth": 2, "width": 256, "activation": "relu", "norm": "none", "dropout": 0.0, "kernel_init": "he",
-    },
+    "model": {"name": "mlp", "depth": 2, "width": 256, "activation": "relu", "kernel_init": "he"},
     "scheduled": {},
     "references": {},
     "targets": {"smoothing": {"name": "label_smoothing", "alpha": 0.0, "convention": "uniform"}},
     "losses": {"ce": {"name": "cross_entropy", "weight": 1.0}},
-    "gradients": {"noise": {"name": "annealed_noise", "eta": 0.0, "gamma": 0.55}},
-    "optimizer": {"name": "sgd", "learning_rate": 0.1, "momentum": 0.9},
+    "gradients": {
+      "noise": {"name": "annealed_noise", "eta": 0.0, "gamma": 0.55},
+      "decay": {"name": "add_decayed_weights", "weight_decay": 0.0, "mask": "matrices"},
+    },
+    "optimizer": {"name": "sgd", "learning_rate": 0.05, "momentum": 0.9},
     "parameters": {},
     "probes": {
-      "test": {"name": "accuracy", "split": "test", "every": 100},
-      "train": {"name": "memorization", "split": "train", "every": 100},
+      "test": {"name": "accuracy", "split": "test", "every": 50},
+      "train": {"name": "memorization", "split": "train", "every": 50},
     },
     "evaluation": {"batch_size": 1437, "parameters": ""},
     "ensemble": {
       "seeds": 8,
       "grid": {
         "method": {
-          "path": ("targets.smoothing.alpha", "gradients.noise.eta"),
-          "values": ((0.0, 0.0), (0.5, 0.0), (0.0, 0.01)),
-          "names": ("plain", "label smoothing 0.5", "gradient noise 0.01"),
+          "path": ("gradients.noise.eta", "targets.smoothing.alpha", "gradients.decay.weight_decay"),
+          "levels": ((0.0, 0.0, 0.0), (0.003, 0.0, 0.0), (0.0, 0.8, 0.0), (0.0, 0.0, 0.005)),
+          "names": ("plain", "gradient noise", "label smoothing", "weight decay"),
         },
       },
       "chunk": 0,  # members trained at once; 0 as many as fit
       "map": "vmap",
     },
-    "log_every": 100,  # steps
+    "log_every": 50,  # steps
     "steps_per_dispatch": 0,  # 0 leaves it to backend and model
-    "checkpoint": {"every": 1000, "keep": 2},
-    "report": {"metrics": ("test/accuracy", "train/wrong_memorized", "train/wrong_correct", "loss")},
+    "checkpoint": {"every": 500, "keep": 2},
+    "report": {"metrics": ("test/accuracy", "train/wrong_memorized")},
   })
   return config.lock()

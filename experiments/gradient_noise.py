@@ -1,6 +1,6 @@
 """Weights that walk randomly, measured against the law, for runs of configs/gradient_noise/zero_init.py.
 
-  python -m experiments.gradient_noise DIR [--layer=params/dense_10/kernel]
+  python -m experiments.gradient_noise DIR [--layer=dense_10]
 
 From zero, no gradient reaches a weight, so after t steps of SGD with noise of variance eta / (1 + s)^gamma
 

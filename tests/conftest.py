@@ -1,17 +1,23 @@
 """Rules for every test: two CPU devices, no silent rank promotion, no network; warnings are errors (pyproject.toml)."""
 
 import os
+import pathlib
 import socket
 
 # Must be set before jax starts its backend.
 os.environ["XLA_FLAGS"] = os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=2"
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ.setdefault("MPLBACKEND", "Agg")
+# Many tests compile the same small programs, here and in processes that they start.
+CACHE = pathlib.Path(__file__).resolve().parents[1] / ".pytest_cache" / "compiled"
+os.environ.setdefault("NURTURE_COMPILATION_CACHE", str(CACHE))
 
 import jax
 import pytest
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
+jax.config.update("jax_compilation_cache_dir", str(CACHE))
+jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
 
 
 @pytest.fixture(autouse=True)

@@ -36,7 +36,7 @@ def violations(source, package):
   for name in imports(source, package):
     parts = name.split(".")
     if top == "configs":
-      allowed = parts[0] == "ml_collections"
+      allowed = parts[0] in ("math", "ml_collections")
     elif top == "experiments":
       allowed = parts[0] != "configs"
     elif parts[0] == "lib" and rest:

@@ -43,7 +43,7 @@ def get_config():
       "augment": {},
     },
     "model": {
-      "name": "mlp", "depth": 20, "width": 50, "activation": "relu", "norm": "none", "dropout": 0.0,
+      "name": "mlp", "depth": 20, "width": 50, "activation": "relu",
       "kernel_init": {"name": "normal", "std": 0.1, "gain": 0.0},
     },
     "scheduled": {},
@@ -63,11 +63,11 @@ def get_config():
       "grid": {
         "row": {
           "path": ("model.kernel_init.std", "model.kernel_init.gain", "gradients.clip.max_norm"),
-          "values": tuple(_ROWS.values()),
+          "levels": tuple(_ROWS.values()),
           "names": tuple(_ROWS),
         },
-        "eta": {"path": "gradients.noise.eta", "values": (0.0, 0.01)},
-        "lr": {"path": "optimizer.learning_rate", "values": (0.1, 0.01)},
+        "eta": {"path": "gradients.noise.eta", "levels": (0.0, 0.01)},
+        "lr": {"path": "optimizer.learning_rate", "levels": (0.1, 0.01)},
       },
       "chunk": 0,  # members trained at once; 0 as many as fit
       "map": "vmap",

@@ -30,9 +30,7 @@ def get_config():
       "normalize": "unit",
       "augment": {},
     },
-    "model": {
-      "name": "mlp", "depth": 20, "width": 50, "activation": "relu", "norm": "none", "dropout": 0.0, "kernel_init": "zeros",
-    },
+    "model": {"name": "mlp", "depth": 20, "width": 50, "activation": "relu", "kernel_init": "zeros"},
     "scheduled": {},
     "references": {},
     "targets": {},
@@ -50,7 +48,7 @@ def get_config():
     "evaluation": {"batch_size": 2000, "parameters": ""},
     "ensemble": {
       "seeds": 8,
-      "grid": {"eta": {"path": "gradients.noise.eta", "values": (0.0, 0.1)}},
+      "grid": {"eta": {"path": "gradients.noise.eta", "levels": (0.0, 0.1)}},
       "chunk": 0,  # members trained at once; 0 as many as fit
       "map": "vmap",
     },

@@ -12,6 +12,8 @@ alone, as a part of the rate of one large float32 product measured in the same r
 import importlib.util
 import pathlib
 import statistics
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Sequence
 
@@ -95,42 +97,25 @@ class Ensemble:
     jax.block_until_ready([chunk[1] for chunk in self.chunks])
     return STEPS * self.members
 
+  def rate(self, seconds: float) -> float:
+    """Returns member-steps per second over about `seconds`."""
+    return _rate(self.run, seconds)
+
 
 class Torch:
-  """One network after another in PyTorch, eager, as it is usually written."""
+  """One network after another in PyTorch, in a process of its own (experiments.benchmarks.torch_sequential)."""
 
   def __init__(self):
-    import torch  # noqa: PLC0415  (a benchmark-only requirement)
+    sizes = ",".join(map(str, [INPUTS, *[WIDTH] * DEPTH, CLASSES]))
+    numbers = map(str, (BATCH, EXAMPLES, LEARNING_RATE, MAX_NORM, ETA, GAMMA))
+    command = [sys.executable, "-m", "experiments.benchmarks.torch_sequential", sizes, *numbers]
+    self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
 
-    self.torch = torch
-    self.device = "cuda" if torch.cuda.is_available() and jax.default_backend() == "gpu" else "cpu"
-    dataset = random_dataset()
-    self.images = torch.from_numpy(dataset.train.inputs.reshape(EXAMPLES, -1)).to(self.device)
-    self.labels = torch.from_numpy(dataset.train.label.astype(np.int64)).to(self.device)
-    sizes = [INPUTS, *[WIDTH] * DEPTH, CLASSES]
-    layers = [m for a, b in zip(sizes[:-1], sizes[1:]) for m in (torch.nn.Linear(a, b), torch.nn.ReLU())]
-    self.model = torch.nn.Sequential(*layers[:-1]).to(self.device)
-    self.parameters = list(self.model.parameters())
-    self.optimizer = torch.optim.SGD(self.parameters, lr=LEARNING_RATE)
-    self.step = 0
-
-  def run(self) -> int:
-    """Takes STEPS steps; returns their number."""
-    torch = self.torch
-    for _ in range(STEPS):
-      rows = torch.randint(0, EXAMPLES, (BATCH,), device=self.device)
-      self.optimizer.zero_grad()
-      logits = self.model(self.images[rows].float() / 255)
-      torch.nn.functional.cross_entropy(logits, self.labels[rows]).backward()
-      torch.nn.utils.clip_grad_norm_(self.parameters, MAX_NORM)
-      deviation = (ETA / (1 + self.step) ** GAMMA) ** 0.5
-      for parameter in self.parameters:
-        parameter.grad.add_(torch.randn_like(parameter), alpha=deviation)
-      self.optimizer.step()
-      self.step += 1
-    if self.device == "cuda":
-      torch.cuda.synchronize()
-    return STEPS
+  def rate(self, seconds: float) -> float:
+    """Returns steps per second over about `seconds`."""
+    self.process.stdin.write(f"{seconds}\n")
+    self.process.stdin.flush()
+    return float(self.process.stdout.readline())
 
 
 class Product:
@@ -145,9 +130,12 @@ class Product:
     self.product(self.a).block_until_ready()
     return 2 * self.n**3
 
+  def rate(self, seconds: float) -> float:
+    """Returns operations per second over about `seconds`."""
+    return _rate(self.run, seconds)
 
-def rate(run: Callable[[], int], seconds: float) -> float:
-  """Returns units per second over about `seconds`."""
+
+def _rate(run: Callable[[], int], seconds: float) -> float:
   units, began = 0, time.perf_counter()
   while (elapsed := time.perf_counter() - began) < seconds:
     units += run()
@@ -160,14 +148,14 @@ def main(argv: Sequence[str]) -> None:
   if importlib.util.find_spec("torch"):
     contenders["PyTorch, one by one"] = Torch()
   else:
-    print("PyTorch is not installed: pip install torch==2.13.0 (CPU build) to measure beside it.")
+    print("PyTorch is not installed; pip install torch==2.13.0 (its CPU build) to measure beside it.")
   product = Product()
   for contender in [*contenders.values(), product]:
-    contender.run(), contender.run()  # compile, then warm up
+    contender.rate(0.5)  # compiles and warms up
   rates = {name: [] for name in [*contenders, "product"]}
   for _ in range(_ROUNDS.value):
     for name, contender in [*contenders.items(), ("product", product)]:
-      rates[name].append(rate(contender.run, _SECONDS.value))
+      rates[name].append(contender.rate(_SECONDS.value))
 
   ceiling = statistics.median(rates["product"])
   rows = []

@@ -11,7 +11,7 @@ from flax import linen as nn
 
 from lib.core import Outputs, Preset, UserError
 from lib.core.build import suggest
-from lib.models.initializers import initializer
+from lib.models.initializers import initializers
 from lib.models.layers import NORMS, Taps, activation
 
 _ITEMS = {
@@ -43,7 +43,7 @@ class CNN(nn.Module):
     activation: a row of ACTIVATIONS.
     norm: after every convolution.
     dropout: rate after every pool and hidden dense layer; stream "dropout".
-    kernel_init: a row of INITIALIZERS; biases start at zero.
+    kernel_init, bias_init: rows of INITIALIZERS, by name or with their numbers.
     dtype: of the computation; parameters and logits are float32.
   """
 
@@ -53,12 +53,14 @@ class CNN(nn.Module):
   norm: Literal["none", "batch", "layer"] = "none"
   dropout: float = 0.0
   kernel_init: str | Mapping[str, Any] = "he"
+  bias_init: str | Mapping[str, Any] = "zeros"
   dtype: Literal["float32", "bfloat16"] = "float32"
 
   @nn.compact
   def __call__(self, x: jax.Array, train: bool = False) -> Outputs:
     """Maps [B, H, W, C] float32 to `Outputs` with logits [B, K]."""
-    act, init, dtype, taps = activation(self.activation), initializer(self.kernel_init), jnp.dtype(self.dtype), Taps()
+    act, dtype, taps = activation(self.activation), jnp.dtype(self.dtype), Taps()
+    init = lambda fan_in: initializers(self.kernel_init, self.bias_init, fan_in)
     drop = lambda x: nn.Dropout(self.dropout, deterministic=not train)(x)
     if x.ndim != 4:
       raise UserError(f"config.model is a convolutional network and needs images [H, W, C], not {x.shape[1:]}; "
@@ -70,22 +72,22 @@ class CNN(nn.Module):
         features, kernel, stride, padding = (*arguments, *(1, arguments[1] // 2)[len(arguments) - 2 :])
         x = nn.Conv(
           features, (kernel, kernel), (stride, stride), [(padding, padding)] * 2,
-          kernel_init=init, dtype=dtype, name=f"conv_{i:02d}",
+          dtype=dtype, name=f"conv_{i:02d}", **init(kernel**2 * x.shape[-1]),
         )(x)
         taps("conv", x)
         if self.norm != "none":
           x = NORMS[self.norm](train, dtype=dtype, name=f"norm_{i:02d}")(x)
         x = taps(self.activation, act(x))
       elif kind == "dense":
-        x = nn.Dense(*arguments, kernel_init=init, dtype=dtype, name=f"dense_{i:02d}")(x.reshape(x.shape[0], -1))
-        taps("dense", x)
+        x = x.reshape(x.shape[0], -1)
+        x = taps("dense", nn.Dense(*arguments, dtype=dtype, name=f"dense_{i:02d}", **init(x.shape[-1]))(x))
         x = drop(taps(self.activation, act(x)))
       elif kind == "pad_to":
         x = _pad_to(x, *arguments)
       else:
         x = drop(taps(kind, _POOLS[kind](x, *arguments)))
-    head = nn.Dense(self.num_classes, kernel_init=init, dtype=dtype, name="head")
-    return taps.outputs(head(x.reshape(x.shape[0], -1)))
+    x = x.reshape(x.shape[0], -1)
+    return taps.outputs(nn.Dense(self.num_classes, dtype=dtype, name="head", **init(x.shape[-1]))(x))
 
 
 _POOLS = {
@@ -109,12 +111,14 @@ def _check(index: int, item: Any, shape: tuple[int, ...]) -> tuple[str, tuple[in
     raise UserError(f"{where} is {item!r}; {suggest(kind, _ITEMS)}.")
   fewest = 2 if kind == "conv" else 1 if kind in ("dense", "max_pool", "avg_pool", "pad_to") else 0
   most = {"conv": 4}.get(kind, fewest)
-  if not fewest <= len(arguments) <= most or not all(isinstance(a, int) and a >= 0 for a in arguments):
-    raise UserError(f"{where} is {item!r}; write {_ITEMS[kind]} with whole numbers.")
+  least = (1, 1, 1, 0)  # a padding may be 0
+  if not fewest <= len(arguments) <= most or not all(isinstance(a, int) and a >= b for a, b in zip(arguments, least)):
+    raise UserError(f"{where} is {item!r}; write {_ITEMS[kind]} with whole numbers of at least 1 (padding 0).")
   if kind != "dense" and len(shape) != 4:
     raise UserError(f"{where} is {item!r}, but what comes before it has left no image; put it earlier.")
-  too_small = kind in ("max_pool", "avg_pool") and arguments[0] > min(shape[1:3])
-  if too_small or (kind == "pad_to" and arguments[0] < max(shape[1:3])):
+  padding = arguments[3] if len(arguments) == 4 else arguments[1] // 2 if kind == "conv" else 0
+  window = {"conv": arguments[1:2], "max_pool": arguments, "avg_pool": arguments}.get(kind)
+  if (window and window[0] > min(shape[1:3]) + 2 * padding) or (kind == "pad_to" and arguments[0] < max(shape[1:3])):
     raise UserError(f"{where} is {item!r}, but the image is {shape[1]} x {shape[2]} there; choose another size.")
   return kind, tuple(arguments)
 

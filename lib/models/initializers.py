@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
 from jax.nn import initializers as jax_initializers
 
-from lib.core import build
+from lib.core import Preset, build
 
 Initializer = Callable[[jax.Array, tuple[int, ...], Any], jax.Array]  # (key, shape, dtype) -> array
 
@@ -49,15 +49,46 @@ def caffe_xavier() -> Initializer:
   return jax_initializers.variance_scaling(1.0, "fan_in", "uniform")
 
 
-def torch_default() -> Initializer:
-  """U(-a, a) with a = 1 / sqrt(fan_in): what PyTorch's linear and convolution layers start from."""
-  return jax_initializers.variance_scaling(1.0 / 3.0, "fan_in", "uniform")
+def torch_default(fan_in: int = 0) -> Initializer:
+  """U(-a, a) with a = 1 / sqrt(fan_in): what PyTorch's linear and convolution layers start from, biases included.
+
+  fan_in is read from the shape if it is 0; a bias, whose shape does not tell, gets it from its layer.
+  """
+
+  def init(key, shape, dtype=jnp.float32):
+    bound = 1 / math.sqrt(fan_in or math.prod(shape[:-1]))
+    return jax.random.uniform(key, shape, dtype, -bound, bound)
+
+  return init
+
+
+def random_walk(nonlinearity: Literal["relu", "linear"] = "relu") -> Initializer:
+  """N(0, g^2 / N), N = fan_in, such that the log norm of the back-propagated gradient walks without drift.
+
+      g = sqrt(2) exp(1.2 / (max(N, 6) - 2.4)) for ReLU,    g = exp(1 / (2 N)) for linear units
+
+  Sussillo & Abbott 2014, arXiv:1412.6558; the constants of ReLU are a fit to simulations, as TensorFlow had them.
+  """
+
+  def init(key, shape, dtype=jnp.float32):
+    width = math.prod(shape[:-1])
+    gain = math.exp(1 / (2 * width))
+    if nonlinearity == "relu":
+      gain = math.sqrt(2) * math.exp(1.2 / (max(width, 6) - 2.4))
+    return gain / math.sqrt(width) * jax.random.normal(key, shape, dtype)
+
+  return init
 
 
 def orthogonal(scale: float = 1.0) -> Initializer:
   """Orthogonal rows or columns, times `scale`. Saxe et al. 2014, arXiv:1312.6120."""
   unscaled = jax_initializers.orthogonal()
   return lambda key, shape, dtype=jnp.float32: scale * unscaled(key, shape, dtype)
+
+
+def constant(value: float) -> Initializer:
+  """The same value everywhere."""
+  return lambda key, shape, dtype=jnp.float32: jnp.broadcast_to(jnp.asarray(value, dtype), shape)
 
 
 def zeros() -> Initializer:
@@ -67,16 +98,24 @@ def zeros() -> Initializer:
 
 INITIALIZERS = {
   "caffe_xavier": caffe_xavier,
+  "constant": constant,
   "he": he,
   "lecun": lecun,
   "normal": normal,
   "orthogonal": orthogonal,
+  "random_walk": random_walk,
+  "timm": Preset(normal, std=0.02),  # its trunc_normal_(std=.02) cuts at +-2, a hundred sigma
   "torch_default": torch_default,
   "xavier": xavier,
   "zeros": zeros,
 }
 
 
-def initializer(config: str | Mapping[str, Any]) -> Initializer:
-  """Returns the initializer that a model's `kernel_init` field names."""
-  return build(INITIALIZERS, config, path="config.model.kernel_init")
+def initializers(
+  kernel: str | Mapping[str, Any], bias: str | Mapping[str, Any], fan_in: int
+) -> dict[str, Initializer]:
+  """Returns flax's arguments for what a model's `kernel_init` and `bias_init` fields name; fan_in is the layer's."""
+  return {
+    "kernel_init": build(INITIALIZERS, kernel, path="config.model.kernel_init"),
+    "bias_init": build(INITIALIZERS, bias, path="config.model.bias_init", fan_in=fan_in),
+  }

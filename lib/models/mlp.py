@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from lib.core import Outputs
-from lib.models.initializers import initializer
+from lib.models.initializers import initializers
 from lib.models.layers import NORMS, Taps, activation
 
 
@@ -26,7 +26,7 @@ class MLP(nn.Module):
     activation: a row of ACTIVATIONS.
     norm: before the activation.
     dropout: rate after every activation; stream "dropout".
-    kernel_init: a row of INITIALIZERS; biases start at zero.
+    kernel_init, bias_init: rows of INITIALIZERS, by name or with their numbers.
     dtype: of the computation; parameters and logits are float32.
   """
 
@@ -37,18 +37,22 @@ class MLP(nn.Module):
   norm: Literal["none", "batch", "layer"] = "none"
   dropout: float = 0.0
   kernel_init: str | Mapping[str, Any] = "he"
+  bias_init: str | Mapping[str, Any] = "zeros"
   dtype: Literal["float32", "bfloat16"] = "float32"
 
   @nn.compact
   def __call__(self, x: jax.Array, train: bool = False) -> Outputs:
     """Maps [B, ...] float32 to `Outputs` with logits [B, K]."""
-    act, init, dtype, taps = activation(self.activation), initializer(self.kernel_init), jnp.dtype(self.dtype), Taps()
+    act, dtype, taps = activation(self.activation), jnp.dtype(self.dtype), Taps()
     x = x.reshape(x.shape[0], -1).astype(dtype)
     for i in range(self.depth):
-      x = nn.Dense(self.width, kernel_init=init, dtype=dtype, name=f"dense_{i:02d}")(x)
-      taps("dense", x)
+      x = taps("dense", self._dense(f"dense_{i:02d}", self.width, x))
       if self.norm != "none":
         x = NORMS[self.norm](train, dtype=dtype, name=f"norm_{i:02d}")(x)
       x = taps(self.activation, act(x))
       x = nn.Dropout(self.dropout, deterministic=not train)(x)
-    return taps.outputs(nn.Dense(self.num_classes, kernel_init=init, dtype=dtype, name="head")(x))
+    return taps.outputs(self._dense("head", self.num_classes, x))
+
+  def _dense(self, name: str, features: int, x: jax.Array) -> jax.Array:
+    init = initializers(self.kernel_init, self.bias_init, fan_in=x.shape[-1])
+    return nn.Dense(features, dtype=jnp.dtype(self.dtype), name=name, **init)(x)

@@ -12,7 +12,7 @@ Sums make averages exact over a set of any size, and pieces let one run that fit
 from lib.probes.accuracy import Accuracy
 from lib.probes.gradient_norms import GradientNorms
 from lib.probes.memorization import Memorization
-from lib.probes.spec import ProbeSpec
+from lib.probes.spec import Probe, ProbeSpec
 from lib.probes.weight_statistics import WeightStatistics
 
 PROBES = {
@@ -22,4 +22,4 @@ PROBES = {
   "weight_statistics": WeightStatistics,
 }
 
-__all__ = ["PROBES", "ProbeSpec"]
+__all__ = ["PROBES", "Probe", "ProbeSpec"]

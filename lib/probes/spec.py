@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
+from typing import Any, Protocol
 
-from lib.core import Batch, DataSpec
+import jax
+
+from lib.core import Batch, DataSpec, Network
 
 
 @dataclasses.dataclass(frozen=True)
@@ -20,3 +23,16 @@ class ProbeSpec:
 
   data: DataSpec
   batches: Callable[[str, int], list[Batch]]
+
+
+class Probe(Protocol):
+  """A measurement that is a function of sums over pieces of fixed data."""
+
+  def prepare(self, spec: ProbeSpec, key: jax.Array) -> list[Any]:
+    """Returns the pieces: pytrees of device arrays of one structure and shape. `key` is the same for every member."""
+
+  def __call__(self, net: Network, variables: Any, piece: Any) -> Any:
+    """Returns one piece's share of the sums. Pure; it is compiled once and mapped over the members."""
+
+  def finish(self, sums: Any) -> dict[str, jax.Array]:
+    """Returns {name: number or short array} from the sums over all pieces. Pure."""

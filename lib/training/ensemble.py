@@ -2,12 +2,12 @@
 
     config.ensemble = {
       "seeds": 20,
-      "grid": {"noise": {"path": "gradients.noise.eta", "values": (0.0, 0.01)}},
+      "grid": {"noise": {"path": "gradients.noise.eta", "levels": (0.0, 0.01)}},
       "chunk": 0, "map": "vmap",
     }
 
 gives 40 members: every seed at every point of the grid. An axis may move several paths at once
-("path": ("model.depth", "model.width"), "values": ((2, 64), (4, 32))) and may name its values
+("path": ("model.depth", "model.width"), "levels": ((2, 64), (4, 32))) and may name its levels
 ("names": ("shallow", "deep")), for tables and plots.
 """
 
@@ -35,7 +35,7 @@ class Member:
   Attributes:
     index: position among all members of the run.
     seed: moves init, order, augmentation and noise; the run's seed plus the number of the replicate.
-    values: what the member is called along each axis of the grid, {axis: value or its name}.
+    values: where the member stands on each axis of the grid, {axis: level or its name}.
     assignments: what is put into the config for it, {config path: value}.
   """
 
@@ -46,8 +46,8 @@ class Member:
 
   @property
   def label(self) -> str:
-    """The group that the member belongs to, such as "noise=0.01, lr=0.1"; "all" without a grid."""
-    return ", ".join(f"{axis}={value}" for axis, value in self.values.items()) or "all"
+    """The group that the member belongs to, such as "eta=0.01, lr=0.1", or a level's name; "all" without a grid."""
+    return ", ".join(v if isinstance(v, str) else f"{axis}={v}" for axis, v in self.values.items()) or "all"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -139,30 +139,30 @@ def _is_numeric(values: Iterable[Any]) -> bool:
 
 
 def _read_axis(config: Config, label: str, axis: Any) -> list[tuple[Any, dict[str, Any]]]:
-  """Returns [(name of the value, {path: value})] of one axis of the grid."""
+  """Returns [(name of the level, {path: value})] of one axis of the grid."""
   where = f"config.ensemble.grid.{label}"
   if not isinstance(axis, Mapping):
-    raise UserError(f"{where} is {axis!r}; give a dict with 'path' and 'values'.")
+    raise UserError(f"{where} is {axis!r}; give a dict with 'path' and 'levels'.")
   for field in axis:
-    if field not in ("path", "values", "names"):
-      raise UserError(f"{where}.{field} does not exist; {suggest(field, ('path', 'values', 'names'))}.")
-  for field in ("path", "values"):
+    if field not in ("path", "levels", "names"):
+      raise UserError(f"{where}.{field} does not exist; {suggest(field, ('path', 'levels', 'names'))}.")
+  for field in ("path", "levels"):
     if field not in axis:
-      raise UserError(f"{where}.{field} is missing; an axis needs a config path and the values to put there.")
-  values, names = axis["values"], axis.get("names") or ()
-  if not isinstance(values, tuple) or not values:
-    raise UserError(f"{where}.values is {values!r}; give a tuple of at least one value.")
-  if names and len(names) != len(values):
-    raise UserError(f"{where}.names has {len(names)} names for {len(values)} values; give one each.")
+      raise UserError(f"{where}.{field} is missing; an axis needs a config path and the levels to put there.")
+  levels, names = axis["levels"], axis.get("names") or ()
+  if not isinstance(levels, tuple) or not levels:
+    raise UserError(f"{where}.levels is {levels!r}; give a tuple of at least one level.")
+  if names and len(names) != len(levels):
+    raise UserError(f"{where}.names has {len(names)} names for {len(levels)} levels; give one each.")
   paths = axis["path"] if isinstance(axis["path"], tuple) else (axis["path"],)
   points = []
-  for i, value in enumerate(values):
-    entry = value if isinstance(axis["path"], tuple) else (value,)
+  for i, level in enumerate(levels):
+    entry = level if isinstance(axis["path"], tuple) else (level,)
     if not isinstance(entry, tuple) or len(entry) != len(paths):
-      raise UserError(f"{where}.values[{i}] is {value!r}; give one value for each of the {len(paths)} paths.")
-    for path, inner in zip(paths, entry):
-      _check_assignment(config, where, path, inner)
-    points.append((names[i] if names else _short(value), dict(zip(paths, entry))))
+      raise UserError(f"{where}.levels[{i}] is {level!r}; give one value for each of the {len(paths)} paths.")
+    for path, value in zip(paths, entry):
+      _check_assignment(config, where, path, value)
+    points.append((names[i] if names else _short(level), dict(zip(paths, entry))))
   return points
 
 

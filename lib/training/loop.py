@@ -59,6 +59,7 @@ class Loop:
     per_dispatch: steps in one call of the device.
     writer, checkpoints, progress, stop, profiler: the outside world.
     last: its "step" is kept at the number of steps taken.
+    is_ensemble: whether the run has other members, which a dead one must not stop.
   """
 
   cohort: Cohort
@@ -74,6 +75,7 @@ class Loop:
   stop: StopSignal
   profiler: Profiler
   last: dict[str, int]
+  is_ensemble: bool
 
   def __post_init__(self):
     config = self.cohort.config
@@ -94,7 +96,7 @@ class Loop:
 
     Raises:
       Preempted: after SIGTERM or Ctrl-C, with the state saved.
-      NotFinite: if no member is left that is finite.
+      NotFinite: if the only member of the run has left the finite numbers.
     """
     if restored is None:
       step = 0
@@ -152,21 +154,19 @@ class Loop:
     self.checkpoints.save(step, {"state": states, "sums": sums})
 
   def _check_alive(self, states: State) -> None:
-    died_at = np.asarray(states.died_at)
-    if (died_at < 0).any():
+    """Stops a run of one network that has left the finite numbers; an ensemble marks the member and goes on."""
+    step = int(states.died_at[0])
+    if self.is_ensemble or step < 0:
       return
     self.writer.flush()
-    first = int(np.argmin(died_at))
-    tensor = self._not_finite_tensor(states, first, int(died_at[first]))
     whole = self.checkpoints.steps()
     kept = f"the checkpoint of step {whole[-1]} is kept" if whole else "there is no checkpoint yet"
-    who = "" if len(died_at) == 1 else f" (member {self.cohort.members[first].index}, the first of all to go)"
-    raise NotFinite(f"{tensor} is not finite at step {died_at[first]}{who}; {kept}; lower the learning rate or clip "
-                    "the gradient, and start again in another --workdir.")
+    raise NotFinite(f"{self._not_finite_tensor(states, step)} is not finite at step {step}; {kept}; lower the learning "
+                    "rate or clip the gradient, and start again in another --workdir.")
 
-  def _not_finite_tensor(self, states: State, position: int, step: int) -> str:
+  def _not_finite_tensor(self, states: State, step: int) -> str:
     """Computes the fatal step again, outside the compiled program, and names the first tensor that is not finite."""
-    state, hp = trees.member((states, self.hp), position)
+    state, hp = trees.member((states, self.hp), 0)
     state = dataclasses.replace(state, step=np.int32(step))
     for name, leaf in trees.named_leaves(state.variables):
       if not np.isfinite(np.asarray(leaf, np.float32)).all():

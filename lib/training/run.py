@@ -184,6 +184,7 @@ def _train(
         stop=stop,
         profiler=profiler,
         last=last,
+        is_ensemble=sum(len(other.members) for other in cohorts) > 1,
       )
       finals.append(_final(loop.run(restored)))
   return finals

@@ -29,7 +29,7 @@ def test_cosine_meets_its_ends_and_its_middle():
   ("0.1", "w is '0.1', but a number or a schedule"),
   (True, "a number or a schedule"),
   ({"name": "cosine"}, "did you mean 'cosine_decay_schedule'"),
-  ({"name": "piecewise_constant_schedule", "init_value": 1.0, "boundaries": (1,), "scales": ()}, "one scale a boundary"),
+  ({"name": "piecewise_constant_schedule", "init_value": 1.0, "boundaries": (1,), "scales": ()}, "one scale a bound"),
 ])
 def test_bad_schedules_are_one_sentence(value, message):
   with pytest.raises(UserError, match=message):

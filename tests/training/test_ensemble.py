@@ -7,8 +7,8 @@ from lib.core import UserError
 from lib.training.ensemble import cohorts_of, members_of, sharding_devices
 from tests.tiny import tiny_config
 
-ETA = {"path": "gradients.noise.eta", "values": (0.0, 0.01)}
-DEPTH = {"path": "model.depth", "values": (1, 2), "names": ("shallow", "deep")}
+ETA = {"path": "gradients.noise.eta", "levels": (0.0, 0.01)}
+DEPTH = {"path": "model.depth", "levels": (1, 2), "names": ("shallow", "deep")}
 
 
 def only_floats(config, paths):
@@ -20,13 +20,13 @@ def test_members_are_every_seed_at_every_point_of_the_grid():
   assert len(members) == 12
   assert [m.index for m in members] == list(range(12))
   assert [m.seed for m in members[:4]] == [7, 8, 9, 7]
-  assert members[3].label == "eta=0.0, net=deep"
+  assert members[3].label == "eta=0.0, deep"
   assert members[3].assignments == {"gradients.noise.eta": 0.0, "model.depth": 2}
   assert members_of(tiny_config())[0].label == "all"
 
 
 def test_one_axis_may_move_several_paths():
-  axis = {"path": ("model.depth", "model.width"), "values": ((1, 8), (2, 4)), "names": ("a", "b")}
+  axis = {"path": ("model.depth", "model.width"), "levels": ((1, 8), (2, 4)), "names": ("a", "b")}
   members = members_of(tiny_config(ensemble__grid={"net": axis}))
   assert [m.assignments for m in members] == [
     {"model.depth": 1, "model.width": 8}, {"model.depth": 2, "model.width": 4},
@@ -57,20 +57,20 @@ def test_members_spread_over_as_many_devices_as_hold_equal_shares():
 
 
 @pytest.mark.parametrize(("axis", "message"), [
-  ({"path": "gradients.noise.etaa", "values": (0.0,)}, r"gradients\.noise has no 'etaa'; did you mean 'eta'"),
-  ({"path": "seed", "values": (0, 1)}, r"cannot differ between members; set config\.ensemble\.seeds"),
-  ({"path": "steps", "values": (1, 2)}, r"'steps', which cannot differ between members"),
-  ({"path": "log_every", "values": (1, 2)}, r"cannot differ between members"),
-  ({"path": "ensemble.seeds", "values": (1, 2)}, r"cannot differ between members"),
-  ({"path": "gradients.noise.eta", "values": ("a",)}, r"puts 'a' at gradients\.noise\.eta"),
-  ({"path": "model.name", "values": (1,)}, r"puts 1 at model\.name, where the config has 'mlp'"),
-  ({"path": "gradients.noise.eta", "values": ()}, r"give a tuple of at least one value"),
-  ({"path": "gradients.noise.eta", "values": 0.1}, r"give a tuple of at least one value"),
-  ({"path": "gradients.noise.eta"}, r"grid\.x\.values is missing"),
-  ({"path": "gradients.noise.eta", "value": (0.1,)}, r"grid\.x\.value does not exist; did you mean 'values'"),
-  ({"path": ("model.depth", "model.width"), "values": ((1,),)}, r"one value for each of the 2 paths"),
-  ({"path": "model.depth", "values": (1, 2), "names": ("a",)}, r"1 names for 2 values"),
-  (0.1, r"give a dict with 'path' and 'values'"),
+  ({"path": "gradients.noise.etaa", "levels": (0.0,)}, r"gradients\.noise has no 'etaa'; did you mean 'eta'"),
+  ({"path": "seed", "levels": (0, 1)}, r"cannot differ between members; set config\.ensemble\.seeds"),
+  ({"path": "steps", "levels": (1, 2)}, r"'steps', which cannot differ between members"),
+  ({"path": "log_every", "levels": (1, 2)}, r"cannot differ between members"),
+  ({"path": "ensemble.seeds", "levels": (1, 2)}, r"cannot differ between members"),
+  ({"path": "gradients.noise.eta", "levels": ("a",)}, r"puts 'a' at gradients\.noise\.eta"),
+  ({"path": "model.name", "levels": (1,)}, r"puts 1 at model\.name, where the config has 'mlp'"),
+  ({"path": "gradients.noise.eta", "levels": ()}, r"give a tuple of at least one level"),
+  ({"path": "gradients.noise.eta", "levels": 0.1}, r"give a tuple of at least one level"),
+  ({"path": "gradients.noise.eta"}, r"grid\.x\.levels is missing"),
+  ({"path": "gradients.noise.eta", "level": (0.1,)}, r"grid\.x\.level does not exist; did you mean 'levels'"),
+  ({"path": ("model.depth", "model.width"), "levels": ((1,),)}, r"one value for each of the 2 paths"),
+  ({"path": "model.depth", "levels": (1, 2), "names": ("a",)}, r"1 names for 2 levels"),
+  (0.1, r"give a dict with 'path' and 'levels'"),
 ])
 def test_a_bad_axis_is_one_sentence(axis, message):
   with pytest.raises(UserError, match=message):

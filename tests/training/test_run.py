@@ -14,7 +14,7 @@ from lib.training import dispatch
 from lib.training.references import member_variables
 from tests.tiny import tiny_config
 
-ETA = {"path": "gradients.noise.eta", "values": (0.0, 0.01)}
+ETA = {"path": "gradients.noise.eta", "levels": (0.0, 0.01)}
 ENSEMBLE = {"ensemble__seeds": 2, "ensemble__grid": {"eta": ETA}, "ensemble__chunk": 2}
 
 
@@ -167,7 +167,7 @@ def test_a_member_equals_the_same_run_alone(undisturbed, tmp_path):
 
 
 def test_one_diverging_member_changes_no_other_and_is_marked(tmp_path):
-  axis = lambda second: {"lr": {"path": "optimizer.learning_rate", "values": (0.1, second)}}
+  axis = lambda second: {"lr": {"path": "optimizer.learning_rate", "levels": (0.1, second)}}
   both = train(tmp_path / "both", ensemble__grid=axis(0.1))
   one = train(tmp_path / "one", ensemble__grid=axis(1e30))
   assert shas(one)[0] == shas(both)[0]
@@ -177,6 +177,14 @@ def test_one_diverging_member_changes_no_other_and_is_marked(tmp_path):
   assert one["groups"][1]["metrics"]["test/accuracy"]["n"] == 0
   last = [row for row in read_rows(tmp_path / "one" / "metrics.jsonl") if row["member"] == 1][-1]
   assert last["loss"] is None
+
+
+def test_a_dead_cohort_does_not_stop_the_others(tmp_path):
+  grid = {"lr": {"path": "optimizer.learning_rate", "levels": (1e30, 0.1)}}
+  results = train(tmp_path / "run", ensemble__grid=grid, ensemble__chunk=1)
+  assert [m["cohort"] for m in results["members"]] == [0, 1]
+  assert [m["died_at"] is None for m in results["members"]] == [False, True]
+  assert results["members"][1]["metrics"]["test/accuracy"] is not None
 
 
 def test_a_run_that_is_not_finite_stops_and_names_step_and_tensor(tmp_path):
@@ -221,7 +229,7 @@ def test_steps_per_dispatch_and_devices_change_rounding_only(tmp_path, monkeypat
 
 
 def test_values_that_cannot_be_traced_get_programs_of_their_own(tmp_path):
-  grid = {"dropout": {"path": "model.dropout", "values": (0.0, 0.5)}, "eta": ETA}
+  grid = {"dropout": {"path": "model.dropout", "levels": (0.0, 0.5)}, "eta": ETA}
   results = train(tmp_path / "run", ensemble__grid=grid)
   assert [m["cohort"] for m in results["members"]] == [0, 0, 1, 1]
   assert len(set(shas(results))) == 4

@@ -1,6 +1,6 @@
-"""optax's stateless gradient transforms, in float32 whatever the dtype of the gradient, with numbers that may be traced.
+"""optax's stateless gradient transforms, in float32 whatever the dtype of the gradient.
 
-Names, arguments and meaning are optax's.
+Names, arguments and meaning are optax's where nothing else is said; every number may be traced.
 """
 
 from __future__ import annotations
@@ -44,9 +44,14 @@ def normalize_by_update_norm(scale_factor: float = 1.0, eps: float = 1e-6) -> Tr
 
 
 def centralize() -> Transform:
-  """Subtracts the mean over all axes but the last from each leaf of more than one axis
-  (Yong et al. 2020, arXiv:2004.01461)."""
-  return _in_float32(optax.centralize())
+  """Subtracts from each leaf of more than one axis the mean over all axes but the last: the mean over the inputs of
+  every unit (Yong et al. 2020, arXiv:2004.01461, eq. 1).
+
+  Differs from optax.centralize, which keeps the first axis: there stand the units in PyTorch, the inputs in flax.
+  """
+  mean = lambda leaf: jnp.mean(leaf, axis=tuple(range(leaf.ndim - 1)), keepdims=True)
+  centre = lambda leaf: leaf - mean(leaf) if leaf.ndim > 1 else leaf
+  return _in_float32(optax.stateless(lambda updates, params: jax.tree.map(centre, updates)))
 
 
 def scale(step_size: float) -> Transform:

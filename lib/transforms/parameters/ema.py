@@ -21,7 +21,7 @@ class ExponentialMovingAverage:
   θ_s are the parameters after update s: the initial ones do not count. Before the first update a is θ_0.
 
   Args:
-    decay: d in [0, 1); may be traced. 0 gives the parameters themselves, bit for bit.
+    decay: d in [0, 1]; may be traced. 0 gives the parameters themselves, 1 the mean of all of them.
 
   The average is float32; `evaluation` returns it in the parameters' dtypes. Reference for the correction: Kingma &
   Ba 2015, arXiv:1412.6980, section 3.

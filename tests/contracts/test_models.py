@@ -1,0 +1,188 @@
+"""Contracts of models."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import linen as nn
+
+from lib.core import Context, DataSpec, Outputs
+from tests.contracts.laws import assert_close, assert_finite, assert_pure, assert_scans, shapes
+from tests.contracts.rows import SHAPES_ONLY, configs, label, made
+
+B, K = 4, 10
+CONFIGS = configs("models")
+COMPILED = [config for config in CONFIGS if config["name"] not in SHAPES_ONLY]
+
+
+def image(config):
+  side = 32 if config["name"] in SHAPES_ONLY else 8
+  return jax.random.normal(jax.random.key(5), (B, side, side, 1))
+
+
+def variables_of(module, key, x):
+  return module.init({"params": key, "dropout": key}, x)
+
+
+def train(module, variables, x, key=None):
+  key = jax.random.key(1) if key is None else key
+  collections = [name for name in variables if name != "params"]
+  return module.apply(variables, x, train=True, rngs={"dropout": key}, mutable=collections)
+
+
+def check_shapes(module, x):
+  """Outputs in both modes, with taps [B, ...] in call order, float32 logits and parameters in any dtype."""
+  for dtype in ("float32", "bfloat16"):
+    module = module.clone(dtype=dtype)
+    variables = jax.eval_shape(lambda module=module: variables_of(module, jax.random.key(0), x))
+    assert all(leaf.dtype == jnp.float32 for leaf in jax.tree.leaves(variables))
+    order = []
+
+    def forward(variables, module=module, order=order):
+      outputs = module.apply(variables, x)
+      order[:] = outputs.taps
+      return outputs
+
+    outputs = jax.eval_shape(forward, variables)
+    assert isinstance(outputs, Outputs)
+    assert (outputs.logits.shape, outputs.logits.dtype) == ((B, K), jnp.float32)
+    assert order and order == sorted(order) == list(outputs.taps)
+    assert all(tap.shape[0] == B and tap.dtype == dtype for tap in outputs.taps.values())
+    trained, changed = jax.eval_shape(lambda variables, module=module: train(module, variables, x), variables)
+    assert shapes(trained) == shapes(outputs)
+    assert shapes(changed) == shapes({name: variables[name] for name in variables if name != "params"})
+
+
+def loss_of(module, variables, x):
+  def loss(params):
+    outputs, changed = train(module, {**variables, "params": params}, x)
+    return -jax.nn.log_softmax(outputs.logits)[:, 0].mean(), changed
+
+  return jax.value_and_grad(loss, has_aux=True)(variables["params"])
+
+
+def check_members(module, x):
+  """A member does not depend on its neighbours; values and gradients are finite and not all zero."""
+
+  def member(key):
+    variables = variables_of(module, key, x)
+    (value, _), gradient = loss_of(module, variables, x)
+    return value, gradient
+
+  keys = jax.random.split(jax.random.key(0), 2)
+  members = jax.jit(jax.vmap(member))
+  together, swapped = members(keys), members(keys[::-1])  # one compilation
+  assert_finite(together)
+  assert_close(jax.tree.map(lambda leaf: leaf[::-1], together), swapped)
+  assert any(np.any(leaf) for leaf in jax.tree.leaves(together[1]))
+  assert not np.allclose(together[0][0], together[0][1])
+
+
+def check_training_scans(module, x):
+  """Steps keep the structure of the variables, in bfloat16 too, and a scan of them is a loop of them."""
+  variables = jax.jit(lambda key: variables_of(module, key, x))(jax.random.key(0))
+
+  def step(variables, t):
+    del t
+    (_, changed), gradient = loss_of(module, variables, x)
+    params = jax.tree.map(lambda p, g: p - 0.01 * g, variables["params"], gradient)
+    return {**changed, "params": params}
+
+  assert_scans(step, variables, steps=2, tolerance=1e-3)
+
+
+@pytest.mark.parametrize("config", CONFIGS, ids=label)
+def test_shapes(config):
+  check_shapes(made("models", config), image(config))
+
+
+@pytest.mark.parametrize("config", COMPILED, ids=label)
+def test_members(config):
+  check_members(made("models", config), image(config))
+
+
+@pytest.mark.parametrize("config", [c for c in COMPILED if c["name"] in ("mlp", "cnn")], ids=label)
+def test_training_scans(config):
+  check_training_scans(made("models", {**config, "dtype": "bfloat16"}), image(config))
+
+
+def test_evaluation_is_pure():
+  config = {"name": "mlp", "depth": 1, "width": 4, "norm": "batch", "dropout": 0.5}
+  module, x = made("models", config), image(config)
+  variables = variables_of(module, jax.random.key(0), x)
+  assert_pure(lambda variables, x: module.apply(variables, x), variables, x)
+
+
+@pytest.mark.parametrize("config", CONFIGS, ids=label)
+@pytest.mark.parametrize("loss", configs("losses"), ids=label)
+def test_every_model_with_every_loss(config, loss):
+  module, term, x = made("models", config), made("losses", loss), image(config)
+  spec = DataSpec(num_examples=B, num_classes=K, input_shape=x.shape[1:], batch_size=B)
+  context = Context(jnp.int32(0), jax.random.key(0), {}, jnp.full((B, K), 1 / K), None, {}, jnp.float32(0))
+
+  def gradient(key):
+    variables, state = variables_of(module, key, x), term.init(spec)
+
+    def total(params):
+      outputs, _ = train(module, {**variables, "params": params}, x)
+      value, _ = term.apply(state, dataclasses.replace(context, outputs=outputs))
+      return value.mean()
+
+    return variables["params"], jax.grad(total)(variables["params"])
+
+  params, slope = jax.eval_shape(gradient, jax.random.key(0))
+  assert shapes(params) == shapes(slope)
+
+
+class Twin(nn.Module):
+  """A linear model with one mistake of choice."""
+
+  mistake: str
+  dtype: str = "float32"
+
+  @nn.compact
+  def __call__(self, x, train=False):
+    x = x.reshape(x.shape[0], -1).astype(self.dtype)
+    kernel_dtype = self.dtype if self.mistake == "parameters in the dtype" else jnp.float32
+    y = nn.Dense(K, dtype=self.dtype, param_dtype=kernel_dtype)(x)
+    taps = {"000_dense": y, "001_twice": 2 * y}
+    if self.mistake == "taps out of order":
+      taps = {"9_dense": y, "10_twice": 2 * y}
+    elif self.mistake == "tap without batch":
+      taps["002_mean"] = y.mean(axis=0)
+    elif self.mistake == "taps in training only":
+      taps = taps if train else {"000_dense": y}
+    if self.mistake == "statistics grow":
+      size = 2 if train else 1
+      seen = self.variable("seen", "count", lambda: jnp.zeros(1))
+      if train:
+        seen.value = jnp.zeros(size)
+    if self.mistake == "not finite":
+      y = jnp.log(jnp.zeros_like(y)) * y
+    if self.mistake == "constant":
+      y = jax.lax.stop_gradient(y)
+    return Outputs(y if self.mistake == "logits in the dtype" else y.astype(jnp.float32), taps)
+
+
+@pytest.mark.parametrize("mistake", [
+  "parameters in the dtype", "logits in the dtype", "taps out of order", "tap without batch", "taps in training only",
+  "statistics grow",
+])
+def test_wrong_shapes_are_caught(mistake):
+  x = image({"name": "mlp"})
+  check_shapes(Twin("none"), x)
+  with pytest.raises(AssertionError):
+    check_shapes(Twin(mistake), x)
+
+
+@pytest.mark.parametrize("mistake", ["not finite", "constant"])
+def test_wrong_values_are_caught(mistake):
+  with pytest.raises(AssertionError):
+    check_members(Twin(mistake), image({"name": "mlp"}))
+
+
+def test_a_growing_state_is_caught():
+  with pytest.raises(AssertionError):
+    check_training_scans(Twin("statistics grow"), image({"name": "mlp"}))

@@ -1,0 +1,114 @@
+"""Contracts of probes."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import pytest
+
+from lib.core import DataSpec, Network, Outputs
+from lib.probes import ProbeSpec
+from tests.contracts.laws import assert_close, assert_finite, assert_maps, assert_pure, shapes
+from tests.contracts.rows import configs, label, made
+
+N, D, K = 7, 3, 4
+
+
+def apply(variables, x):
+  return Outputs(x @ variables["params"]["dense"]["kernel"], {})
+
+
+def loss(variables, batch):
+  log_p = jax.nn.log_softmax(apply(variables, batch["image"]).logits)
+  values = -jnp.sum(jax.nn.one_hot(batch["label"], K) * log_p, axis=-1)
+  return jnp.sum(values * batch["weight"]) / jnp.sum(batch["weight"])
+
+
+NETWORK = Network(inputs=lambda batch: batch["image"], apply=apply, loss=loss)
+VARIABLES = {"params": {"dense": {"kernel": jax.random.normal(jax.random.key(0), (D, K))}}, "batch_stats": {}}
+
+
+def spec(batch_size):
+  """The same N examples in pieces of any size, the last padded with rows that must not count."""
+
+  def batches(split, limit):
+    index = jnp.arange(-(-N // batch_size) * batch_size)
+    real = index < N
+    # Padding is hostile: large inputs and wrong labels.
+    image = jnp.where(real[:, None], jnp.sin(1.0 + 3 * index[:, None] + jnp.arange(D)[None]), 100.0)
+    rows = {
+      "image": image, "label": index % K, "true_label": jnp.where(index % 3 == 0, (index + 1) % K, index % K),
+      "id": jnp.where(real, index, -1), "weight": real.astype(jnp.float32),
+    }
+    cut = lambda start: jax.tree.map(lambda values: values[start : start + batch_size], rows)
+    return [cut(start) for start in range(0, len(index), batch_size)]
+
+  return ProbeSpec(DataSpec(N, K, (D,), batch_size), batches)
+
+
+def check(probe):
+  """Pieces are alike, calls are pure and map over members, and results do not depend on how the data are cut."""
+  results = []
+  for batch_size in (2, 7, 10):
+    pieces = probe.prepare(spec(batch_size), jax.random.key(0))
+    assert pieces and all(shapes(piece) == shapes(pieces[0]) for piece in pieces)
+    run = functools.partial(probe, NETWORK)
+    sums = [jax.jit(run)(VARIABLES, piece) for piece in pieces]
+    results.append(probe.finish(functools.reduce(lambda a, b: jax.tree.map(jnp.add, a, b), sums)))
+  assert_pure(run, VARIABLES, pieces[0])
+  assert_pure(probe.finish, sums[0])
+  assert_maps(lambda variables: probe.finish(run(variables, pieces[0])), VARIABLES, tolerance=1e-4)
+  half = jax.tree.map(lambda leaf: leaf.astype(jnp.bfloat16), VARIABLES)
+  assert_finite((results, probe.finish(jax.jit(run)(half, pieces[0]))))
+  for result in results:
+    assert isinstance(result, dict) and result
+    assert all(isinstance(name, str) and value.ndim <= 1 and value.size < 100 for name, value in result.items())
+    assert_close(result, results[0], tolerance=1e-5)
+
+
+@pytest.mark.parametrize("config", configs("probes"), ids=label)
+def test_probes(config):
+  check(made("probes", config))
+
+
+class Twin:
+  """The mean of the first logit, with one mistake of choice."""
+
+  def __init__(self, mistake=""):
+    self.mistake, self.calls = mistake, 0
+
+  def prepare(self, spec, key):
+    batches = spec.batches("train", 0)
+    if self.mistake == "pieces differ":
+      batches[-1] = jax.tree.map(lambda v: v[:1], batches[-1])
+    return batches
+
+  def __call__(self, net, variables, piece):
+    logits = net.apply(variables, net.inputs(piece)).logits[:, 0]
+    weight = jnp.ones_like(logits) if self.mistake == "padding counts" else piece["weight"]
+    if self.mistake == "mean of means":
+      return {"sum": jnp.sum(logits * weight) / jnp.sum(weight), "count": jnp.float32(1)}
+    self.calls += 1
+    if self.mistake == "hidden state":
+      weight = weight * self.calls
+    return {"sum": jnp.sum(logits * weight), "count": jnp.sum(weight)}
+
+  def finish(self, sums):
+    value = sums["sum"] / sums["count"]
+    if self.mistake == "not a dict":
+      return value
+    if self.mistake == "leaves the device":
+      return {"mean": jnp.float32(float(value))}
+    return {"mean": jnp.full((3, 3), value) if self.mistake == "too large" else value}
+
+
+def test_a_right_probe_passes():
+  check(Twin())
+
+
+@pytest.mark.parametrize("mistake", [
+  "padding counts", "mean of means", "pieces differ", "hidden state", "not a dict", "too large", "leaves the device",
+])
+def test_a_wrong_probe_is_caught(mistake):
+  with pytest.raises((AssertionError, jax.errors.ConcretizationTypeError)):
+    check(Twin(mistake))

@@ -1,0 +1,70 @@
+"""The gradient transforms that are optax's: closed forms, traced numbers, dtypes."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from lib.core import build
+from lib.transforms.gradients import GRADIENTS
+
+GRADIENT = {"b": jnp.array([0.0, 3.0]), "w": jnp.array([[4.0, 0.0], [0.0, -12.0]])}  # of norm 13
+PARAMS = {"b": jnp.array([1.0, 1.0]), "w": jnp.array([[3.0, 0.0], [4.0, 0.5]])}
+
+
+def update(gradient=GRADIENT, **config):
+  link = build(GRADIENTS, config)
+  return link.update(gradient, link.init(PARAMS), PARAMS, key=jax.random.key(0), step=jnp.int32(0))[0]
+
+
+def assert_equal(tree, b, w):
+  np.testing.assert_allclose(tree["b"], b, rtol=1e-5)
+  np.testing.assert_allclose(tree["w"], w, rtol=1e-5)
+
+
+@pytest.mark.parametrize("config, factor", [
+  ({"name": "clip_by_global_norm", "max_norm": 6.5}, 0.5),
+  ({"name": "clip_by_global_norm", "max_norm": 14.0}, 1.0),
+  ({"name": "clip_by_global_norm", "max_norm": np.inf}, 1.0),
+  ({"name": "scale", "step_size": 0.1}, 0.1),
+  ({"name": "normalize_by_update_norm", "scale_factor": 2.0, "eps": 0.0}, 2 / 13),
+])
+def test_what_scales_the_whole(config, factor):
+  assert_equal(update(**config), factor * GRADIENT["b"], factor * GRADIENT["w"])
+
+
+def test_what_acts_on_entries_and_leaves():
+  assert_equal(update(name="clip", max_delta=4.0), [0, 3], [[4, 0], [0, -4]])
+  assert_equal(update(name="centralize"), [0, 3], [[2, 6], [-2, -6]])  # the mean over inputs, per output
+  rms = {"b": np.sqrt(9 / 2), "w": np.sqrt(160 / 4)}
+  assert_equal(
+    update(name="clip_by_block_rms", threshold=3.0), [0, 3], np.asarray(GRADIENT["w"]) * 3 / rms["w"]
+  )
+  # Units are columns: weights of norm 5 and 0.5 against gradients of norm 4 and 12; biases as one by one.
+  clipped = update(name="adaptive_grad_clip", clipping=0.1)
+  assert_equal({**clipped, "b": [0, 0]}, [0, 0], [[0.5, 0], [0, -0.05]])
+
+
+def test_decayed_weights():
+  assert_equal(update(name="add_decayed_weights", weight_decay=2.0), [2, 5], GRADIENT["w"] + 2 * PARAMS["w"])
+  only = update(name="add_decayed_weights", weight_decay=2.0, mask="matrices")
+  assert_equal(only, GRADIENT["b"], GRADIENT["w"] + 2 * PARAMS["w"])
+
+
+@pytest.mark.parametrize("config, field", [
+  ({"name": "clip_by_global_norm"}, "max_norm"),
+  ({"name": "clip"}, "max_delta"),
+  ({"name": "scale"}, "step_size"),
+  ({"name": "add_decayed_weights"}, "weight_decay"),
+  ({"name": "adaptive_grad_clip"}, "clipping"),
+  ({"name": "clip_by_block_rms"}, "threshold"),
+  ({"name": "normalize_by_update_norm"}, "scale_factor"),
+])
+def test_numbers_may_be_traced_beside_bfloat16(config, field):
+  gradient = jax.tree.map(lambda leaf: leaf.astype(jnp.bfloat16), GRADIENT)
+  swept = jax.jit(jax.vmap(lambda number: update(gradient, **config, **{field: number})))(jnp.array([0.5, 2.0]))
+  for i, number in enumerate((0.5, 2.0)):
+    alone = update(gradient, **config, **{field: number})
+    for name in gradient:
+      assert swept[name].dtype == jnp.bfloat16
+      np.testing.assert_allclose(swept[name][i].astype(float), alone[name].astype(float), rtol=1e-2)

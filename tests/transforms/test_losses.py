@@ -1,0 +1,95 @@
+"""Cross-entropy and squared error: closed forms, limits, and another library."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from lib.core import Context, DataSpec, Outputs, build
+from lib.transforms.losses import LOSSES
+from lib.transforms.targets.label_smoothing import LabelSmoothing
+
+SPEC = DataSpec(num_examples=9, num_classes=4, input_shape=(3,), batch_size=5)
+
+
+def value(config, logits, targets):
+  term = build(LOSSES, config)
+  ctx = Context(jnp.int32(0), jax.random.key(0), {}, targets, Outputs(logits, {}), {}, jnp.float32(0))
+  return term.apply(term.init(SPEC), ctx)[0]
+
+
+@pytest.fixture
+def logits():
+  return 3 * jax.random.normal(jax.random.key(1), (5, 4))
+
+
+@pytest.fixture
+def soft():
+  return jax.nn.softmax(jax.random.normal(jax.random.key(2), (5, 4)))
+
+
+def test_cross_entropy_is_optax(logits, soft):
+  np.testing.assert_allclose(
+    value("cross_entropy", logits, soft), optax.softmax_cross_entropy(logits, soft), rtol=1e-5
+  )
+
+
+def test_cross_entropy_of_one_hot_targets_reads_one_entry(logits):
+  label = jnp.arange(5) % 4
+  expected = -jax.nn.log_softmax(logits)[jnp.arange(5), label]
+  np.testing.assert_allclose(value("cross_entropy", logits, jax.nn.one_hot(label, 4)), expected, rtol=1e-5)
+
+
+def test_cross_entropy_gradient_is_p_minus_t(logits, soft):
+  gradient = jax.grad(lambda z: value("cross_entropy", z, soft).sum())(logits)
+  np.testing.assert_allclose(gradient, jax.nn.softmax(logits) - soft, atol=1e-6)
+
+
+def test_smoothing_mixes_in_the_mean_over_classes(logits):
+  hard, alpha = jax.nn.one_hot(jnp.arange(5) % 4, 4), 0.3
+  smoothed = LabelSmoothing(alpha, "uniform")(None, hard)
+  expected = (1 - alpha) * value("cross_entropy", logits, hard) - alpha * jax.nn.log_softmax(logits).mean(axis=-1)
+  np.testing.assert_allclose(value("cross_entropy", logits, smoothed), expected, rtol=1e-5)
+
+
+def test_the_logit_gap_of_smoothed_targets_is_the_optimum():
+  alpha, num_classes = 0.1, 10
+  hard = jax.nn.one_hot(jnp.array([3]), num_classes)
+  smoothed = LabelSmoothing(alpha, "uniform")(None, hard)
+  gap = np.log((1 - alpha + alpha / num_classes) / (alpha / num_classes))
+  gradient = jax.grad(lambda z: value("cross_entropy", z, smoothed).sum())(gap * hard)
+  assert abs(gap - 4.51) < 0.01
+  np.testing.assert_allclose(gradient, 0, atol=1e-6)
+
+
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
+def test_cross_entropy_at_extreme_logits(dtype):
+  logits = jnp.array([[1e4, -1e4, 0.0, -jnp.inf], [-1e4, 1e4, 0.0, -jnp.inf]], dtype)
+  targets = jnp.array([[1.0, 0, 0, 0], [1.0, 0, 0, 0]])
+  values, gradient = jax.vjp(lambda z: value("cross_entropy", z, targets), logits)
+  np.testing.assert_allclose(values, [0, 2 * float(jnp.array(1e4, dtype))], rtol=1e-6)
+  assert values.dtype == jnp.float32
+  np.testing.assert_allclose(gradient(jnp.ones(2))[0].astype(jnp.float32), [[0, 0, 0, 0], [-1, 1, 0, 0]], atol=1e-6)
+
+
+@pytest.mark.parametrize("config", ["cross_entropy", {"name": "mse", "on": "logits"}])
+def test_sequences_are_averaged_over_the_positions_that_count(logits, config):
+  label = jnp.array([[0, 1, -1], [2, -1, -1], [-1, -1, -1]])
+  sequence = jnp.stack([logits[:3], 2 * logits[:3], 3 * logits[:3]], axis=1)
+  targets = jax.nn.one_hot(label, 4)
+  single = np.stack([value(config, sequence[:, t], targets[:, t]) for t in range(3)], axis=1)
+  expected = [(single[0, 0] + single[0, 1]) / 2, single[1, 0], 0]
+  np.testing.assert_allclose(value(config, sequence, targets), expected, rtol=1e-5)
+
+
+def test_mse_is_a_mean_over_classes_without_one_half():
+  logits, targets = jnp.array([[1.0, 2.0, 3.0, 4.0]]), jnp.array([[0.0, 1.0, 0.0, 0.0]])
+  np.testing.assert_allclose(value({"name": "mse", "on": "logits"}, logits, targets), [(1 + 1 + 9 + 16) / 4])
+
+
+def test_mse_of_probabilities_is_the_brier_score_over_classes(logits, soft):
+  expected = ((jax.nn.softmax(logits) - soft) ** 2).sum(axis=-1) / 4
+  np.testing.assert_allclose(value({"name": "mse", "on": "probabilities"}, logits, soft), expected, rtol=1e-5)
+  shifted = value({"name": "mse", "on": "probabilities"}, logits + 7.0, soft)
+  np.testing.assert_allclose(shifted, expected, rtol=1e-4)
