@@ -87,7 +87,7 @@ def main(argv: Sequence[str]) -> None:
   headers = ["group", "n", "measured / law before escape", "range over members and steps", "escape at step"]
   print(reporting.markdown_table(headers, table))
   plot = reporting.curves(directory / "plots" / "random_walk.png", [
-    reporting.Panel(f"Standard deviation of {name.removesuffix('/std')}", "std(w)", measured, theory=theory),
+    reporting.Panel(f"Weights of {name.split('/')[-3]}", "standard deviation", measured, theory=theory),
     reporting.Panel("Training loss", "cross-entropy (nats)", losses),
   ])
   print(f"\n{plot}")

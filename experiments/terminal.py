@@ -40,6 +40,9 @@ def run(main: Callable[[Sequence[str]], Any], *, takes_arguments: bool = False) 
     app.run(checked_main, flags_parser=parse_flags)
   except UserError as error:
     _exit(str(error), USER_ERROR)
+  except BrokenPipeError:  # whoever reads the output, such as head, has seen enough
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    sys.exit(0)
   except KeyboardInterrupt:
     _exit("interrupted; run the same command again, a training run continues from its last checkpoint.", INTERRUPTED)
   raise AssertionError("app.run exits")

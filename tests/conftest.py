@@ -9,15 +9,15 @@ os.environ["XLA_FLAGS"] = os.environ.get("XLA_FLAGS", "") + " --xla_force_host_p
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ.setdefault("MPLBACKEND", "Agg")
 # Many tests compile the same small programs, here and in processes that they start.
-CACHE = pathlib.Path(__file__).resolve().parents[1] / ".pytest_cache" / "compiled"
-os.environ.setdefault("NURTURE_COMPILATION_CACHE", str(CACHE))
+os.environ.setdefault("NURTURE_COMPILATION_CACHE", str(pathlib.Path(__file__).parents[1] / ".pytest_cache/compiled"))
 
 import jax
 import pytest
 
+from experiments import terminal
+
 jax.config.update("jax_numpy_rank_promotion", "raise")
-jax.config.update("jax_compilation_cache_dir", str(CACHE))
-jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
+terminal.enable_compilation_cache()
 
 
 @pytest.fixture(autouse=True)

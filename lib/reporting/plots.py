@@ -61,19 +61,20 @@ def curves(path: Path, panels: Sequence[Panel], columns: int = 2) -> pathlib.Pat
   columns = max(1, min(columns, len(panels)))
   rows = math.ceil(len(panels) / columns)
   styles = _styles([label for panel in panels for label in panel.series])
-  figure = Figure(figsize=(8.4 if columns > 1 else 5.6, 2.9 * rows + 0.4), layout="constrained")
+  names = list(dict.fromkeys(label for panel in panels for label in (*panel.series, *panel.theory)))
+  fit = max(1, int((110 if columns > 1 else 72) / (max(map(len, names), default=0) + 8)))  # labels in a line
+  lines = math.ceil(len(names) / fit)
+  height = 2.9 * rows + 0.4 + 0.2 * max(0, lines - 2)  # a long legend must not take the room of the axes
+  figure = Figure(figsize=(8.4 if columns > 1 else 5.6, height), layout="constrained")
   FigureCanvasAgg(figure)  # a canvas of its own: no pyplot, no state that outlives this call
   figure.get_layout_engine().set(w_pad=0.09, h_pad=0.09)
   handles: dict[str, Any] = {}
   for i, panel in enumerate(panels):
     handles |= _draw(figure.add_subplot(rows, columns, i + 1), panel, styles)
   if len(handles) > 1:
-    widest = max(len(label) for label in handles)
-    fit = max(1, int((110 if columns > 1 else 72) / (widest + 8)))
-    per_row = math.ceil(len(handles) / math.ceil(len(handles) / fit))  # rows of equal length
     figure.legend(
-      handles.values(), handles.keys(), loc="outside lower center", ncols=per_row, frameon=False, fontsize=9.5,
-      handlelength=2.2, columnspacing=1.6,
+      handles.values(), handles.keys(), loc="outside lower center", ncols=math.ceil(len(names) / lines), frameon=False,
+      fontsize=9.5, handlelength=2.2, columnspacing=1.6,
     )
   picture = io.BytesIO()
   figure.savefig(picture, format="png", dpi=200, metadata={"Software": None})

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Sequence
 from typing import Any
 
 MISSING = "–"
+# What is set to the right: a number, perhaps with its error, its power of ten, a unit or a count behind it.
+_NUMBER = re.compile(r"[(+-]?[\d.,]+(e[+-]?\d+)?( ± [\d.e+-]+)?\)?(e[+-]?\d+)?( %| of \d+| \(n=\d+\))*|–")
 
 
 def markdown_table(headers: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
@@ -56,7 +59,7 @@ def _exponent(value: float, digits: int) -> int:
 
 def _numeric_columns(cells: list[list[str]]) -> list[bool]:
   body = cells[1:]
-  return [bool(body) and all(row[i][:1] in set("0123456789-+(–") for row in body) for i in range(len(cells[0]))]
+  return [bool(body) and all(_NUMBER.fullmatch(row[i]) for row in body) for i in range(len(cells[0]))]
 
 
 def _aligned(lines: list[list[str]], widths: list[int], right: list[bool]) -> list[list[str]]:

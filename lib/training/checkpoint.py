@@ -7,10 +7,15 @@ sha256 over all of them; what does not match is damaged, and the one before is u
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
+import json
+import logging
 import pathlib
 import re
 import shutil
 import sys
+from collections.abc import Iterator
 from typing import Any
 
 import jax
@@ -49,6 +54,7 @@ class Checkpoints:
     """
     arrays = _flatten(tree)
     meta = {"step": step, "arrays": _describe(arrays), "sha256": trees.digest(arrays)}
+    meta["meta_sha256"] = _sha256(meta)
     import orbax.checkpoint as ocp  # noqa: PLC0415  (half a second, and only runs that train need it)
 
     # orbax refuses arrays without entries; their shape says all there is to know about them.
@@ -56,11 +62,13 @@ class Checkpoints:
     try:
       self.directory.mkdir(parents=True, exist_ok=True)
       arguments = ocp.args.Composite(arrays=ocp.args.StandardSave(stored), meta=ocp.args.JsonSave(meta))
-      self._open().save(self._path(step), args=arguments, force=True)
+      with _quiet():
+        self._open().save(self._path(step), args=arguments, force=True)
     except (OSError, ValueError) as error:
+      self._remove_leftovers()  # on a full disk they would be in the way
       whole = ", ".join(map(str, self.steps())) or "none"
       raise UserError(
-        f"the checkpoint of step {step} could not be written to {self.directory} ({_first_line(error)}); "
+        f"the checkpoint of step {step} could not be written to {self.directory} ({_reason(error)}); "
         f"make room or choose another --workdir; checkpoints that are whole: {whole}."
       ) from error
     for old in self.steps()[: -self.keep]:
@@ -81,14 +89,15 @@ class Checkpoints:
     steps = self.steps()
     for step in reversed(steps):
       try:
-        arrays = self._read(step, _flatten_abstract(like))
+        with _quiet():
+          arrays = self._read(step, dict(trees.named_leaves(like)))
       except UserError:
         raise
       except Exception as error:  # noqa: BLE001  (whatever reading damaged bytes may raise)
         aside = self._path(step).with_name(f"damaged_{self._path(step).name}")
         shutil.rmtree(aside, ignore_errors=True)
         self._path(step).rename(aside)
-        print(f"WARNING: the checkpoint of step {step} is damaged ({_first_line(error)}); it was moved to {aside} "
+        print(f"WARNING: the checkpoint of step {step} is damaged ({_reason(error)}); it was moved to {aside} "
               "and the one before it is used.", file=sys.stderr)
       else:
         leaves = [arrays[name] for name, _ in trees.named_leaves(like)]
@@ -108,6 +117,8 @@ class Checkpoints:
     import orbax.checkpoint as ocp  # noqa: PLC0415
 
     meta = self._open().restore(self._path(step), args=ocp.args.Composite(meta=ocp.args.JsonRestore())).meta
+    if meta.pop("meta_sha256") != _sha256(meta):
+      raise ValueError("its description does not match its sha256")
     if meta["step"] != step:
       raise ValueError(f"it says that it is of step {meta['step']}")
     if expected is not None:
@@ -152,13 +163,32 @@ def _flatten(tree: Tree) -> dict[str, np.ndarray]:
   return {name: np.asarray(jax.device_get(leaf)) for name, leaf in trees.named_leaves(tree)}
 
 
-def _flatten_abstract(tree: Tree) -> dict[str, Any]:
-  return dict(trees.named_leaves(tree))
-
-
 def _describe(arrays: dict[str, Any]) -> dict[str, list]:
   return {name: [str(np.dtype(array.dtype)), list(array.shape)] for name, array in arrays.items()}
 
 
-def _first_line(error: Exception) -> str:
-  return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
+def _sha256(meta: dict[str, Any]) -> str:
+  return hashlib.sha256(json.dumps(meta, sort_keys=True).encode()).hexdigest()
+
+
+def _reason(error: Exception) -> str:
+  """Returns the heart of an error that tensorstore wraps in the path of every layer it came through."""
+  if isinstance(error, OSError) and error.strerror:
+    return error.strerror
+  first = (str(error).strip().splitlines() or [type(error).__name__])[0]
+  found = re.search(r": ([^:\[]+) \[os_error_code=", first)
+  return found.group(1) if found else first[:120]
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+  """Keeps what orbax's threads say of a failure off the terminal; the failure itself is raised and told in one line."""
+  logger, hook = logging.getLogger("absl"), sys.unraisablehook
+  level = logger.level
+  logger.setLevel(logging.CRITICAL)
+  sys.unraisablehook = lambda unraisable: None
+  try:
+    yield
+  finally:
+    logger.setLevel(level)
+    sys.unraisablehook = hook

@@ -7,6 +7,7 @@ checkpoint that counts on them, so a kill at any moment leaves neither a gap nor
 from __future__ import annotations
 
 import dataclasses
+import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -24,6 +25,8 @@ from lib.training.profiling import Profiler
 from lib.training.state import State
 
 Tree = Any
+
+_FLUSH_SECONDS = 2.0
 
 
 class NotFinite(UserError):
@@ -83,6 +86,7 @@ class Loop:
     self.log_every = config["log_every"]
     self.save_every = config["checkpoint"]["every"]
     self.intervals = intervals_of(config)
+    self.flushed = time.monotonic()
     self.loss = None  # the last one logged, for the progress bar
 
   def run(self, restored: tuple[int, Tree] | None) -> State:
@@ -109,6 +113,7 @@ class Loop:
       states, sums = jax.device_put((tree["state"], tree["sums"]), self.programs.by_member)
     while step < self.total:
       if self.stop.received:
+        self._check_alive(states)
         self._save(step, states, sums)
         raise Preempted(self.stop.received, step)
       length = next_boundary(step, self.per_dispatch, self.intervals, self.total) - step
@@ -148,6 +153,9 @@ class Loop:
       {"step": step, "cohort": self.cohort.index, "member": member.index} | {n: v[i] for n, v in values.items()}
       for i, member in enumerate(self.cohort.members)
     )
+    if time.monotonic() - self.flushed > _FLUSH_SECONDS:  # for whoever watches the run; a resume needs only _save's
+      self.writer.flush()
+      self.flushed = time.monotonic()
 
   def _save(self, step: int, states: State, sums: Tree) -> None:
     self.writer.flush()

@@ -18,6 +18,7 @@ BLOCKS = re.findall(r"```(\w+)\n(.*?)```", README, re.DOTALL)
 COMMANDS = [line.strip() for kind, block in BLOCKS if kind == "sh" for line in block.splitlines() if line.strip()]
 
 
+@pytest.mark.slow  # compiles two programs
 def test_the_example_of_a_new_method_trains_and_sweeps(tmp_path, monkeypatch):
   source = next(block for kind, block in BLOCKS if kind == "python" and "class ConfidencePenalty" in block)
   assert len(source.splitlines()) <= 40
