@@ -2,7 +2,7 @@
 
   python -m experiments.train --config=configs/cifar10_cnn.py --data_dir=DATA --workdir=runs/cifar10_cnn
 
-DATA holds cifar-10-batches-bin/*.bin. Without the files but with TFDS prepared or a network:
+Takes CIFARTIME on 2 CPU cores; test accuracy CIFARACC. DATA holds cifar-10-batches-bin/*.bin. Without the files but with TFDS prepared or a network:
 --config.data.source.name=tfds:cifar10.
 """
 
