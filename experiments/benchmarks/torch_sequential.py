@@ -1,7 +1,8 @@
 """The network of experiments.benchmarks.ensemble in PyTorch, eager, one step after another, as it is usually written.
 
 Reads a number of seconds from every line of standard input, trains for about that long, and prints the steps a
-second. It has a process of its own because the threads of two frameworks in one process starve each other.
+second, with one thread or with all of them, whichever is faster. It has a process of its own because the threads
+of two frameworks in one process starve each other.
 """
 
 import sys
@@ -41,15 +42,26 @@ def main():
   sizes = [int(n) for n in sys.argv[1].split(",")]
   batch, examples = int(sys.argv[2]), int(sys.argv[3])
   training = Training(sizes, batch, examples, *map(float, sys.argv[4:8]))
+  measured = {}
+  for threads in {1, torch.get_num_threads()}:  # small layers may be faster on one
+    torch.set_num_threads(threads)
+    rate(training, 0.5)
+    measured[threads] = rate(training, 1.0)
+  torch.set_num_threads(max(measured, key=measured.get))
   for line in sys.stdin:
-    steps, began = 0, time.perf_counter()
-    while (elapsed := time.perf_counter() - began) < float(line):
-      for _ in range(20):
-        training.step()
-      if DEVICE == "cuda":
-        torch.cuda.synchronize()
-      steps += 20
-    print(steps / elapsed, flush=True)
+    print(rate(training, float(line)), flush=True)
+
+
+def rate(training, seconds):
+  """Returns steps per second over about `seconds`."""
+  steps, began = 0, time.perf_counter()
+  while (elapsed := time.perf_counter() - began) < seconds:
+    for _ in range(20):
+      training.step()
+    if DEVICE == "cuda":
+      torch.cuda.synchronize()
+    steps += 20
+  return steps / elapsed
 
 
 if __name__ == "__main__":
