@@ -17,6 +17,7 @@ from ml_collections import config_flags
 
 from experiments import report, terminal
 from lib import reporting, training
+from lib.core.build import suggest
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "Config file, such as configs/quickstart.py.")
 _WORKDIR = flags.DEFINE_string("workdir", None, "Run directory; made if needed, continued if it belongs to the config.")
@@ -54,7 +55,11 @@ def main(argv: Sequence[str]) -> int:
 def show(workdir: pathlib.Path, name: str, metrics: Sequence[str]) -> None:
   """Prints the table of a finished run and draws its curves to plots/curves.png."""
   finished = report.read_run(workdir, name)
-  metrics, _ = report.choose_metrics([finished], metrics)
+  known = {name for group in finished.groups for name in group.metrics}
+  for name in metrics:
+    if name not in known:
+      print(f"config.report.metrics names {name!r}, which the run has not measured; {suggest(name, known)}.")
+  metrics, _ = report.choose_metrics([finished], [name for name in metrics if name in known])
   print(report.table_of([finished], metrics))
   plot = reporting.curves(workdir / "plots" / "curves.png", [report.panel_of([finished], m) for m in metrics])
   print(f"\n{plot}")

@@ -156,6 +156,8 @@ def _matches(value: Any, hint: Any) -> bool:
     return not (inner and inner[-1] is Ellipsis) or all(_matches(v, inner[0]) for v in value)
   if inspect.isclass(origin or hint) and issubclass(origin or hint, Mapping):
     return isinstance(value, Mapping)
+  if inspect.isclass(hint) and (hint is complex or issubclass(hint, (jax.Array, np.ndarray, np.generic))):
+    return _is_array(value) or isinstance(value, (int, float, np.generic))
   return True
 
 

@@ -139,7 +139,8 @@ class Checkpoints:
         show = lambda entry: f"{entry[0]}{entry[1]}" if entry else "nothing"
         raise UserError(
           f"the checkpoint of step {step} in {self.directory} has {show(found.get(name))} at {name}, where this "
-          f"program needs {show(expected.get(name))}; use the code that wrote it, or another --workdir."
+          f"program needs {show(expected.get(name))}; use the code and the kind of machine that wrote it, or another "
+          "--workdir."
         )
 
   def _remove_leftovers(self) -> None:

@@ -43,6 +43,8 @@ FIELDS = {
   "checkpoint": {"every": int, "keep": int},
   "report": {"metrics": tuple},
 }
+# Collections whose parts apply in the order written.
+ORDERED = ("targets", "losses", "gradients", "parameters", "data.augment")
 # What one member may have different from another; the rest belongs to the run as a whole.
 MEMBER_SECTIONS = (
   "batch_size", "data", "model", "scheduled", "references", "targets", "losses", "gradients", "optimizer", "parameters",
@@ -82,8 +84,11 @@ def check(config: Config) -> None:
   averaged = config["evaluation"]["parameters"]
   if averaged and averaged not in config["parameters"]:
     raise UserError(f"config.evaluation.parameters is {averaged!r}; {suggest(averaged, config['parameters'])}.")
-  for section in ("targets", "losses", "gradients", "parameters", "probes"):
-    for label, part in config[section].items():
+  last = config["seed"] + config["ensemble"]["seeds"] - 1
+  if last >= 2**32:
+    raise UserError(f"config.seed leads to the seed {last}, which has more than 32 bits; give smaller ones.")
+  for section in ("targets", "losses", "gradients", "parameters", "probes", "references", "data.augment"):
+    for label, part in get(config, section).items():
       if not isinstance(part, Mapping):
         raise UserError(f"config.{section}.{label} is {part!r}; give a dict with a 'name'.")
 
@@ -142,8 +147,10 @@ def to_json(value: Any) -> Any:
 
 
 def differences(old: Any, new: Any, path: str = "") -> list[str]:
-  """Returns "path: old -> new" for every value in which two configs (as `to_json` gives them) differ."""
+  """Returns "path: old -> new" for every value, or order of transforms, in which two configs (of `to_json`) differ."""
   if isinstance(old, Mapping) and isinstance(new, Mapping):
+    if path in ORDERED and set(old) == set(new) and list(old) != list(new):
+      return [f"{path}: order {', '.join(old)} -> {', '.join(new)}"]
     names = list(dict.fromkeys([*old, *new]))
     nested = [differences(old.get(n, "(absent)"), new.get(n, "(absent)"), f"{path}.{n}" if path else n) for n in names]
     return [line for lines in nested for line in lines]

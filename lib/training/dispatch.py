@@ -17,6 +17,7 @@ from lib.data import epoch_order_index
 from lib.training.ensemble import sharding_devices
 from lib.training.experiment import Experiment, HyperParameters, hyper_parameters, uses_convolution
 from lib.training.state import State
+from lib.training.step import evaluate, input_dtype
 
 Tree = Any
 
@@ -36,8 +37,9 @@ class Programs:
     experiment: the cohort's experiment.
     num_examples: rows in `fields`.
     num_members: M.
-    mode: "vmap" runs the members side by side, "map" one after another (a member is then bit-identical
-      to the same member trained alone). With one member the two are the same.
+    mode: "vmap" runs the members side by side, spread over the devices; "map" one after another on one device. A
+      member under "map" is bit-identical to the same member trained alone, unless a swept number goes through
+      arithmetic that Python does in float64 where it is constant (1 - b1 in Adam).
   """
 
   def __init__(self, experiment: Experiment, num_examples: int, num_members: int, mode: str):
@@ -45,7 +47,7 @@ class Programs:
     self.num_examples = num_examples
     self.num_members = num_members
     self.mode = mode
-    count = sharding_devices(num_members, jax.device_count())
+    count = sharding_devices(num_members, jax.device_count()) if mode == "vmap" else 1
     mesh = jax.sharding.Mesh(np.asarray(jax.devices()[:count]), ("members",))
     self.by_member = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec("members"))
     self.replicated = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec())
@@ -125,7 +127,7 @@ class Programs:
     finish = jax.jit(jax.vmap(probe.finish))
 
     def run(states, hp, references, pieces):
-      sums = [measured(states, hp, piece, references) for piece in pieces]
+      sums = (measured(states, hp, piece, references) for piece in pieces)
       return finish(functools.reduce(lambda a, b: jax.tree.map(jnp.add, a, b), sums))
 
     return run
@@ -154,10 +156,13 @@ def next_boundary(step: int, per_dispatch: int, intervals: Mapping[str, int], to
   """Returns the step at which the dispatch that starts at `step` ends.
 
   It depends on nothing but the step, so a resumed run is cut into the same programs as an undisturbed
-  one, and rounds alike.
+  one, and rounds alike. What is shorter than a full dispatch is cut into powers of two, so that intervals
+  that share no divisor need few programs.
   """
   following = lambda every: (step // every + 1) * every
-  return min([following(per_dispatch), total, *(following(every) for every in intervals.values() if every)])
+  end = min([following(per_dispatch), total, *(following(every) for every in intervals.values() if every)])
+  length = end - step
+  return step + (length if length == per_dispatch else 1 << (length.bit_length() - 1))
 
 
 def members_that_fit(experiment: Experiment, asked: int, jaxpr: Any) -> int:
@@ -175,9 +180,10 @@ def members_that_fit(experiment: Experiment, asked: int, jaxpr: Any) -> int:
   if on_cpu:
     return 1 if uses_convolution(jaxpr) else max(1, int(_CPU_CACHE // trees.num_bytes(state)))
   spec = experiment.spec
-  inputs = jax.ShapeDtypeStruct((spec.batch_size, *spec.input_shape), jnp.float32)
-  outputs = jax.eval_shape(lambda v, x: experiment.parts().model.apply(v, x, train=False), state.variables, inputs)
+  inputs = jax.ShapeDtypeStruct((spec.batch_size, *spec.input_shape), input_dtype(spec))
+  outputs = jax.eval_shape(lambda s, x: evaluate(experiment.parts(), s, s.variables, x), state, inputs)
   member = 4 * (trees.num_bytes(state) + trees.num_bytes(outputs))
   statistics = jax.local_devices()[0].memory_stats() or {}
   limit = statistics.get("bytes_limit", 16 * 2**30) * jax.device_count()
-  return max(1, int(limit / 2 // member))
+  fitting, devices = int(limit / 2 // member), jax.device_count()
+  return max(1, fitting - fitting % devices if fitting > devices else fitting)

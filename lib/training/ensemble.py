@@ -81,6 +81,12 @@ def members_of(config: Config) -> tuple[Member, ...]:
   """
   grid = config["ensemble"]["grid"]
   axes = [_read_axis(config, label, axis) for label, axis in grid.items()]
+  taken: dict[str, str] = {}
+  for label, axis in zip(grid, axes):
+    for path in axis[0][1]:
+      if path in taken:
+        raise UserError(f"config.ensemble.grid.{label} and {taken[path]} both set {path}; leave it to one of them.")
+      taken[path] = label
   members = []
   for point in itertools.product(*axes):
     values = {label: name for label, (name, _) in zip(grid, point)}
@@ -93,7 +99,7 @@ def members_of(config: Config) -> tuple[Member, ...]:
 def cohorts_of(
   config: Config,
   members: Iterable[Member],
-  can_vary: Callable[[Config, tuple[str, ...]], tuple[str, ...]],
+  can_vary: Callable[[Config, list[dict[str, float]]], tuple[str, ...]],
   chunk_size: Callable[[Config], int],
 ) -> tuple[Cohort, ...]:
   """Groups members that one program can train, in order of appearance, and cuts the groups into chunks.
@@ -101,7 +107,7 @@ def cohorts_of(
   Args:
     config: the run's config.
     members: of the run.
-    can_vary: (config, numeric paths) -> those of the paths whose values may differ inside one program.
+    can_vary: (config, {numeric path: value} of each kind of member) -> the paths that may differ inside one program.
     chunk_size: config -> how many members of it to train at once.
   """
   members = tuple(members)
@@ -111,7 +117,8 @@ def cohorts_of(
   for group in groups:
     shared = put(config, {p: v for p, v in group[0].assignments.items() if p not in numeric})
     # Values must be put in before a trace can say which of them it needs to know.
-    varying = can_vary(put(shared, group[0].assignments), tuple(numeric)) if numeric else ()
+    points = list({m.label: {p: m.assignments[p] for p in numeric} for m in group}.values())
+    varying = can_vary(put(shared, group[0].assignments), points) if numeric else ()
     for part in _group(group, exclude=varying):
       inner = put(config, part[0].assignments)
       size = max(1, chunk_size(inner))

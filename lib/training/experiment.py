@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import inspect
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
@@ -11,6 +12,7 @@ import jax.numpy as jnp
 
 from lib import models
 from lib.core import Batch, DataSpec, Network, UserError, build
+from lib.core.build import suggest
 from lib.core.schedules import as_schedule
 from lib.training import step as steps
 from lib.training.config import Config, put
@@ -90,6 +92,7 @@ class Experiment:
       parameters={n: build(PARAMETERS, v, path=f"config.parameters.{n}") for n, v in config["parameters"].items()},
     )
     _check_mixup(config)
+    _check_scheduled(parts.model, config)
     return parts
 
   def init(self, hp: HyperParameters) -> State:
@@ -143,19 +146,37 @@ class Experiment:
   def can_vary(self, batch: Batch, references: Mapping[str, Tree], paths: Iterable[str]) -> tuple[str, ...]:
     """Returns those of the paths whose values may differ between members of one program.
 
-    The others (a depth, a dropout rate that the layer compares with zero) are structural: each of their
-    values needs a program of its own. The config itself must be sound: `check` it first.
+    These are the values that initialization or the step reads and need not know beforehand. The others are
+    structural: each of their values needs a program of its own (a depth, a dropout rate that the layer compares
+    with zero), or data or references of its own (a batch size, a noise rate), which are made outside the program.
+    The config itself must be sound: `check` it first.
     """
 
-    def traces(chosen):
+    def read(chosen):
       try:
-        self.check(batch, references, chosen)
+        return self._values_read(batch, references, chosen)
       except _NOT_TRACEABLE:
-        return False
-      return True
+        return None
 
     paths = tuple(paths)
-    return paths if traces(paths) else tuple(path for path in paths if traces((path,)))
+    together = read(paths)
+    if together is None:  # one of them stops the trace: ask for each by itself
+      together = {path for path in paths if read((path,))}
+    return tuple(path for path in paths if path in together)
+
+  def _values_read(self, batch: Batch, references: Mapping[str, Tree], paths: Iterable[str]) -> set[str]:
+    """Returns those of the paths whose values are an operand somewhere in initialization or the step."""
+    hp = jax.eval_shape(lambda: hyper_parameters(0, dict.fromkeys(paths, 0.0)))
+    state = jax.eval_shape(self.init, hp)
+    of_init = lambda values: self.init(hyper_parameters(0) | {"values": values})
+    of_step = lambda values, *rest: self.step(*rest[:2], hyper_parameters(0) | {"values": values}, *rest[2:])
+    used = set()
+    for function, rest in ((of_init, ()), (of_step, (state, batch, references))):
+      jaxpr = jax.make_jaxpr(function)(hp["values"], *rest).jaxpr
+      operands = {id(v) for v in jaxpr.outvars} | {id(v) for equation in jaxpr.eqns for v in equation.invars}
+      names = sorted(hp["values"])  # the order in which a dict is flattened
+      used |= {name for name, variable in zip(names, jaxpr.invars) if id(variable) in operands}
+    return used
 
 
 def uses_convolution(jaxpr: Any) -> bool:
@@ -164,10 +185,26 @@ def uses_convolution(jaxpr: Any) -> bool:
 
 
 def _check_mixup(config: Config) -> None:
-  """Mixed images with unmixed targets would train silently on wrong labels."""
-  mixes = [label for label, fields in config["data"]["augment"].items() if fields.get("name") == "mixup"]
-  if mixes and not any(fields.get("name") == "mixup" for fields in config["targets"].values()):
+  """Mixed images with unmixed targets, or the reverse, would train silently on something else."""
+  mixing = lambda section: [label for label, fields in section.items() if fields.get("name") == "mixup"]
+  images, targets = mixing(config["data"]["augment"]), mixing(config["targets"])
+  if len(images) > 1:
+    raise UserError(f"config.data.augment mixes twice ({', '.join(images)}), and targets can follow one; remove one.")
+  if images and not targets:
     raise UserError(
-      f"config.data.augment.{mixes[0]} mixes images but config.targets does not mix their labels; "
+      f"config.data.augment.{images[0]} mixes images but config.targets does not mix their labels; "
       "add the target transform {'name': 'mixup'}."
     )
+  if targets and not images:
+    raise UserError(
+      f"config.targets.{targets[0]} mixes labels but config.data.augment mixes no images; "
+      "add the augmentation {'name': 'mixup', 'alpha': ...}, or remove it."
+    )
+
+
+def _check_scheduled(model: Any, config: Config) -> None:
+  known = [name for name in inspect.signature(type(model).__call__).parameters if name not in ("self", "x", "train")]
+  for name in config["scheduled"]:
+    if name not in known:
+      raise UserError(f"config.scheduled.{name} is no argument of the model {config['model']['name']!r}; "
+                      f"{suggest(name, known)}.")

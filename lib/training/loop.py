@@ -149,6 +149,9 @@ class Loop:
     if "loss" in values:
       finite = values["loss"][np.isfinite(values["loss"])]
       self.loss = float(finite.mean()) if len(finite) else float("nan")
+    # A dead member stands still at its last finite weights; numbers of those would look like a result.
+    alive = np.asarray(states.died_at) < 0
+    values = {n: np.where(alive.reshape(-1, *[1] * (v.ndim - 1)), v, np.float32(np.nan)) for n, v in values.items()}
     self.writer.write(
       {"step": step, "cohort": self.cohort.index, "member": member.index} | {n: v[i] for n, v in values.items()}
       for i, member in enumerate(self.cohort.members)

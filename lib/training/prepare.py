@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from lib import data
-from lib.core import Batch, DataSpec, UserError, build
+from lib.core import Batch, DataSpec, UserError, build, trees
 from lib.probes import PROBES, ProbeSpec
 from lib.training import dispatch, references
 from lib.training.config import Config, to_json
@@ -51,8 +51,16 @@ class Prepared:
     """The training split on the device."""
     return self.experiment.parts().preprocess.device_fields(self.dataset.train)
 
-  def can_vary(self, paths: Sequence[str]) -> tuple[str, ...]:
-    """Returns those of the paths whose values may differ between members of one program."""
+  def can_vary(self, points: Sequence[Mapping[str, float]]) -> tuple[str, ...]:
+    """Returns the paths whose values may differ between members of one program.
+
+    Args:
+      points: {path: value} of each kind of member. Each is built with its plain values first, because checks of a
+        value's range cannot see it inside a trace.
+    """
+    for point in points:
+      self.experiment.parts(point)
+    paths = tuple(points[0])
     return self.experiment.can_vary(_abstract_batch(self.experiment, self.dataset), self.references, paths)
 
   def members_that_fit(self) -> int:
@@ -99,7 +107,7 @@ class Preparer:
   """Prepares configs, reading each data set and tracing each experiment once.
 
   Attributes:
-    checksums: of every data file read so far.
+    checksums: of every data file and every reference read so far.
   """
 
   def __init__(self, data_dir: str | os.PathLike):
@@ -134,6 +142,7 @@ class Preparer:
     )
     experiment = Experiment(config, spec, lambda section: data.preprocess(section, dataset))
     variables = references.load(config["references"], spec)
+    self.checksums.update({f"config.references.{label}": trees.digest(tree) for label, tree in variables.items()})
     jaxpr = experiment.check(_abstract_batch(experiment, dataset), variables)
     for label, fields in config["probes"].items():
       _check_probe(label, fields, dataset)
@@ -146,6 +155,8 @@ def _check_probe(label: str, fields: Mapping[str, Any], dataset: data.Dataset) -
   if not isinstance(fields.get("every"), int) or isinstance(fields["every"], bool) or fields["every"] < 0:
     raise UserError(f"{path}.every is {fields.get('every')!r}; give the steps between measurements, or 0 for the end.")
   build(PROBES, {name: value for name, value in fields.items() if name != "every"}, path=path)
+  if fields.get("limit", 0) < 0:
+    raise UserError(f"{path}.limit is {fields['limit']}; give a number of examples, 0 for all.")
   if "split" in fields:
     dataset.split(fields["split"])
 
@@ -158,7 +169,7 @@ def _abstract_batch(experiment: Experiment, dataset: data.Dataset) -> Batch:
 
 def _cached(cache: dict[str, Any], config: Any, make: Any) -> Any:
   """Returns what was made of an equal config, keeping the last two: a sweep over data must not fill the memory."""
-  key = json.dumps(to_json(config), sort_keys=True)
+  key = json.dumps(to_json(config))
   if key not in cache:
     while len(cache) > 1:
       del cache[next(iter(cache))]

@@ -3,7 +3,8 @@
     config.references = {"teacher": {"model": {...}, "run": "runs/teacher", "member": 0, "seed": 0}}
 
 `run` names a finished run directory whose member's variables are used; empty, the model is initialized
-from `seed`. The variables travel to the step as an argument: nothing of them is compiled in.
+from `seed`. It is evaluated with the defaults of the arguments that a schedule moves in training. The
+variables travel to the step as an argument: nothing of them is compiled in.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from lib.core import DataSpec, UserError, build, rng
 from lib.core.build import suggest
 from lib.reporting import read_json
 from lib.training.checkpoint import Checkpoints
+from lib.training.step import input_dtype
 
 Tree = Any
 
@@ -43,9 +45,9 @@ def _load_one(path: str, fields: Mapping[str, Any], spec: DataSpec) -> Tree:
     if not isinstance(fields.get(name), kind):
       raise UserError(f"{path}.{name} is missing or not a {kind.__name__}; a reference needs {', '.join(_FIELDS)}.")
   model = build(models.MODELS, fields["model"], path=f"{path}.model", num_classes=spec.num_classes)
-  dtype = jnp.int32 if spec.input_name == "tokens" else jnp.float32
-  key = rng.stream(jax.random.key(fields["seed"]), "init")
-  make = lambda key: model.init(key, jnp.zeros((1, *spec.input_shape), dtype))
+  # A stream of its own: an untrained guide must not start as the member with the same seed does.
+  key = rng.stream(jax.random.key(fields["seed"]), "references.init")
+  make = lambda key: model.init(key, jnp.zeros((1, *spec.input_shape), input_dtype(spec)))
   if not fields["run"]:
     return jax.jit(make)(key)
   variables = member_variables(pathlib.Path(fields["run"]), fields["member"])

@@ -69,7 +69,7 @@ def run(
     cohorts = cohorts_of(
       config,
       members,
-      can_vary=lambda inner, paths: prepare(inner).can_vary(paths),
+      can_vary=lambda inner, points: prepare(inner).can_vary(points),
       chunk_size=lambda inner: prepare(inner).members_that_fit(),
     )
     _start(workdir, config, cohorts, prepare.checksums, argv)

@@ -51,8 +51,7 @@ class Parts:
 def init(parts: Parts, root: jax.Array) -> State:
   """Returns the state before the first step."""
   at = functools.partial(rng.stream, root)
-  dtype = jnp.int32 if parts.spec.input_name == "tokens" else jnp.float32
-  example = jnp.zeros((1, *parts.spec.input_shape), dtype)
+  example = jnp.zeros((1, *parts.spec.input_shape), input_dtype(parts.spec))
   keys = {"params": at("init"), "dropout": at("init.dropout")}
   variables = parts.model.init(keys, example, **scheduled_values(parts, jnp.int32(0)))
   params = variables["params"]
@@ -217,6 +216,11 @@ def weigh(
     values[label] = value.astype(jnp.float32)
     total = total + term_weight(context.step) * values[label]
   return total, values, states
+
+
+def input_dtype(spec: DataSpec) -> Any:
+  """Returns the type of a model input."""
+  return jnp.int32 if spec.input_name == "tokens" else jnp.float32
 
 
 def scheduled_values(parts: Parts, step: jax.Array) -> dict[str, jax.Array]:

@@ -10,6 +10,10 @@ ROOT = pathlib.Path(__file__).resolve().parents[2]
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 
 
+def test_there_are_notebooks():
+  assert {"gradient_noise.ipynb"} <= {path.name for path in NOTEBOOKS}
+
+
 @pytest.mark.slow  # each trains for up to two minutes
 # 2026-11: jupyter_client and zmq warn about event loops and about sockets that are closed at exit.
 @pytest.mark.filterwarnings("ignore")

@@ -38,6 +38,9 @@ def test_a_sound_config_passes():
   ({"losses": {}}, r"config\.losses is empty"),
   ({"losses": {"ce": "cross_entropy"}}, r"config\.losses\.ce is 'cross_entropy'; give a dict with a 'name'"),
   ({"ensemble__map": "pmap"}, r"config\.ensemble\.map is 'pmap'; give 'vmap' or 'map'"),
+  ({"seed": 2**32}, r"config\.seed leads to the seed 4294967296"),
+  ({"seed": 2**32 - 1, "ensemble__seeds": 2}, r"more than 32 bits"),
+  ({"data__augment": {"flip": "flip"}}, r"config\.data\.augment\.flip is 'flip'; give a dict"),
   ({"evaluation__parameters": "avrage"}, r"did you mean 'average'"),
 ])
 def test_mistakes_name_path_and_fix(changes, message):
@@ -54,6 +57,14 @@ def test_missing_and_unknown_sections_are_named():
     check(config)
   with pytest.raises(UserError, match=r"config\.checkpoint\.evry does not exist; did you mean 'every'"):
     check({**tiny_config(), "checkpoint": {"evry": 1, "keep": 2}})
+
+
+def test_the_order_of_transforms_is_part_of_the_config_and_that_of_fields_is_not():
+  old = to_json(tiny_config())
+  parts = tiny_config()["gradients"]
+  swapped = to_json(tiny_config(gradients={"noise": parts["noise"], "clip": parts["clip"]}))
+  assert differences(old, swapped) == ["gradients: order clip, noise -> noise, clip"]
+  assert differences(old, {name: old[name] for name in reversed(old)}) == []
 
 
 def test_put_copies_and_get_explains():

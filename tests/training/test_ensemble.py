@@ -11,8 +11,8 @@ ETA = {"path": "gradients.noise.eta", "levels": (0.0, 0.01)}
 DEPTH = {"path": "model.depth", "levels": (1, 2), "names": ("shallow", "deep")}
 
 
-def only_floats(config, paths):
-  return tuple(path for path in paths if path in ("gradients.noise.eta", "optimizer.learning_rate"))
+def only_floats(config, points):
+  return tuple(path for path in points[0] if path in ("gradients.noise.eta", "optimizer.learning_rate"))
 
 
 def test_members_are_every_seed_at_every_point_of_the_grid():
@@ -75,3 +75,8 @@ def test_members_spread_over_as_many_devices_as_hold_equal_shares():
 def test_a_bad_axis_is_one_sentence(axis, message):
   with pytest.raises(UserError, match=message):
     members_of(tiny_config(ensemble__grid={"x": axis}))
+
+
+def test_two_axes_cannot_set_one_path():
+  with pytest.raises(UserError, match=r"grid\.b and a both set gradients\.noise\.eta"):
+    members_of(tiny_config(ensemble__grid={"a": ETA, "b": ETA}))

@@ -1,17 +1,22 @@
 """Whole runs of a tiny ensemble: what a run promises about members, resuming, dying, and its directory."""
 
+import dataclasses
 import json
 import pathlib
+import shutil
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from lib import training
-from lib.core import UserError
+from lib import data, models, training
+from lib.core import UserError, rng
 from lib.reporting import read_json, read_rows
 from lib.training import dispatch
+from lib.training.config import plain
 from lib.training.references import member_variables
+from lib.transforms.losses import LOSSES
 from tests.tiny import tiny_config
 
 ETA = {"path": "gradients.noise.eta", "levels": (0.0, 0.01)}
@@ -214,7 +219,7 @@ def test_limits_equal_the_plain_run_bit_for_bit(tmp_path):
 
 
 def test_what_watches_does_not_move(tmp_path, undisturbed):
-  """Probes, their intervals and the interval of logs change no parameter."""
+  """Probes and what evaluation looks at change no parameter."""
   alone = shas(train(tmp_path / "a"))
   assert shas(train(tmp_path / "b", probes={})) == alone
   assert shas(train(tmp_path / "c", evaluation__parameters="average")) == alone
@@ -237,6 +242,80 @@ def test_values_that_cannot_be_traced_get_programs_of_their_own(tmp_path):
   results = train(tmp_path / "run", ensemble__grid=grid)
   assert [m["cohort"] for m in results["members"]] == [0, 0, 1, 1]
   assert len(set(shas(results))) == 4
+
+
+@pytest.mark.slow  # compiles two programs a row
+@pytest.mark.parametrize(("path", "levels"), [
+  ("batch_size", (8, 16)), ("data.label_noise.rate", (0.0, 0.5)), ("data.subset", (64, 32)), ("data.seed", (0, 1)),
+])
+def test_a_level_that_the_program_does_not_read_gets_its_own_data(tmp_path, path, levels):
+  """A batch size or a noise rate traces well as an unknown number, because nothing in the step looks at it."""
+  swept = train(tmp_path / "swept", ensemble__grid={"x": {"path": path, "levels": levels}}, probes={})
+  alone = train(tmp_path / "alone", **{path.replace(".", "__"): levels[1]}, probes={})
+  assert [m["cohort"] for m in swept["members"]] == [0, 1]
+  assert shas(swept)[1] == shas(alone)[0] != shas(swept)[0]
+
+
+def test_levels_out_of_range_are_refused_although_a_trace_cannot_see_them(tmp_path):
+  for path, levels in (("gradients.noise.eta", (0.0, -0.01)), ("targets.smoothing.alpha", (0.1, 2.0))):
+    with pytest.raises(UserError, match=r"(eta|alpha) is (-0.01|2.0)"):
+      train(tmp_path / "run", ensemble__grid={"x": {"path": path, "levels": levels}})
+
+
+def test_resuming_in_another_order_or_with_another_teacher_is_refused(tmp_path, undisturbed):
+  parts = tiny_config()["gradients"]
+  swapped = {"noise": parts["noise"], "clip": parts["clip"]}
+  with pytest.raises(UserError, match="gradients: order clip, noise -> noise, clip"):
+    train(undisturbed[0], **ENSEMBLE, gradients=swapped)
+  teacher = {"model": tiny_config()["model"], "run": str(tmp_path / "teacher"), "member": 0, "seed": 0}
+  train(tmp_path / "teacher", steps=3)
+  train(tmp_path / "student", references={"teacher": teacher})
+  shutil.rmtree(tmp_path / "teacher")
+  train(tmp_path / "teacher", steps=3, optimizer__learning_rate=0.2)
+  with pytest.raises(UserError, match="config.references.teacher has changed since the run"):
+    train(tmp_path / "student", references={"teacher": teacher})
+
+
+def test_a_dead_member_writes_no_numbers_from_then_on(tmp_path):
+  """The weight of the loss is infinite at one step: the weights stand still, finite, and must not look alive."""
+  spike = {"name": "piecewise_constant_schedule", "init_value": 1.0, "boundaries": (5, 6), "scales": (3e38, 1e-38)}
+  losses = {"ce": {"name": "cross_entropy", "weight": spike}}
+  results = train(tmp_path / "run", losses=losses, ensemble__seeds=2)
+  assert [m["died_at"] for m in results["members"]] == [5, 5]
+  rows = [row for row in read_rows(tmp_path / "run" / "metrics.jsonl") if "test/accuracy" in row]
+  assert [row["test/accuracy"] is None for row in rows] == [row["step"] > 5 for row in rows]
+
+
+@dataclasses.dataclass(frozen=True)
+class _MatchReference:
+  """The squared distance to the logits of a reference, for the tests: a term that reads it."""
+
+  def init(self, spec):
+    return {}
+
+  def apply(self, state, ctx):
+    return jnp.mean(jnp.square(ctx.outputs.logits - ctx.references["guide"].logits), axis=-1), state
+
+
+def test_a_term_reads_the_member_of_the_run_that_its_reference_names(tmp_path, monkeypatch):
+  monkeypatch.setitem(LOSSES, "match", _MatchReference)
+  train(tmp_path / "guide", steps=3, ensemble__seeds=2)
+  first_loss = {}
+  for member in (0, 1):
+    guide = {"model": tiny_config()["model"], "run": str(tmp_path / "guide"), "member": member, "seed": 0}
+    losses = {"match": {"name": "match", "weight": 1.0}}
+    results = train(tmp_path / f"student{member}", references={"guide": guide}, losses=losses, seed=9, data__seed=0,
+                    gradients={}, targets={}, steps=1, log_every=1, batch_size=64, data__label_noise={}, probes={})
+    first_loss[member] = results["members"][0]["metrics"]["loss"]
+    # The same number by hand: one full batch, so the order does not matter.
+    config = plain(tiny_config(data__label_noise={}, seed=9, data__seed=0))
+    images = jnp.asarray(data.load(config["data"], ".").train.inputs / np.float32(255))
+    model = models.build(config["model"], num_classes=10)
+    start = model.init(rng.stream(jax.random.key(9), "init"), images[:1])
+    guide_logits = model.apply(member_variables(tmp_path / "guide", member), images).logits
+    by_hand = jnp.mean(jnp.square(model.apply(start, images).logits - guide_logits))
+    assert first_loss[member] == pytest.approx(float(by_hand), rel=1e-4)
+  assert first_loss[0] != first_loss[1]
 
 
 def test_averaged_parameters_are_what_evaluation_uses(tmp_path):
@@ -268,6 +347,10 @@ def test_a_reference_is_read_from_a_run_and_never_moves(tmp_path):
   ({"batch_size": 65}, r"config\.batch_size is 65, but the training split of digits has 64 examples"),
   ({"probes__test__split": "tset"}, r"'tset' of digits does not exist"),
   ({"probes__test__split": "validation"}, r"is empty"),
+  ({"probes": {"test": {"name": "accuracy", "split": "test", "limit": -1, "every": 4}}}, r"config\.probes\.test\.limit is -1"),
+  ({"scheduled": {"slope": 1.0}}, r"config\.scheduled\.slope is no argument of the model 'mlp'"),
+  ({"optimizer__momentum": "x"}, r"config\.optimizer\.momentum is 'x'"),
+  ({"targets": {"m": {"name": "mixup"}}}, r"config\.data\.augment mixes no images"),
   ({"probes__test__every": -1}, r"config\.probes\.test\.every is -1"),
   ({"losses__ce__weight": "big"}, r"config\.losses\.ce\.weight is 'big'"),
   ({"losses__ce__name": "crossentropy"}, r"config\.losses\.ce\.name is 'crossentropy'.*did you mean 'cross_entropy'"),

@@ -23,8 +23,9 @@ class ExponentialMovingAverage:
   Args:
     decay: d in [0, 1]; may be traced. 0 gives the parameters themselves, 1 the mean of all of them.
 
-  The average is float32; `evaluation` returns it in the parameters' dtypes. Reference for the correction: Kingma &
-  Ba 2015, arXiv:1412.6980, section 3.
+  Other collections are not averaged: batch statistics in evaluation are those of the raw network. The average is
+  float32; `evaluation` returns it in the parameters' dtypes. Reference for the correction: Kingma & Ba 2015,
+  arXiv:1412.6980, section 3.
   """
 
   decay: float

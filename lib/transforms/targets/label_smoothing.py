@@ -29,6 +29,10 @@ class LabelSmoothing:
   alpha: float
   convention: Literal["uniform", "other_classes"]
 
+  def __post_init__(self):
+    if isinstance(self.alpha, (int, float)) and not 0 <= self.alpha <= 1:
+      raise ValueError(f"alpha is {self.alpha}; give a share from 0 to 1")
+
   def __call__(self, ctx: Context, targets: jax.Array) -> jax.Array:
     del ctx
     num_classes = targets.shape[-1]
