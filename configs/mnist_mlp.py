@@ -2,7 +2,7 @@
 
   python -m experiments.train --config=configs/mnist_mlp.py --data_dir=DATA --workdir=runs/mnist_mlp
 
-Takes 16 s on 2 CPU cores; test accuracy 0.983. DATA holds mnist/*-ubyte.gz. Without the files but with TFDS
+Takes 16 s on 2 CPU cores; test accuracy 0.984. DATA holds mnist/*-ubyte.gz. Without the files but with TFDS
 prepared or a network: --config.data.source.name=tfds:mnist.
 """
 
