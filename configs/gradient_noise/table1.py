@@ -6,7 +6,7 @@ Neelakantan et al. 2015 (arXiv:1511.06807), table 1: a 20 x 50 ReLU network, pla
 noise of eta = 0.01, each cell the best and the average of 20 seeds at two learning rates. The paper does not
 state batch size, steps, bias initialization, kind of clipping or how "best" is selected; here they are 100
 examples, 1e5 steps, zero, by the global norm, and last-step test accuracy. The whole table is a run for a GPU and not
-measured yet; on 2 CPU cores --config.steps=5000 --config.ensemble.seeds=3 takes 458 s (RESULTS.md has what it gives).
+measured yet; on 2 CPU cores --config.steps=5000 --config.ensemble.seeds=3 takes 267 s (RESULTS.md has what it gives).
 
   python -m experiments.gradient_noise_table runs/table1
 """

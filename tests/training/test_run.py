@@ -347,7 +347,7 @@ def test_a_reference_is_read_from_a_run_and_never_moves(tmp_path):
   ({"batch_size": 65}, r"config\.batch_size is 65, but the training split of digits has 64 examples"),
   ({"probes__test__split": "tset"}, r"'tset' of digits does not exist"),
   ({"probes__test__split": "validation"}, r"is empty"),
-  ({"probes": {"test": {"name": "accuracy", "split": "test", "limit": -1, "every": 4}}}, r"config\.probes\.test\.limit is -1"),
+  ({"probes": {"test": {"name": "accuracy", "split": "test", "limit": -1, "every": 4}}}, r"test\.limit is -1"),
   ({"scheduled": {"slope": 1.0}}, r"config\.scheduled\.slope is no argument of the model 'mlp'"),
   ({"optimizer__momentum": "x"}, r"config\.optimizer\.momentum is 'x'"),
   ({"targets": {"m": {"name": "mixup"}}}, r"config\.data\.augment mixes no images"),
