@@ -12,7 +12,7 @@ import time
 import pytest
 
 CONFIG = pathlib.Path("configs/quickstart.py")
-OVERRIDES = [  # an ensemble in two programs, with probes, saving often
+OVERRIDES = [  # an ensemble in two cohorts, with probes, saving often
   "--config.steps=1500",
   "--config.steps_per_dispatch=10",
   "--config.log_every=20",
