@@ -23,8 +23,8 @@ Tree = Any
 
 # A dispatch should last long enough to hide its own cost and short enough to be interrupted.
 _MOST_STEPS = 100
-# Bytes of states that are trained at once on CPU. Measured on the 20 x 50 network (350 kB): 8 members take 335 us
-# each, 16 take 409, 24 take more; one alone takes 457.
+# Bytes of states that are trained at once on CPU: states that stay in cache beat wider batches. It makes 8 members of
+# the 20 x 50 network (350 kB); experiments.benchmarks.ensemble has what they and one alone take.
 _CPU_CACHE = 3 * 2**20
 
 
