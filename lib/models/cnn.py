@@ -12,7 +12,8 @@ from flax import linen as nn
 from lib.core import Outputs, Preset, UserError
 from lib.core.build import suggest
 from lib.models.initializers import initializers
-from lib.models.layers import NORMS, Taps, activation
+from lib.models.layers import NORMS, activation
+from lib.models.taps import Taps
 
 _ITEMS = {
   "conv": "('conv', features, kernel[, stride[, padding]])",
@@ -35,7 +36,7 @@ class CNN(nn.Module):
       ("global_avg_pool",), ("global_max_pool",)        [B, H, W, C] -> [B, C]
       ("pad_to", size)                                  zeros around the image, up to size x size
 
-  Taps: the output of every convolution, dense layer, activation and pool, not the logits.
+  Taps: the output of every convolution, norm, dense layer, activation and pool, not the logits.
 
   Attributes:
     num_classes: K.
@@ -76,7 +77,7 @@ class CNN(nn.Module):
         )(x)
         taps("conv", x)
         if self.norm != "none":
-          x = NORMS[self.norm](train, dtype=dtype, name=f"norm_{i:02d}")(x)
+          x = taps("norm", NORMS[self.norm](train, dtype=dtype, name=f"norm_{i:02d}")(x))
         x = taps(self.activation, act(x))
       elif kind == "dense":
         x = x.reshape(x.shape[0], -1)

@@ -39,9 +39,9 @@ def he() -> Initializer:
   return jax_initializers.variance_scaling(2.0, "fan_in", "normal")
 
 
-def xavier() -> Initializer:
-  """U(-a, a) with variance 2 / (fan_in + fan_out). Glorot & Bengio 2010, eq. 16."""
-  return jax_initializers.variance_scaling(1.0, "fan_avg", "uniform")
+def xavier(gain: float = 1.0) -> Initializer:
+  """U(-a, a) with variance 2 gain^2 / (fan_in + fan_out). Glorot & Bengio 2010, eq. 16; PyTorch's xavier_uniform_."""
+  return jax_initializers.variance_scaling(gain**2, "fan_avg", "uniform")
 
 
 def caffe_xavier() -> Initializer:

@@ -11,18 +11,20 @@ from flax import linen as nn
 
 from lib.core import Outputs
 from lib.models.initializers import initializers
-from lib.models.layers import NORMS, Taps, activation
+from lib.models.layers import NORMS, activation
+from lib.models.taps import Taps
 
 
 class MLP(nn.Module):
   """`depth` hidden layers of `width` units, each dense -> norm -> activation -> dropout, and a linear head.
 
-  Taps: the output of every dense layer ("000_dense") and of every activation ("001_relu"), not the logits.
+  Taps: the output of every dense layer ("000_dense"), norm and activation ("001_relu"), not the logits.
 
   Attributes:
     num_classes: K.
     depth: hidden layers; 0 is a linear model.
     width: units of every hidden layer.
+    first_width: units of the first hidden layer instead; 0 takes `width`.
     activation: a row of ACTIVATIONS.
     norm: before the activation.
     dropout: rate after every activation; stream "dropout".
@@ -33,6 +35,7 @@ class MLP(nn.Module):
   num_classes: int
   depth: int = 2
   width: int = 128
+  first_width: int = 0
   activation: str = "relu"
   norm: Literal["none", "batch", "layer"] = "none"
   dropout: float = 0.0
@@ -46,9 +49,9 @@ class MLP(nn.Module):
     act, dtype, taps = activation(self.activation), jnp.dtype(self.dtype), Taps()
     x = x.reshape(x.shape[0], -1).astype(dtype)
     for i in range(self.depth):
-      x = taps("dense", self._dense(f"dense_{i:02d}", self.width, x))
+      x = taps("dense", self._dense(f"dense_{i:02d}", (not i and self.first_width) or self.width, x))
       if self.norm != "none":
-        x = NORMS[self.norm](train, dtype=dtype, name=f"norm_{i:02d}")(x)
+        x = taps("norm", NORMS[self.norm](train, dtype=dtype, name=f"norm_{i:02d}")(x))
       x = taps(self.activation, act(x))
       x = nn.Dropout(self.dropout, deterministic=not train)(x)
     return taps.outputs(self._dense("head", self.num_classes, x))

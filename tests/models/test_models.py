@@ -93,20 +93,20 @@ def test_batch_norm_normalizes_in_training_and_remembers_a_tenth(key):
   x = 5 + 3 * jax.random.normal(key, (64, 7))
   variables = module.init(key, x)
   outputs, changed = module.apply(variables, x, train=True, mutable=["batch_stats"])
-  normalized = outputs.taps["001_linear"]
+  normalized = outputs.taps["002_linear"]
   np.testing.assert_allclose(normalized.mean(axis=0), 0, atol=1e-5)
   np.testing.assert_allclose(normalized.var(axis=0), 1, atol=1e-4)
   before = np.asarray(outputs.taps["000_dense"])
   np.testing.assert_allclose(changed["batch_stats"]["norm_00"]["mean"], 0.1 * before.mean(axis=0), rtol=1e-4)
   np.testing.assert_allclose(changed["batch_stats"]["norm_00"]["var"], 0.9 + 0.1 * before.var(axis=0), rtol=1e-4)
-  evaluated = module.apply(variables, x).taps["001_linear"]  # mean 0 and variance 1 are remembered at first
+  evaluated = module.apply(variables, x).taps["002_linear"]  # mean 0 and variance 1 are remembered at first
   np.testing.assert_allclose(evaluated, before / np.sqrt(1 + 1e-5), rtol=1e-5)
 
 
 def test_layer_norm_normalizes_each_example(key):
   module = models.build("mlp", num_classes=3, depth=1, width=50, norm="layer", activation="linear")
   x = jax.random.normal(key, (4, 7))
-  normalized = module.apply(module.init(key, x), x).taps["001_linear"]
+  normalized = module.apply(module.init(key, x), x).taps["002_linear"]
   np.testing.assert_allclose(normalized.mean(axis=-1), 0, atol=1e-5)
   np.testing.assert_allclose(normalized.std(axis=-1), 1, atol=1e-3)
 
