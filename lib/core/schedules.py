@@ -1,9 +1,9 @@
-"""Numbers that change over training: optax's schedules under their own names, and constants as schedules."""
+"""Numbers that change over training: optax's schedules under their own names, ramps, and constants as schedules."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -23,13 +23,52 @@ def piecewise_constant_schedule(init_value: float, boundaries: tuple[int, ...], 
   return optax.piecewise_constant_schedule(init_value, dict(zip(boundaries, scales)))
 
 
+def step_ramp(steps: float, shape: Literal["linear", "cosine"] = "linear") -> Schedule:
+  """Rises from 0 at step 0 to 1 at step `steps`, and stays there.
+
+      "linear": t / T        "cosine": (1 - cos(pi t / T)) / 2        T = steps
+  """
+  _check_positive(steps=steps)
+
+  def schedule(step: jax.Array) -> jax.Array:
+    progress = jnp.clip(jnp.asarray(step, jnp.float32) / steps, 0.0, 1.0)
+    # A cosine of pi is not exactly -1 everywhere, and a ramp must end on exactly 1.
+    return jnp.where(progress >= 1, 1.0, progress if shape == "linear" else 0.5 * (1 - jnp.cos(jnp.pi * progress)))
+
+  return schedule
+
+
+def epoch_ramp(epochs: float, steps_per_epoch: float, shape: Literal["linear", "cosine"] = "linear") -> Schedule:
+  """A `step_ramp` over `epochs` that moves at the start of an epoch only.
+
+  How VanillaNet anneals its activations: λ(e) = e / epochs with e = 0, 1, ... (Chen et al. 2023, arXiv:2305.12972);
+  `step_ramp` is the smooth variant, which is not theirs.
+
+  Args:
+    epochs: after which the ramp is 1.
+    steps_per_epoch: training examples over the batch size; need not be whole.
+    shape: as for step_ramp.
+  """
+  _check_positive(epochs=epochs, steps_per_epoch=steps_per_epoch)
+  ramp = step_ramp(epochs, shape)
+  return lambda step: ramp(jnp.floor(jnp.asarray(step, jnp.float32) / steps_per_epoch))
+
+
+def _check_positive(**values: float) -> None:
+  for name, value in values.items():
+    if not isinstance(value, jax.Array) and not value > 0:
+      raise ValueError(f"{name} is {value}; give a positive number")
+
+
 SCHEDULES = {
   "constant_schedule": optax.constant_schedule,
   "cosine_decay_schedule": optax.cosine_decay_schedule,
+  "epoch_ramp": epoch_ramp,
   "exponential_decay": optax.exponential_decay,
   "linear_schedule": optax.linear_schedule,
   "piecewise_constant_schedule": piecewise_constant_schedule,
   "polynomial_schedule": optax.polynomial_schedule,
+  "step_ramp": step_ramp,
   "warmup_cosine_decay_schedule": optax.warmup_cosine_decay_schedule,
   "warmup_exponential_decay_schedule": optax.warmup_exponential_decay_schedule,
 }

@@ -78,15 +78,19 @@ class DataSpec:
 
 
 class Network(NamedTuple):
-  """The trained network as a probe sees it: three pure functions of the variables.
+  """The trained network as a probe sees it: three pure functions of the variables, and the module behind them.
 
   Attributes:
+    model: the linen module, for what only some models can do.
+    scheduled: the module's arguments that change over training, as they stand.
     inputs: batch -> model input, normalized as in training, without augmentation.
     apply: (variables, input) -> `Outputs` in evaluation mode.
     loss: (variables, batch) -> [] float32, the experiment's weighted loss, with the terms' current
       states and the model in evaluation mode. Differentiable, so gradients and curvature need no more.
   """
 
+  model: Any
+  scheduled: Mapping[str, Array]
   inputs: Callable[[Batch], Array]
   apply: Callable[[Any, Array], Outputs]
   loss: Callable[[Any, Batch], Array]

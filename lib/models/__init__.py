@@ -12,18 +12,27 @@ from typing import Any
 from flax import linen as nn
 
 from lib import core
-from lib.models.cnn import CNN, LENET5, VGG11, VGG16, VGG_SMALL
+from lib.models.cnn import CNN, LENET5, VGG11, VGG13, VGG16, VGG19, VGG_SMALL
 from lib.models.initializers import INITIALIZERS
 from lib.models.layers import ACTIVATIONS
-from lib.models.mlp import MLP
+from lib.models.mlp import DEEP_FCN, MLP, WIDE_FCN
+from lib.models.simplenet import SIMPLENETS
+from lib.models.taps import Taps, select
+from lib.models.vanillanet import VANILLANETS
 
 MODELS = {
   "cnn": CNN,
+  "deep_fcn": DEEP_FCN,
   "lenet5": LENET5,
   "mlp": MLP,
   "vgg11": VGG11,
+  "vgg13": VGG13,
   "vgg16": VGG16,
+  "vgg19": VGG19,
   "vgg_small": VGG_SMALL,
+  "wide_fcn": WIDE_FCN,
+  **SIMPLENETS,
+  **VANILLANETS,
 }
 
 
@@ -37,4 +46,4 @@ def build(config: str | Mapping[str, Any], **overrides: Any) -> nn.Module:
   return core.build(MODELS, config | overrides, path="model")
 
 
-__all__ = ["ACTIVATIONS", "INITIALIZERS", "MODELS", "build"]
+__all__ = ["ACTIVATIONS", "INITIALIZERS", "MODELS", "Taps", "build", "select"]

@@ -136,9 +136,11 @@ LENET5 = Preset(CNN, layers=(
   ("pad_to", 32), ("conv", 6, 5, 1, 0), ("max_pool", 2), ("conv", 16, 5, 1, 0), ("max_pool", 2),
   ("dense", 120), ("dense", 84),
 ))
-# Simonyan & Zisserman 2015, arXiv:1409.1556, configurations A and D for 32 x 32 images: with batch
+# Simonyan & Zisserman 2015, arXiv:1409.1556, configurations A, B, D and E for 32 x 32 images: with batch
 # normalization, and one dense layer where the paper has three.
 VGG11 = Preset(CNN, norm="batch", layers=_vgg((64,), (128,), (256, 256), (512, 512), (512, 512)))
+VGG13 = Preset(CNN, norm="batch", layers=_vgg((64, 64), (128, 128), (256, 256), (512, 512), (512, 512)))
 VGG16 = Preset(CNN, norm="batch", layers=_vgg((64, 64), (128, 128), (256,) * 3, (512,) * 3, (512,) * 3))
+VGG19 = Preset(CNN, norm="batch", layers=_vgg((64, 64), (128, 128), (256,) * 4, (512,) * 4, (512,) * 4))
 # The same idea at a size that a CPU trains: 20 million multiply-adds an image of 32 x 32.
 VGG_SMALL = Preset(CNN, norm="batch", layers=(*_vgg((32,), (64,), (128, 128)), ("global_avg_pool",)))

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from lib.core import Outputs
+from lib.core import Outputs, Preset, UserError
 from lib.models.initializers import initializers
 from lib.models.layers import NORMS, activation
 from lib.models.taps import Taps
@@ -43,6 +43,12 @@ class MLP(nn.Module):
   bias_init: str | Mapping[str, Any] = "zeros"
   dtype: Literal["float32", "bfloat16"] = "float32"
 
+  def __post_init__(self):
+    if self.depth < 0 or self.width < 1 or self.first_width < 0:
+      raise UserError(f"config.model has depth {self.depth}, width {self.width} and first_width {self.first_width}; "
+                      "give a depth of at least 0 and widths of at least 1 (first_width 0 takes the width).")
+    super().__post_init__()
+
   @nn.compact
   def __call__(self, x: jax.Array, train: bool = False) -> Outputs:
     """Maps [B, ...] float32 to `Outputs` with logits [B, K]."""
@@ -59,3 +65,14 @@ class MLP(nn.Module):
   def _dense(self, name: str, features: int, x: jax.Array) -> jax.Array:
     init = initializers(self.kernel_init, self.bias_init, fan_in=x.shape[-1])
     return nn.Dense(features, dtype=jnp.dtype(self.dtype), name=name, **init)(x)
+
+
+# The fully connected targets of Subramaniam et al. 2024, arXiv:2410.20035, at their sizes: 49 linear layers, whose
+# first is twice as wide, and 4. For 32 x 32 images take a smaller width.
+DEEP_FCN = Preset(
+  MLP, depth=48, width=1024, first_width=2048, norm="batch", dropout=0.1,
+  kernel_init="torch_default", bias_init="torch_default",
+)
+WIDE_FCN = Preset(
+  MLP, depth=3, width=8192, norm="batch", kernel_init="torch_default", bias_init="torch_default"
+)

@@ -10,6 +10,7 @@ Sums make averages exact over a set of any size, and pieces let one run that fit
 """
 
 from lib.probes.accuracy import Accuracy
+from lib.probes.deployed_accuracy import DeployedAccuracy
 from lib.probes.gradient_norms import GradientNorms
 from lib.probes.memorization import Memorization
 from lib.probes.spec import Probe, ProbeSpec
@@ -17,6 +18,7 @@ from lib.probes.weight_statistics import WeightStatistics
 
 PROBES = {
   "accuracy": Accuracy,
+  "deployed_accuracy": DeployedAccuracy,
   "gradient_norms": GradientNorms,
   "memorization": Memorization,
   "weight_statistics": WeightStatistics,

@@ -13,16 +13,18 @@ from lib.core import Batch, DataSpec, Network
 
 @dataclasses.dataclass(frozen=True)
 class ProbeSpec:
-  """The data as probes see them.
+  """The data as probes see them, and the kind of network that they will see.
 
   Attributes:
     data: static facts.
     batches: (split, limit) -> evaluation batches on the device, of one shape, as stored (`Network.inputs` makes
       model inputs of them), the last padded with examples of weight 0 and id -1. limit 0 takes all examples.
+    model: the module, to find out beforehand whether it can be measured.
   """
 
   data: DataSpec
   batches: Callable[[str, int], list[Batch]]
+  model: Any = None
 
 
 class Probe(Protocol):

@@ -119,6 +119,8 @@ class Experiment:
       params = parts.parameters[averaged].evaluation(state.parameter_states[averaged], variables["params"])
       variables = {**variables, "params": params}
     network = Network(
+      model=parts.model,
+      scheduled=steps.scheduled_values(parts, state.step),
       inputs=parts.preprocess.inputs,
       apply=lambda variables, inputs: steps.evaluate(parts, state, variables, inputs),
       loss=lambda variables, batch: steps.evaluation_loss(parts, state, variables, batch, root, references),

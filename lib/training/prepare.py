@@ -93,7 +93,7 @@ class Prepared:
       size = min(self.config["evaluation"]["batch_size"], len(examples))
       return jax.device_put(data.padded_batches(examples, size, self.dataset.input_name), programs.replicated)
 
-    spec, attached = ProbeSpec(self.experiment.spec, batches), {}
+    spec, attached = ProbeSpec(self.experiment.spec, batches, self.experiment.parts().model), {}
     for label, fields in self.config["probes"].items():
       fields = dict(fields)
       every = fields.pop("every")

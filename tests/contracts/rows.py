@@ -50,6 +50,7 @@ CONFIGS = {
   )},
   "probes": {
     "accuracy": [{"split": "test"}],
+    "deployed_accuracy": [{"split": "test"}],
     "gradient_norms": [{"split": "train", "limit": 0}],
     "memorization": [{"split": "train"}],
     "weight_statistics": [{}],

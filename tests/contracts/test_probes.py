@@ -24,7 +24,24 @@ def loss(variables, batch):
   return jnp.sum(values * batch["weight"]) / jnp.sum(batch["weight"])
 
 
-NETWORK = Network(inputs=lambda batch: batch["image"], apply=apply, loss=loss)
+class Linear:
+  """A module whose deployed form is itself, with twice the logits."""
+
+  def __init__(self, factor=1.0):
+    self.factor = factor
+
+  def apply(self, variables, x):
+    return Outputs(self.factor * apply(variables, x).logits, {})
+
+  def deployed(self):
+    return Linear(2.0)
+
+  def to_deploy(self, variables, *, force=False):
+    assert force
+    return variables
+
+
+NETWORK = Network(model=Linear(), scheduled={}, inputs=lambda batch: batch["image"], apply=apply, loss=loss)
 VARIABLES = {"params": {"dense": {"kernel": jax.random.normal(jax.random.key(0), (D, K))}}, "batch_stats": {}}
 
 
@@ -43,7 +60,7 @@ def spec(batch_size):
     cut = lambda start: jax.tree.map(lambda values: values[start : start + batch_size], rows)
     return [cut(start) for start in range(0, len(index), batch_size)]
 
-  return ProbeSpec(DataSpec(N, K, (D,), batch_size), batches)
+  return ProbeSpec(DataSpec(N, K, (D,), batch_size), batches, Linear())
 
 
 def check(probe):
