@@ -16,6 +16,7 @@ from lib.models.cnn import CNN, LENET5, VGG11, VGG13, VGG16, VGG19, VGG_SMALL
 from lib.models.initializers import INITIALIZERS
 from lib.models.layers import ACTIVATIONS
 from lib.models.mlp import DEEP_FCN, MLP, WIDE_FCN
+from lib.models.resnet import RESNETS
 from lib.models.simplenet import SIMPLENETS
 from lib.models.taps import Taps, select
 from lib.models.vanillanet import VANILLANETS
@@ -31,6 +32,7 @@ MODELS = {
   "vgg19": VGG19,
   "vgg_small": VGG_SMALL,
   "wide_fcn": WIDE_FCN,
+  **RESNETS,
   **SIMPLENETS,
   **VANILLANETS,
 }

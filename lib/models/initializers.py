@@ -34,9 +34,9 @@ def lecun() -> Initializer:
   return jax_initializers.variance_scaling(1.0, "fan_in", "normal")
 
 
-def he() -> Initializer:
-  """N(0, 2 / fan_in). He et al. 2015, arXiv:1502.01852, eq. 10."""
-  return jax_initializers.variance_scaling(2.0, "fan_in", "normal")
+def he(fan: Literal["fan_in", "fan_out"] = "fan_in") -> Initializer:
+  """N(0, 2 / fan). He et al. 2015, arXiv:1502.01852, eq. 10 and 14; torchvision's ResNets take the fan-out."""
+  return jax_initializers.variance_scaling(2.0, fan, "normal")
 
 
 def xavier(gain: float = 1.0) -> Initializer:
@@ -100,6 +100,7 @@ INITIALIZERS = {
   "caffe_xavier": caffe_xavier,
   "constant": constant,
   "he": he,
+  "he_fan_out": Preset(he, fan="fan_out"),
   "lecun": lecun,
   "normal": normal,
   "orthogonal": orthogonal,

@@ -25,7 +25,24 @@ def test_cosine_meets_its_ends_and_its_middle():
   np.testing.assert_allclose([schedule(0), schedule(50), schedule(100)], [2.0, 1.0, 0.0], atol=1e-6)
 
 
+def test_an_epoch_ramp_stands_still_within_an_epoch_and_ends_on_one():
+  schedule = as_schedule({"name": "epoch_ramp", "epochs": 4, "steps_per_epoch": 2.5}, path="w")
+  # Epochs begin at steps 0, 2.5, 5, 7.5, 10: the first step at or after each.
+  np.testing.assert_array_equal([schedule(s) for s in range(12)], [0, 0, 0, *[0.25] * 2, *[0.5] * 3, *[0.75] * 2, 1, 1])
+  cosine = as_schedule({"name": "epoch_ramp", "epochs": 4, "steps_per_epoch": 1, "shape": "cosine"}, path="w")
+  np.testing.assert_allclose([cosine(s) for s in range(6)], [0, (1 - 0.5**0.5) / 2, 0.5, (1 + 0.5**0.5) / 2, 1, 1])
+  assert cosine(4) == 1.0 and cosine(400) == 1.0  # exactly: a network is merged at 1
+
+
+def test_a_step_ramp_moves_at_every_step():
+  schedule = as_schedule({"name": "step_ramp", "steps": 8}, path="w")
+  np.testing.assert_array_equal([schedule(s) for s in range(10)], [*(np.arange(9) / 8), 1])
+
+
 @pytest.mark.parametrize(("value", "message"), [
+  ({"name": "epoch_ramp", "epochs": 0, "steps_per_epoch": 3}, "w: epochs is 0; give a positive number"),
+  ({"name": "step_ramp", "steps": -1}, "steps is -1"),
+  ({"name": "step_ramp", "steps": 5, "shape": "square"}, "'linear', 'cosine'"),
   ("0.1", "w is '0.1', but a number or a schedule"),
   (True, "a number or a schedule"),
   ({"name": "cosine"}, "did you mean 'cosine_decay_schedule'"),

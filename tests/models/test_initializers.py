@@ -25,8 +25,10 @@ def walk(width):
 
 @pytest.mark.parametrize("config, dense, conv", [
   ("he", math.sqrt(2 / 300), math.sqrt(2 / 360)),
+  ("he_fan_out", math.sqrt(2 / 200), math.sqrt(2 / 1350)),
   ("lecun", math.sqrt(1 / 300), math.sqrt(1 / 360)),
   ("xavier", math.sqrt(2 / 500), math.sqrt(2 / 1710)),
+  ({"name": "xavier", "gain": 2.0}, math.sqrt(8 / 500), math.sqrt(8 / 1710)),
   ("caffe_xavier", math.sqrt(1 / 300), math.sqrt(1 / 360)),
   ("torch_default", math.sqrt(1 / 900), math.sqrt(1 / 1080)),
   ("timm", 0.02, 0.02),

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from lib.core import DataSpec, Network, Outputs, build
+from lib.core import DataSpec, Network, Outputs, UserError, build
 from lib.data.arrays import padded_batches
 from lib.probes import PROBES, ProbeSpec
 
@@ -37,6 +37,7 @@ def measure(config, net, variables, data=None, batch_size=2):
   spec = ProbeSpec(
     DataSpec(num_examples=9, num_classes=K, input_shape=(K,), batch_size=2),
     lambda split, limit: jax.tree.map(jnp.asarray, padded_batches(data, batch_size, "image")),
+    net.model,
   )
   probe = build(PROBES, config)
   pieces = probe.prepare(spec, jax.random.key(0))
@@ -137,3 +138,33 @@ def test_weight_statistics_are_numpys():
   assert set(result) == set(expected)
   for name, value in expected.items():
     np.testing.assert_allclose(result[name], value, rtol=1e-5, err_msg=name)
+
+
+class Doubling:
+  """A module whose deployed form doubles the logits."""
+
+  def deployed(self):
+    return self
+
+  def to_deploy(self, variables, *, force=False):
+    assert force, "the slope is traced inside a probe"
+    return {"factor": 2.0}
+
+  def apply(self, variables, x):
+    return Outputs(variables["factor"] * x.astype(jnp.float32), {})
+
+
+def test_deployed_accuracy_is_of_the_merged_network_and_says_how_far_it_is():
+  net = ECHO._replace(model=Doubling())
+  data = rows([0, 1, 2, 0, 1], image=logits_for([0, 1, 0, 0, 2]))
+  for batch_size in (2, 5):
+    result = measure({"name": "deployed_accuracy", "split": "test"}, net, {}, data, batch_size)
+    np.testing.assert_allclose(result["accuracy"], 3 / 5)
+    np.testing.assert_allclose(result["difference"], 1.0, rtol=1e-6)  # |2 y - y| / |y|
+    doubled = measure({"name": "accuracy", "split": "test"}, ECHO, {}, rows([0, 1, 2, 0, 1], image=2 * logits_for([0, 1, 0, 0, 2])), batch_size)
+    np.testing.assert_allclose(result["loss"], doubled["loss"], rtol=1e-6)
+
+
+def test_deployed_accuracy_needs_a_model_that_can_be_merged():
+  with pytest.raises(UserError, match="'deployed_accuracy' needs a model with a deployed form"):
+    build(PROBES, {"name": "deployed_accuracy", "split": "test"}).prepare(ProbeSpec(None, lambda *_: [], object()), None)
