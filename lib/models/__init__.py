@@ -13,6 +13,7 @@ from flax import linen as nn
 
 from lib import core
 from lib.models.cnn import CNN, LENET5, VGG11, VGG13, VGG16, VGG19, VGG_SMALL
+from lib.models.decoder import Decoder
 from lib.models.initializers import INITIALIZERS
 from lib.models.layers import ACTIVATIONS
 from lib.models.mlp import DEEP_FCN, MLP, WIDE_FCN
@@ -20,9 +21,11 @@ from lib.models.resnet import RESNETS
 from lib.models.simplenet import SIMPLENETS
 from lib.models.taps import Taps, select
 from lib.models.vanillanet import VANILLANETS
+from lib.models.vit import VITS
 
 MODELS = {
   "cnn": CNN,
+  "decoder": Decoder,
   "deep_fcn": DEEP_FCN,
   "lenet5": LENET5,
   "mlp": MLP,
@@ -35,6 +38,7 @@ MODELS = {
   **RESNETS,
   **SIMPLENETS,
   **VANILLANETS,
+  **VITS,
 }
 
 

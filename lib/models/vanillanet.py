@@ -17,7 +17,7 @@ from flax import linen as nn
 
 from lib.core import Outputs, Preset, UserError
 from lib.models.initializers import initializers
-from lib.models.layers import DepthwiseConv, adaptive_max_pool, batch_norm
+from lib.models.layers import DepthwiseConv, PatchConv, adaptive_max_pool, batch_norm
 from lib.models.merging import Affine, chain, fold_norm
 from lib.models.taps import Taps
 
@@ -68,11 +68,12 @@ class _Form(nn.Module):
     if min(x.shape[1:3]) + 2 * self.stem_pad < self.stem_patch:
       raise UserError(f"config.model.stem_patch is {self.stem_patch}, but the image is {x.shape[1]} x {x.shape[2]}; "
                       "give a smaller patch.")
-    patch, stride = (self.stem_patch,) * 2, (self.stem_stride or self.stem_patch,) * 2
-    return nn.Conv(
-      self.dims[0], patch, stride, [(self.stem_pad,) * 2] * 2, dtype=jnp.dtype(self.dtype), name="stem_conv1",
-      **self._init(self.stem_patch**2 * x.shape[-1]),
-    )(x.astype(self.dtype))
+    fields = {"name": "stem_conv1", "dtype": jnp.dtype(self.dtype), **self._init(self.stem_patch**2 * x.shape[-1])}
+    patch, stride = self.stem_patch, self.stem_stride or self.stem_patch
+    if (patch, 0) == (stride, self.stem_pad):
+      return PatchConv(self.dims[0], patch, **fields)(x.astype(self.dtype))
+    padding = [(self.stem_pad,) * 2] * 2
+    return nn.Conv(self.dims[0], (patch,) * 2, (stride,) * 2, padding, **fields)(x.astype(self.dtype))
 
   def _pool(self, block: int, x: jax.Array, taps: Taps) -> jax.Array:
     stride, size = self.strides[block], self.ada_pool[block] if self.ada_pool else 0

@@ -4,9 +4,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import linen as nn
 
 from lib import models
 from lib.core import UserError
+from lib.models.layers import DropPath, PatchConv, depth_rate
 
 NUM_CLASSES = 10
 
@@ -170,3 +172,50 @@ def test_mistakes_in_layers_are_named(layers, shape, words):
 def test_mistakes_in_names_are_named(fields, words):
   with pytest.raises(UserError, match=words):
     variables_of(models.build("mlp", num_classes=3, **fields), (4,))
+
+
+@pytest.mark.parametrize("shape, patch", [((2, 8, 12, 3), 4), ((1, 9, 7, 2), 2), ((3, 5, 5, 1), 1)])
+def test_patch_convolution_is_the_convolution_with_its_own_size_as_stride(key, shape, patch):
+  x = jax.random.normal(key, shape)
+  ours, flax = PatchConv(6, patch), nn.Conv(6, (patch, patch), (patch, patch), "VALID")
+  variables = flax.init(key, x)
+  variables = jax.tree.map(lambda leaf: leaf + 0.1, variables)
+  np.testing.assert_allclose(ours.apply(variables, x), flax.apply(variables, x), atol=1e-5)
+  assert jax.tree.map(jnp.shape, ours.init(key, x)) == jax.tree.map(jnp.shape, variables)
+
+
+def test_stochastic_depth_drops_whole_examples_and_keeps_the_mean(key):
+  x = 1 + jnp.arange(4000 * 3.0).reshape(4000, 3) % 3
+  drop = lambda rate, train=True: DropPath().apply({}, x, rate, train, rngs={"dropout": key})
+  np.testing.assert_array_equal(drop(0.4, train=False), x)
+  np.testing.assert_array_equal(drop(0.0), x)
+  np.testing.assert_array_equal(drop(jnp.float32(1.0)), jnp.zeros_like(x))
+  dropped = np.asarray(drop(jnp.float32(0.25)))
+  kept = dropped[:, 0] != 0
+  np.testing.assert_allclose(dropped, np.where(kept[:, None], np.asarray(x) / 0.75, 0), rtol=1e-6)
+  assert abs(kept.mean() - 0.75) < 5 * np.sqrt(0.25 * 0.75 / 4000)
+
+
+def test_drop_path_grows_with_depth_to_its_rate():
+  np.testing.assert_allclose([depth_rate(0.6, i, 3) for i in range(3)], [0.2, 0.4, 0.6])
+
+
+@pytest.mark.parametrize("name, shape, expected", [
+  ("deep_fcn", (224, 224, 3), {1000: 359_788_520}), ("wide_fcn", (224, 224, 3), {1000: 1_375_609_832}),
+  ("deep_fcn", (32, 32, 3), {10: 56_783_882}), ("wide_fcn", (32, 32, 3), {10: 159_539_210}),
+  ("vgg11", (32, 32, 3), {10: 9_231_114}), ("vgg16", (32, 32, 3), {10: 14_728_266, 100: 14_774_436}),
+])
+def test_published_counts(name, shape, expected):
+  for num_classes, size in expected.items():
+    assert count(variables_of(models.build(name, num_classes=num_classes), shape)["params"]) == size
+
+
+@pytest.mark.parametrize("name, size", [("vgg11", 9_225_610), ("vgg16", 14_719_818)])
+def test_counts_without_normalization(name, size):
+  assert count(variables_of(models.build(name, num_classes=10, norm="none"), (32, 32, 3))["params"]) == size
+
+
+@pytest.mark.parametrize("fields", [{"depth": -1}, {"width": 0}, {"first_width": -2}])
+def test_impossible_perceptrons_are_refused(fields):
+  with pytest.raises(UserError, match="depth of at least 0"):
+    models.build("mlp", num_classes=3, **fields)
