@@ -18,6 +18,7 @@ from lib.models.initializers import INITIALIZERS
 from lib.models.layers import ACTIVATIONS
 from lib.models.mlp import DEEP_FCN, MLP, WIDE_FCN
 from lib.models.resnet import RESNETS
+from lib.models.rnn import RNNS
 from lib.models.simplenet import SIMPLENETS
 from lib.models.taps import Taps, select
 from lib.models.vanillanet import VANILLANETS
@@ -36,6 +37,7 @@ MODELS = {
   "vgg_small": VGG_SMALL,
   "wide_fcn": WIDE_FCN,
   **RESNETS,
+  **RNNS,
   **SIMPLENETS,
   **VANILLANETS,
   **VITS,

@@ -14,6 +14,7 @@ from lib.probes.deployed_accuracy import DeployedAccuracy
 from lib.probes.gradient_norms import GradientNorms
 from lib.probes.memorization import Memorization
 from lib.probes.spec import Probe, ProbeSpec
+from lib.probes.tap_norms import TapNorms
 from lib.probes.weight_statistics import WeightStatistics
 
 PROBES = {
@@ -21,6 +22,7 @@ PROBES = {
   "deployed_accuracy": DeployedAccuracy,
   "gradient_norms": GradientNorms,
   "memorization": Memorization,
+  "tap_norms": TapNorms,
   "weight_statistics": WeightStatistics,
 }
 

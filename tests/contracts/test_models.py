@@ -8,18 +8,23 @@ import numpy as np
 import pytest
 from flax import linen as nn
 
+from experiments.models import native
+from lib import models
 from lib.core import Context, DataSpec, Outputs
+from lib.models.taps import kind
 from tests.contracts.laws import assert_close, assert_finite, assert_pure, assert_scans, shapes
-from tests.contracts.rows import SHAPES_ONLY, configs, label, made
+from tests.contracts.rows import PUBLISHED, configs, label, made
 
-B, K = 4, 10
-CONFIGS = configs("models")
-COMPILED = [config for config in CONFIGS if config["name"] not in SHAPES_ONLY]
+B, K, T = 4, 10, 6
+CONFIGS = [config for config in configs("models") if config["name"] not in PUBLISHED]
+SEQUENCES = ("decoder", "gru", "lstm", "rnn")
 
 
-def image(config):
-  side = 32 if config["name"] in SHAPES_ONLY else 8
-  return jax.random.normal(jax.random.key(5), (B, side, side, 1))
+def example(config):
+  """A batch of inputs: images, or tokens for the models of sequences."""
+  if config["name"] in SEQUENCES:
+    return jax.random.randint(jax.random.key(5), (B, T), 0, K)
+  return jax.random.normal(jax.random.key(5), (B, 8, 8, 1))
 
 
 def variables_of(module, key, x):
@@ -47,7 +52,8 @@ def check_shapes(module, x):
 
     outputs = jax.eval_shape(forward, variables)
     assert isinstance(outputs, Outputs)
-    assert (outputs.logits.shape, outputs.logits.dtype) == ((B, K), jnp.float32)
+    positions = (T,) if outputs.logits.ndim == 3 else ()
+    assert (outputs.logits.shape, outputs.logits.dtype) == ((B, *positions, K), jnp.float32)
     assert order and order == sorted(order) == list(outputs.taps)
     assert all(tap.shape[0] == B and tap.dtype == dtype for tap in outputs.taps.values())
     trained, changed = jax.eval_shape(lambda variables, module=module: train(module, variables, x), variables)
@@ -95,22 +101,44 @@ def check_training_scans(module, x):
 
 @pytest.mark.parametrize("config", CONFIGS, ids=label)
 def test_shapes(config):
-  check_shapes(made("models", config), image(config))
+  check_shapes(made("models", config), example(config))
 
 
-@pytest.mark.parametrize("config", COMPILED, ids=label)
+@pytest.mark.parametrize("config", CONFIGS, ids=label)
 def test_members(config):
-  check_members(made("models", config), image(config))
+  check_members(made("models", config), example(config))
 
 
-@pytest.mark.parametrize("config", [c for c in COMPILED if c["name"] in ("mlp", "cnn")], ids=label)
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_shapes_at_published_size(name):
+  shape, num_classes = native(name)
+  x = jax.ShapeDtypeStruct((B, *shape), jnp.float32)
+  module = models.build(name, num_classes=num_classes, dtype="bfloat16")
+  variables = jax.eval_shape(lambda x: variables_of(module, jax.random.key(0), x), x)
+  outputs = jax.eval_shape(module.apply, variables, x)
+  assert outputs.logits.shape == (B, num_classes)
+  assert all(tap.shape[0] == B and tap.dtype == jnp.bfloat16 for tap in outputs.taps.values())
+
+
+@pytest.mark.parametrize("config", CONFIGS, ids=label)
+def test_what_goes_into_an_activation_is_the_tap_before(config):
+  module, x = made("models", config), example(config)
+  taps = jax.jit(lambda key: module.apply(variables_of(module, key, x), x).taps)(jax.random.key(0))
+  functions = {**models.ACTIVATIONS, "annealed_relu": lambda x: x}  # the slope is 1 in a fresh network
+  names = sorted(taps)
+  for before, name in zip(names, names[1:]):
+    if kind(name) in functions:
+      assert_close(functions[kind(name)](taps[before]), taps[name], tolerance=1e-6)
+
+
+@pytest.mark.parametrize("config", [c for c in CONFIGS if c["name"] in ("mlp", "cnn", "vanillanet", "vit")], ids=label)
 def test_training_scans(config):
-  check_training_scans(made("models", {**config, "dtype": "bfloat16"}), image(config))
+  check_training_scans(made("models", {**config, "dtype": "bfloat16"}), example(config))
 
 
 def test_evaluation_is_pure():
   config = {"name": "mlp", "depth": 1, "width": 4, "norm": "batch", "dropout": 0.5}
-  module, x = made("models", config), image(config)
+  module, x = made("models", config), example(config)
   variables = variables_of(module, jax.random.key(0), x)
   assert_pure(lambda variables, x: module.apply(variables, x), variables, x)
 
@@ -118,15 +146,16 @@ def test_evaluation_is_pure():
 @pytest.mark.parametrize("config", CONFIGS, ids=label)
 @pytest.mark.parametrize("loss", configs("losses"), ids=label)
 def test_every_model_with_every_loss(config, loss):
-  module, term, x = made("models", config), made("losses", loss), image(config)
+  module, term, x = made("models", config), made("losses", loss), example(config)
   spec = DataSpec(num_examples=B, num_classes=K, input_shape=x.shape[1:], batch_size=B)
-  context = Context(jnp.int32(0), jax.random.key(0), {}, jnp.full((B, K), 1 / K), None, {}, jnp.float32(0))
 
   def gradient(key):
     variables, state = variables_of(module, key, x), term.init(spec)
 
     def total(params):
       outputs, _ = train(module, {**variables, "params": params}, x)
+      targets = jnp.full(outputs.logits.shape, 1 / K)
+      context = Context(jnp.int32(0), jax.random.key(0), {}, targets, None, {}, jnp.float32(0))
       value, _ = term.apply(state, dataclasses.replace(context, outputs=outputs))
       return value.mean()
 
@@ -171,7 +200,7 @@ class Twin(nn.Module):
   "statistics grow",
 ])
 def test_wrong_shapes_are_caught(mistake):
-  x = image({"name": "mlp"})
+  x = example({"name": "mlp"})
   check_shapes(Twin("none"), x)
   with pytest.raises(AssertionError):
     check_shapes(Twin(mistake), x)
@@ -180,9 +209,9 @@ def test_wrong_shapes_are_caught(mistake):
 @pytest.mark.parametrize("mistake", ["not finite", "constant"])
 def test_wrong_values_are_caught(mistake):
   with pytest.raises(AssertionError):
-    check_members(Twin(mistake), image({"name": "mlp"}))
+    check_members(Twin(mistake), example({"name": "mlp"}))
 
 
 def test_a_growing_state_is_caught():
   with pytest.raises(AssertionError):
-    check_training_scans(Twin("statistics grow"), image({"name": "mlp"}))
+    check_training_scans(Twin("statistics grow"), example({"name": "mlp"}))

@@ -15,7 +15,8 @@ N, D, K = 7, 3, 4
 
 
 def apply(variables, x):
-  return Outputs(x @ variables["params"]["dense"]["kernel"], {})
+  logits = x @ variables["params"]["dense"]["kernel"]
+  return Outputs(logits, {"000_dense": logits})
 
 
 def loss(variables, batch):

@@ -168,3 +168,17 @@ def test_deployed_accuracy_is_of_the_merged_network_and_says_how_far_it_is():
 def test_deployed_accuracy_needs_a_model_that_can_be_merged():
   with pytest.raises(UserError, match="'deployed_accuracy' needs a model with a deployed form"):
     build(PROBES, {"name": "deployed_accuracy", "split": "test"}).prepare(ProbeSpec(None, lambda *_: [], object()), None)
+
+
+def test_tap_norms_are_over_examples_positions_and_features_alike():
+  taps = {"000_conv": 2.0, "001_block0.relu": 3.0, "002_conv": 5.0}
+  net = ECHO._replace(apply=lambda variables, x: Outputs(
+    x, {name: factor * x[:, None, None] * jnp.ones((1, 4, 2, 1)) for name, factor in taps.items()}))
+  x = np.random.default_rng(0).normal(size=(5, K)).astype(np.float32)
+  for batch_size in (2, 5):
+    result = measure({"name": "tap_norms", "kind": "conv"}, net, {}, rows([0, 1, 2, 0, 1], image=x), batch_size)
+    assert list(result) == ["000_conv", "002_conv"]
+    for name, value in result.items():
+      np.testing.assert_allclose(value, taps[name] * np.sqrt(np.mean(x**2)), rtol=1e-6)
+  with pytest.raises(UserError, match="did you mean 'conv'"):
+    measure({"name": "tap_norms", "kind": "con"}, net, {}, rows([0, 1], image=x[:2]))

@@ -1,0 +1,69 @@
+"""How large the attention branches of a sigmoid transformer are in its first 500 steps, by the bias b.
+
+  python -m experiments.train --config=configs/architectures/attention_norms.py --data_dir=DATA \
+    --workdir=runs/attention_norms
+
+Takes TIME on 2 CPU cores for all arms together; RESULT. DATA holds cifar-10-batches-bin/*.bin. The branch is
+sigmoid(Q K^T / sqrt(H) + b) V before its projection to the residual stream is added; its root mean square stands in
+metrics.jsonl for every block, and so does the sum of the weights of a query ("attention_mass"), which is about 1 under
+softmax. b is a number, so the arms train in one program.
+"""
+
+from ml_collections import ConfigDict, FieldReference
+
+
+def get_config():
+  seed, steps = FieldReference(0), FieldReference(500)
+  config = ConfigDict({
+    "seed": seed,  # of member 0; member i of an ensemble has seed + i
+    "steps": steps,  # updates
+    "batch_size": 64,  # examples
+    "data": {
+      "source": {"name": "cifar10"},
+      "seed": seed,  # of label noise, split and subsets, which all members share
+      "validation": 0,  # examples taken from the training file
+      "subset": 0,  # training examples; 0 keeps all
+      "test_subset": 1000,  # test examples; 0 keeps all
+      "label_noise": {},
+      "noisy_validation": True,
+      "normalize": "standardize",
+      "augment": {},
+    },
+    "model": {
+      "name": "vit", "patch": 4, "width": 64, "depth": 4, "heads": 4, "positions": "sincos2d", "pool": "gap",
+      "attention": "sigmoid", "attention_bias": 0.0, "qk_norm": False, "layer_scale": 0.0, "dtype": "float32",
+    },
+    "scheduled": {},
+    "references": {},
+    "targets": {},
+    "losses": {"ce": {"name": "cross_entropy", "weight": 1.0}},
+    "gradients": {"clip": {"name": "clip_by_global_norm", "max_norm": 1.0}},
+    "optimizer": {
+      "name": "adamw", "b1": 0.9, "b2": 0.99, "weight_decay": 0.05, "decay": "matrices",
+      "learning_rate": {"name": "linear_schedule", "init_value": 0.0, "end_value": 1e-3, "transition_steps": 100},
+    },
+    "parameters": {},
+    "probes": {
+      "norm": {"name": "tap_norms", "kind": "attention", "split": "train", "limit": 200, "every": 20},
+      "mass": {"name": "tap_norms", "kind": "attention_mass", "split": "train", "limit": 200, "every": 20},
+      "test": {"name": "accuracy", "split": "test", "every": 100},
+    },
+    "evaluation": {"batch_size": 200, "parameters": ""},
+    "ensemble": {
+      "seeds": 3,
+      "grid": {
+        "bias": {
+          "path": ("model.attention_bias",),
+          "levels": ((0.0,), (-4.158883,), (-10.0,)),
+          "names": ("b = 0", "b = -log 64", "b = -10"),
+        },
+      },
+      "chunk": 0,  # members trained at once; 0 as many as fit
+      "map": "vmap",
+    },
+    "log_every": 20,  # steps
+    "steps_per_dispatch": 20,
+    "checkpoint": {"every": 500, "keep": 1},
+    "report": {"metrics": ("test/accuracy", "loss")},
+  })
+  return config.lock()
