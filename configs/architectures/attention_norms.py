@@ -64,6 +64,11 @@ def get_config():
     "log_every": 20,  # steps
     "steps_per_dispatch": 20,
     "checkpoint": {"every": 500, "keep": 1},
-    "report": {"metrics": ("test/accuracy", "loss")},
+    "report": {
+      "metrics": (
+        "norm/002_block0.attention", "norm/023_block3.attention", "mass/001_block0.attention_mass",
+        "mass/022_block3.attention_mass", "loss", "test/accuracy",
+      ),
+    },
   })
   return config.lock()

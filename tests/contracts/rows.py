@@ -28,7 +28,7 @@ CONFIGS = {
     "lenet5": [{}],
     "vgg_small": [{}],
     "vanillanet": [{"dims": (3, 4, 4), "strides": (2, 1), "stem_patch": 2, "act_num": 1, "dropout": 0.1}],
-    "vanillanet_deployed": [{"dims": (3, 4, 4), "strides": (2, 1), "stem_patch": 2, "act_num": 1}],
+    "vanillanet_deployed": [{"dims": (3, 4, 4), "strides": (2, 1), "stem_patch": 2, "act_num": 1, "kernel_init": "he"}],
     "simplenet": [
       {"layers": ((3, 3), "pool", (4, 1)), "dropout": 0.2},
       {"layers": ((3, 3), "pool", (4, 1)), "dropout": 0.2, "norms": "caffe", "dropout_placement": "caffe"},
