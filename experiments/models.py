@@ -4,8 +4,9 @@
   python -m experiments.models --name=resnet50 [--num_classes=10] [--input_shape=64,64,3] [--set=width=32,norm=none]
 
 Nothing is computed but shapes. MACs are the multiplications of one example in evaluation mode, in millions: those of
-convolutions (zero padding included) and matrix products as papers count them, and elementwise ones. Of a model with a
-deployed form, "deployed" is the number of parameters in that form, and the rest is of the training form.
+convolutions (zero padding included) and matrix products as papers count them, and elementwise ones. jax's cost analysis,
+which --name shows beside them, leaves out the padding, takes a scan for one step and counts additions as well. Of a model
+with a deployed form, "deployed" is the number of parameters in that form, and the rest is of the training form.
 """
 
 import ast
@@ -52,11 +53,16 @@ class Description:
   """Shapes of a model: its variables, what it returns for one example, and the multiplications on the way."""
 
   module: nn.Module
-  input_shape: tuple[int, ...]
+  example: jax.ShapeDtypeStruct  # [1, ...]
   variables: Mapping[str, Any]
   outputs: Outputs
   macs: int
   deployed: int | None  # parameters of the deployed form
+
+  @property
+  def input_shape(self) -> tuple[int, ...]:
+    """Shape of one input."""
+    return self.example.shape[1:]
 
 
 def main(argv: Sequence[str]) -> None:
@@ -90,7 +96,7 @@ def describe(
   jaxpr, outputs = jax.make_jaxpr(module.apply, return_shape=True)(variables, x)
   deployed = getattr(module, "deployed", None)
   merged = _size(_variables(deployed(), x)["params"]) if deployed else None
-  return Description(module, shape, variables, outputs, multiplications(jaxpr.jaxpr), merged)
+  return Description(module, x, variables, outputs, multiplications(jaxpr.jaxpr), merged)
 
 
 def native(name: str) -> tuple[tuple[int, ...], int]:
@@ -164,7 +170,8 @@ def _cells(d: Description) -> list[str]:
 def layers_of(name: str, d: Description) -> str:
   """Returns the taps of a model in call order, its parameters by submodule, and its other variables."""
   parameters, deployed, macs, shape, logits = _cells(d)
-  head = f"{name} ({type(d.module).__name__}): {shape} -> {logits}, {parameters} parameters, {macs} million MACs"
+  head = (f"{name} ({type(d.module).__name__}): {shape} -> {logits}, {parameters} parameters, {macs} million MACs\n"
+          f"({cost_analysis(d) / 2e6:,.2f} by jax's cost analysis, half of its operations)")
   taps = [[tap, _by(array.shape[1:])] for tap, array in sorted(d.outputs.taps.items())]
   sections = [head, reporting.plain_table(["tap", "shape"], [*taps, ["logits", logits]])]
   for collection in ("params", *(c for c in d.variables if c != "params")):
@@ -175,6 +182,11 @@ def layers_of(name: str, d: Description) -> str:
   if d.deployed is not None:
     sections.append(f"The deployed form has {deployed} parameters.")
   return "\n\n".join(sections)
+
+
+def cost_analysis(d: Description) -> float:
+  """Returns the operations of one example in evaluation mode as XLA counts them, before it optimizes."""
+  return jax.jit(lambda v, x: d.module.apply(v, x).logits).lower(d.variables, d.example).cost_analysis()["flops"]
 
 
 def _submodules(variables: Mapping[str, Any], path: tuple[str, ...] = ()) -> Iterator[tuple[str, int, list[str]]]:

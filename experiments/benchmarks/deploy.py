@@ -1,6 +1,6 @@
 """What merging a VanillaNet gains: the time of its training form, in evaluation mode, against its deployed form.
 
-  python -m experiments.benchmarks.deploy [--name=vanillanet_6] [--side=224] [--batch=1] [--rounds=15] [--out=DIR]
+  python -m experiments.benchmarks.deploy [--model=vanillanet_6] [--side=224] [--batch=1] [--rounds=15] [--out=DIR]
 
 Every round times each form once, one after the other, so ratios are of neighbours in time; reported are medians over
 rounds after a warm-up. The bounds are the ratios of the two forms' multiply-adds and of their parameters' bytes: a
@@ -20,10 +20,10 @@ from experiments import terminal
 from lib import models, reporting
 from lib.core import UserError, trees
 
-_NAME = flags.DEFINE_string("name", "vanillanet_6", "A row of MODELS with a deployed form.")
+_MODEL = flags.DEFINE_string("model", "vanillanet_6", "A row of MODELS with a deployed form.")
 _SIDE = flags.DEFINE_integer("side", 224, "Side of the images in pixels.", lower_bound=1)
 _BATCH = flags.DEFINE_list("batch", ["1", "8"], "Batch sizes.")
-_CLASSES = flags.DEFINE_integer("num_classes", 1000, "Classes.", lower_bound=1)
+_CLASSES = flags.DEFINE_integer("classes", 1000, "Classes.", lower_bound=1)
 _ROUNDS = flags.DEFINE_integer("rounds", 15, "Times that each form is measured.", lower_bound=1)
 _OUT = flags.DEFINE_string("out", "runs/benchmark_deploy", "Directory for results.json.")
 
@@ -44,7 +44,7 @@ def compare(name: str, side: int, batch: int, num_classes: int, rounds: int) -> 
   """Returns times, ratios and bounds for one batch size."""
   module = models.build(name, num_classes=num_classes)
   if not hasattr(module, "to_deploy"):
-    raise UserError(f"--name={name} has no deployed form; take a VanillaNet, such as vanillanet_6.")
+    raise UserError(f"--model={name} has no deployed form; take a VanillaNet, such as vanillanet_6.")
   x = jax.random.normal(jax.random.key(0), (batch, side, side, 3))
   variables = jax.jit(module.init)(jax.random.key(1), x[:1])
   merged, deployed = module.to_deploy(variables), module.deployed()
@@ -74,15 +74,15 @@ def compare(name: str, side: int, batch: int, num_classes: int, rounds: int) -> 
 
 def main(argv: Sequence[str]) -> None:
   del argv
-  rows = [compare(_NAME.value, _SIDE.value, int(b), _CLASSES.value, _ROUNDS.value) for b in _BATCH.value]
+  rows = [compare(_MODEL.value, _SIDE.value, int(b), _CLASSES.value, _ROUNDS.value) for b in _BATCH.value]
   head = ["batch", "training form, ms", "deployed, ms", "speed-up", "bound by operations", "by bytes", "logits differ by"]
   cells = [[f"{row[key]:.4g}" for key in row] for row in rows]
   print(reporting.markdown_table(head, cells))
-  print(f"\n{_NAME.value} at {_SIDE.value} x {_SIDE.value}, float32, {jax.devices()[0].device_kind}, medians of "
+  print(f"\n{_MODEL.value} at {_SIDE.value} x {_SIDE.value}, float32, {jax.devices()[0].device_kind}, medians of "
         f"{_ROUNDS.value} paired rounds, jax {jax.__version__}.")
   out = pathlib.Path(_OUT.value)
   out.mkdir(parents=True, exist_ok=True)
-  reporting.write_json(out / "results.json", {"name": _NAME.value, "side": _SIDE.value, "rows": rows})
+  reporting.write_json(out / "results.json", {"name": _MODEL.value, "side": _SIDE.value, "rows": rows})
 
 
 if __name__ == "__main__":

@@ -12,6 +12,7 @@ from typing import Any
 from flax import linen as nn
 
 from lib import core
+from lib.models.capture import capture
 from lib.models.cnn import CNN, LENET5, VGG11, VGG13, VGG16, VGG19, VGG_SMALL
 from lib.models.decoder import Decoder
 from lib.models.initializers import INITIALIZERS
@@ -54,4 +55,4 @@ def build(config: str | Mapping[str, Any], **overrides: Any) -> nn.Module:
   return core.build(MODELS, config | overrides, path="model")
 
 
-__all__ = ["ACTIVATIONS", "INITIALIZERS", "MODELS", "Taps", "build", "select"]
+__all__ = ["ACTIVATIONS", "INITIALIZERS", "MODELS", "Taps", "build", "capture", "select"]

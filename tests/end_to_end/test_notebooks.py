@@ -11,7 +11,7 @@ NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 
 
 def test_there_are_notebooks():
-  assert {"gradient_noise.ipynb"} <= {path.name for path in NOTEBOOKS}
+  assert {"architectures.ipynb", "gradient_noise.ipynb"} <= {path.name for path in NOTEBOOKS}
 
 
 @pytest.mark.slow  # each trains for up to two minutes
