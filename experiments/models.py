@@ -4,9 +4,9 @@
   python -m experiments.models --name=resnet50 [--num_classes=10] [--input_shape=64,64,3] [--set=width=32,norm=none]
 
 Nothing is computed but shapes. MACs are the multiplications of one example in evaluation mode, in millions: those of
-convolutions (zero padding included) and matrix products as papers count them, and elementwise ones. jax's cost analysis,
-which --name shows beside them, leaves out the padding, takes a scan for one step and counts additions as well. Of a model
-with a deployed form, "deployed" is the number of parameters in that form, and the rest is of the training form.
+convolutions (zero padding included) and matrix products as papers count them, and elementwise ones. jax's own cost
+analysis, which --name shows beside them, leaves out the padding, takes a scan for one step and counts additions as
+well. Of a model with a deployed form, "deployed" is the number of parameters in that form, the rest is of training.
 """
 
 import ast

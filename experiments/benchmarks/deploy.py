@@ -75,7 +75,7 @@ def compare(name: str, side: int, batch: int, num_classes: int, rounds: int) -> 
 def main(argv: Sequence[str]) -> None:
   del argv
   rows = [compare(_MODEL.value, _SIDE.value, int(b), _CLASSES.value, _ROUNDS.value) for b in _BATCH.value]
-  head = ["batch", "training form, ms", "deployed, ms", "speed-up", "bound by operations", "by bytes", "logits differ by"]
+  head = ["batch", "training form, ms", "deployed, ms", "speed-up", "bound by operations", "by bytes", "difference"]
   cells = [[f"{row[key]:.4g}" for key in row] for row in rows]
   print(reporting.markdown_table(head, cells))
   print(f"\n{_MODEL.value} at {_SIDE.value} x {_SIDE.value}, float32, {jax.devices()[0].device_kind}, medians of "

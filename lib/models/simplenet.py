@@ -72,8 +72,8 @@ class SimpleNet(nn.Module):
     for i, layer in enumerate(self.layers):
       pair = isinstance(layer, (tuple, list)) and len(layer) == 2 and all(isinstance(n, int) and n > 0 for n in layer)
       if layer != "pool" and not pair:
-        raise UserError(f"config.model.layers[{i}] is {layer!r}; write (filters, kernel) with whole numbers of at least "
-                        "1, or 'pool'.")
+        raise UserError(f"config.model.layers[{i}] is {layer!r}; write (filters, kernel) with whole numbers of at "
+                        "least 1, or 'pool'.")
     for entry in self.drop_rates:
       if not (isinstance(entry, (tuple, list)) and len(entry) == 2 and 0 <= entry[0] <= len(self.layers)):
         raise UserError(f"config.model.drop_rates has {entry!r}; write (layer, rate) with a layer from 0 to "

@@ -157,7 +157,9 @@ def gap(module, variables, x):
 DEPLOYABLE = {
   "tiny": ({"name": "vanillanet", **TINY}, 12),
   "cifar": ("vanillanet_cifar", 32),
-  "adaptive": ({"name": "vanillanet", **TINY, "stem_patch": 4, "stem_stride": 3, "stem_pad": 1, "ada_pool": (4, 0)}, 20),
+  "adaptive": (
+    {"name": "vanillanet", **TINY, "stem_patch": 4, "stem_stride": 3, "stem_pad": 1, "ada_pool": (4, 0)}, 20,
+  ),
   "pointwise": ({"name": "vanillanet", **TINY, "act_num": 0}, 8),
 }
 

@@ -161,13 +161,15 @@ def test_deployed_accuracy_is_of_the_merged_network_and_says_how_far_it_is():
     result = measure({"name": "deployed_accuracy", "split": "test"}, net, {}, data, batch_size)
     np.testing.assert_allclose(result["accuracy"], 3 / 5)
     np.testing.assert_allclose(result["difference"], 1.0, rtol=1e-6)  # |2 y - y| / |y|
-    doubled = measure({"name": "accuracy", "split": "test"}, ECHO, {}, rows([0, 1, 2, 0, 1], image=2 * logits_for([0, 1, 0, 0, 2])), batch_size)
+    twice = rows([0, 1, 2, 0, 1], image=logits_for([0, 1, 0, 0, 2], scale=2))
+    doubled = measure({"name": "accuracy", "split": "test"}, ECHO, {}, twice, batch_size)
     np.testing.assert_allclose(result["loss"], doubled["loss"], rtol=1e-6)
 
 
 def test_deployed_accuracy_needs_a_model_that_can_be_merged():
   with pytest.raises(UserError, match="'deployed_accuracy' needs a model with a deployed form"):
-    build(PROBES, {"name": "deployed_accuracy", "split": "test"}).prepare(ProbeSpec(None, lambda *_: [], object()), None)
+    probe = build(PROBES, {"name": "deployed_accuracy", "split": "test"})
+    probe.prepare(ProbeSpec(None, lambda *_: [], object()), None)
 
 
 def test_tap_norms_are_over_examples_positions_and_features_alike():

@@ -1,4 +1,4 @@
-"""Model arguments that change over training: traced, so one program serves all their values; and merging within a run."""
+"""Model arguments that change over training are traced, so one program serves all values; merging within a run."""
 
 import numpy as np
 import pytest
