@@ -83,6 +83,9 @@ def describe(
   if name not in models.MODELS:
     raise UserError(f"--name={name} is no model; {suggest(name, models.MODELS)}.")
   row, fields = models.MODELS[name], dict(fields or {})
+  for field in ("name", "num_classes"):
+    if field in fields:
+      raise UserError(f"--set={field}=... is a flag of its own; give --{field}.")
   known = {"num_classes", *fields, *(row.arguments if isinstance(row, Preset) else ())}
   missing = [key for key, p in fields_of(row).items() if p.default is p.empty and key not in known]
   if missing:
@@ -250,7 +253,11 @@ def parse_fields(texts: Sequence[str]) -> dict[str, Any]:
 
 
 class _Words(ast.NodeTransformer):
-  """Takes a bare word for a string, and true and false for what they are."""
+  """Takes a bare word, or one after a minus (-log_n), for a string, and true and false for what they are."""
+
+  def visit_UnaryOp(self, node: ast.UnaryOp) -> ast.AST:
+    word = isinstance(node.op, ast.USub) and isinstance(node.operand, ast.Name)
+    return ast.Constant(f"-{node.operand.id}") if word else node
 
   def visit_Name(self, node: ast.Name) -> ast.Constant:
     return ast.Constant({"true": True, "false": False}.get(node.id, node.id))

@@ -3,10 +3,11 @@
   python -m experiments.train --config=configs/architectures/attention_norms.py --data_dir=DATA \
     --workdir=runs/attention_norms
 
-Takes TIME on 2 CPU cores for all arms together; RESULT. DATA holds cifar-10-batches-bin/*.bin. The branch is
-sigmoid(Q K^T / sqrt(H) + b) V before its projection to the residual stream is added; its root mean square stands in
-metrics.jsonl for every block, and so does the sum of the weights of a query ("attention_mass"), which is about 1 under
-softmax. b is a number, so the arms train in one program.
+Takes TIME on 2 CPU cores for all arms together; RESULT. DATA holds cifar-10-batches-bin/*.bin.
+
+The branch is sigmoid(Q K^T / sqrt(H) + b) V, before its output projection; its root mean square stands in metrics.jsonl
+for every block, and so does that of the sum of a query's weights ("attention_mass"), which is 1 under softmax. b is a
+number, so the arms train in one program.
 """
 
 from ml_collections import ConfigDict, FieldReference
@@ -66,8 +67,8 @@ def get_config():
     "checkpoint": {"every": 500, "keep": 1},
     "report": {
       "metrics": (
-        "norm/002_block0.attention", "norm/023_block3.attention", "mass/001_block0.attention_mass",
-        "mass/022_block3.attention_mass", "loss", "test/accuracy",
+        "norm/002_block0.attention", "norm/026_block3.attention", "mass/001_block0.attention_mass",
+        "mass/025_block3.attention_mass", "loss", "test/accuracy",
       ),
     },
   })

@@ -35,7 +35,7 @@ def get_config():
     # norms, dropout_placement and init_style choose between the two published codes ("torch", "caffe").
     "model": {
       "name": "simplenet_cifar_310k", "norms": "torch", "dropout": 0.0, "dropout_placement": "torch",
-      "init_style": "torch", "dtype": "float32",
+      "init_style": "torch", "stride_mode": 0, "scale": 1.0, "dtype": "float32",
     },
     "scheduled": {},
     "references": {},

@@ -34,10 +34,16 @@ def get_config():
         "flip": {"name": "flip"},
       },
     },
-    # A patch of 2 is four times as many pixels and operations.
-    "model": {"name": "vanillanet_cifar", "stem_patch": 4, "act_num": 3, "dropout": 0.0, "dtype": "float32"},
-    # The slope of the activation inside each pair: one value an epoch, as published (100 of 300 epochs there).
-    # "step_ramp" moves it at every step, which is smoother and not theirs.
+    "model": {
+      "name": "vanillanet_cifar",
+      "dims": (64, 128, 256, 512, 512), "strides": (2, 2, 2, 1),  # stem and blocks; of the blocks' pools
+      "stem_patch": 4,  # 2 is four times as many pixels and operations
+      "act_num": 3,  # n of the series activation
+      "dropout": 0.0, "dtype": "float32",
+    },
+    # The slope of the activation inside each pair: one value an epoch, as published (100 of 300 epochs there);
+    # steps_per_epoch is examples / batch_size and goes with them. {"name": "step_ramp", "steps": 1170} here would move
+    # it at every step, which is smoother and not theirs.
     "scheduled": {
       "lam": {"name": "epoch_ramp", "epochs": 3, "steps_per_epoch": 50_000 / 128, "shape": "linear"},
     },

@@ -74,6 +74,8 @@ def compare(name: str, side: int, batch: int, num_classes: int, rounds: int) -> 
 
 def main(argv: Sequence[str]) -> None:
   del argv
+  if not all(batch.isdigit() and int(batch) for batch in _BATCH.value):
+    raise UserError(f"--batch={','.join(_BATCH.value)} are no batch sizes; give whole numbers from 1, such as 1,8.")
   rows = [compare(_MODEL.value, _SIDE.value, int(b), _CLASSES.value, _ROUNDS.value) for b in _BATCH.value]
   head = ["batch", "training form, ms", "deployed, ms", "speed-up", "bound by operations", "by bytes", "difference"]
   cells = [[f"{row[key]:.4g}" for key in row] for row in rows]

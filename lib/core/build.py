@@ -96,6 +96,7 @@ def build(table: Mapping[str, Any], config: str | Mapping[str, Any], *, path: st
   for key, value in given.items():
     if key not in fields:
       raise UserError(f"{_dotted(path, key)} does not exist for {name!r}; {suggest(key, fields)}.")
+    value = given[key] = _read(value, hints.get(key))
     if key in hints and not _matches(value, hints[key]):
       raise UserError(f"{_dotted(path, key)} is {_shown(value)}, but {name!r} needs {_describe(hints[key])}.")
   arguments.update({k: v for k, v in supplied.items() if k in fields})
@@ -129,6 +130,20 @@ def _type_hints(constructor: Callable) -> dict[str, Any]:
     return typing.get_type_hints(target)
   except (NameError, TypeError):  # annotations that only a type checker can resolve: nothing to check
     return {}
+
+
+def _read(value: Any, hint: Any) -> Any:
+  """Returns the number that a string spells, where a number fits and the string does not.
+
+  A command line cannot change the type of a field, so a field that takes words and numbers gets its numbers as strings.
+  """
+  if isinstance(value, str) and hint is not None and not _matches(value, hint):
+    try:
+      number = float(value)
+    except ValueError:
+      return value
+    return number if typing.get_origin(hint) in (typing.Union, types.UnionType) and _matches(number, hint) else value
+  return value
 
 
 def _matches(value: Any, hint: Any) -> bool:

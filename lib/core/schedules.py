@@ -31,9 +31,10 @@ def step_ramp(steps: float, shape: Literal["linear", "cosine"] = "linear") -> Sc
   _check_positive(steps=steps)
 
   def schedule(step: jax.Array) -> jax.Array:
-    progress = jnp.clip(jnp.asarray(step, jnp.float32) / steps, 0.0, 1.0)
-    # A cosine of pi is not exactly -1 everywhere, and a ramp must end on exactly 1.
-    return jnp.where(progress >= 1, 1.0, progress if shape == "linear" else 0.5 * (1 - jnp.cos(jnp.pi * progress)))
+    step = jnp.asarray(step, jnp.float32)
+    progress = jnp.clip(step / steps, 0.0, 1.0)
+    # Neither a compiled quotient of equal numbers nor a cosine of pi is exact, and a ramp must end on exactly 1.
+    return jnp.where(step >= steps, 1.0, progress if shape == "linear" else 0.5 * (1 - jnp.cos(jnp.pi * progress)))
 
   return schedule
 
@@ -51,7 +52,14 @@ def epoch_ramp(epochs: float, steps_per_epoch: float, shape: Literal["linear", "
   """
   _check_positive(epochs=epochs, steps_per_epoch=steps_per_epoch)
   ramp = step_ramp(epochs, shape)
-  return lambda step: ramp(jnp.floor(jnp.asarray(step, jnp.float32) / steps_per_epoch))
+
+  def schedule(step: jax.Array) -> jax.Array:
+    step = jnp.asarray(step, jnp.float32)
+    epoch = jnp.floor(step / steps_per_epoch)  # compiled, the quotient may miss a whole number on either side
+    epoch = jnp.where((epoch + 1) * steps_per_epoch <= step, epoch + 1, epoch)
+    return ramp(jnp.where(epoch * steps_per_epoch > step, epoch - 1, epoch))
+
+  return schedule
 
 
 def _check_positive(**values: float) -> None:

@@ -11,6 +11,7 @@ from flax import linen as nn
 
 from lib.core import Outputs, Preset, UserError
 from lib.core.build import suggest
+from lib.models.checks import check_rates, check_sizes
 from lib.models.initializers import initializers
 from lib.models.layers import NORMS, activation
 from lib.models.taps import Taps
@@ -60,6 +61,8 @@ class CNN(nn.Module):
   @nn.compact
   def __call__(self, x: jax.Array, train: bool = False) -> Outputs:
     """Maps [B, H, W, C] float32 to `Outputs` with logits [B, K]."""
+    check_sizes(self)
+    check_rates(self, "dropout")
     act, dtype, taps = activation(self.activation), jnp.dtype(self.dtype), Taps()
     init = lambda fan_in: initializers(self.kernel_init, self.bias_init, fan_in)
     drop = lambda x: nn.Dropout(self.dropout, deterministic=not train)(x)

@@ -11,9 +11,10 @@ from flax import linen as nn
 
 from lib.attention.positions import sinusoidal
 from lib.core import Outputs, UserError
+from lib.models.checks import check_sizes
 from lib.models.initializers import initializers
 from lib.models.taps import Taps
-from lib.models.transformer import EMBEDDING_INIT, EPSILON, apply_blocks, check_heads
+from lib.models.transformer import EMBEDDING_INIT, EPSILON, apply_blocks, check_fields
 
 
 class Decoder(nn.Module):
@@ -118,14 +119,13 @@ class Decoder(nn.Module):
     if x.ndim != 2 or not jnp.issubdtype(x.dtype, jnp.integer):
       raise UserError(f"config.model is a decoder and needs tokens [T] of whole numbers, not {x.dtype} {x.shape[1:]}; "
                       "choose another model or data set.")
-    if self.max_length < 1:
-      raise UserError(f"config.model.max_length is {self.max_length}; set the length of the texts in training.")
+    if not x.shape[1]:
+      raise UserError("the text is empty; give at least one token.")
+    check_sizes(self, max_length=1, window=0)
     if self.positions == "learned" and x.shape[1] > self.max_length:
       raise UserError(f"the text has {x.shape[1]} tokens, but there are learned positions for {self.max_length} only; "
                       "raise config.model.max_length, or set config.model.positions to 'rope' or 'alibi'.")
-    if self.window < 0:
-      raise UserError(f"config.model.window is {self.window}; give a number of earlier tokens, or 0 for all.")
-    check_heads(self, self.kv_heads or self.heads)
+    check_fields(self, self.kv_heads or self.heads)
     if self.positions == "rope" and self.width // self.heads % 2:
       raise UserError(f"config.model.width / heads is {self.width // self.heads}, but positions of 'rope' rotate pairs "
                       "of features; choose config.model.width and heads so that it is even.")

@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 from jax.nn import initializers as jax_initializers
 
-from lib.core import Preset, build
+from lib.core import Preset, UserError, build
 
 Initializer = Callable[[jax.Array, tuple[int, ...], Any], jax.Array]  # (key, shape, dtype) -> array
 
@@ -112,10 +112,16 @@ INITIALIZERS = {
 }
 
 
+_OF_BIASES = ("constant", "normal", "timm", "torch_default", "zeros")  # need no fan-in, or are told it
+
+
 def initializers(
   kernel: str | Mapping[str, Any], bias: str | Mapping[str, Any], fan_in: int
 ) -> dict[str, Initializer]:
   """Returns flax's arguments for what a model's `kernel_init` and `bias_init` fields name; fan_in is the layer's."""
+  name = bias if isinstance(bias, str) else bias.get("name")
+  if name in INITIALIZERS and name not in _OF_BIASES:
+    raise UserError(f"config.model.bias_init is {name!r}, which needs a matrix; give one of {', '.join(_OF_BIASES)}.")
   return {
     "kernel_init": build(INITIALIZERS, kernel, path="config.model.kernel_init"),
     "bias_init": build(INITIALIZERS, bias, path="config.model.bias_init", fan_in=fan_in),

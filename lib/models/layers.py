@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from lib.core import lookup
+from lib.models.checks import check_rate
 
 ACTIVATIONS = {
   "elu": jax.nn.elu,
@@ -68,6 +69,7 @@ def depth_rate(rate: float | jax.Array, index: int | jax.Array, count: int) -> f
   Huang et al. 2016, eq. 4; the layer ratio of NASNet's ScheduledDropPath (Zoph et al. 2018, arXiv:1707.07012). timm
   and DeiT go from 0 in the first layer instead (index / (count - 1)).
   """
+  check_rate("drop_path", rate)
   return rate * (index + 1) / count
 
 
@@ -143,12 +145,13 @@ def grouped_conv(x: jax.Array, kernel: jax.Array) -> jax.Array:
 def shifted_sum(x: jax.Array, kernel: jax.Array) -> jax.Array:
   """Returns the depthwise convolution of [B, H, W, C] and [k, k, 1, C] as a sum over the k x k shifts."""
   size, (height, width) = kernel.shape[0], x.shape[1:3]
-  padded = jnp.pad(x, [(0, 0), *[(size // 2,) * 2] * 2, (0, 0)])
-  total = jnp.zeros_like(x)
+  dtype = jnp.promote_types(x.dtype, jnp.float32)  # of the sum
+  padded = jnp.pad(x, [(0, 0), *[(size // 2,) * 2] * 2, (0, 0)]).astype(dtype)
+  total, kernel = jnp.zeros(x.shape, dtype), kernel.astype(dtype)
   for i in range(size):
     for j in range(size):
       total = total + padded[:, i : i + height, j : j + width] * kernel[i, j, 0][None, None, None]
-  return total
+  return total.astype(x.dtype)
 
 
 def adaptive_max_pool(x: jax.Array, size: int) -> jax.Array:

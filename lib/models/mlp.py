@@ -9,7 +9,8 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from lib.core import Outputs, Preset, UserError
+from lib.core import Outputs, Preset
+from lib.models.checks import check_rates, check_sizes
 from lib.models.initializers import initializers
 from lib.models.layers import NORMS, activation
 from lib.models.taps import Taps
@@ -44,9 +45,8 @@ class MLP(nn.Module):
   dtype: Literal["float32", "bfloat16"] = "float32"
 
   def __post_init__(self):
-    if self.depth < 0 or self.width < 1 or self.first_width < 0:
-      raise UserError(f"config.model has depth {self.depth}, width {self.width} and first_width {self.first_width}; "
-                      "give a depth of at least 0 and widths of at least 1 (first_width 0 takes the width).")
+    check_sizes(self, depth=0, width=1, first_width=0)
+    check_rates(self, "dropout")
     super().__post_init__()
 
   @nn.compact

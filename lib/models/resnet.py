@@ -9,6 +9,7 @@ import jax
 from flax import linen as nn
 
 from lib.core import Outputs, Preset, UserError
+from lib.models.checks import check_rates, check_sizes
 from lib.models.layers import depth_rate
 from lib.models.residual import Layers, ResidualBlock
 from lib.models.taps import Taps
@@ -116,9 +117,8 @@ class ResNet(nn.Module):
                       "choose another model or data set.")
     if not self.blocks or min(self.blocks) < 1:
       raise UserError(f"config.model.blocks is {self.blocks}; give how many blocks each stage has, at least 1.")
-    for field in ("width", "widen"):
-      if getattr(self, field) < 1:
-        raise UserError(f"config.model.{field} is {getattr(self, field)}; give a whole number of at least 1.")
+    check_sizes(self, width=1, widen=1)
+    check_rates(self, "dropout")
     plain = {"residual_scale": (self.residual_scale, 1), "drop_path": (drop_path, 0)}
     for field, (value, neutral) in plain.items():
       if not self.shortcut and not (isinstance(value, (int, float)) and value == neutral):

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from lib.core import Outputs, Preset, UserError, build
+from lib.models.checks import check_rates, check_sizes
 from lib.models.initializers import INITIALIZERS, Initializer
 from lib.models.taps import Taps
 
@@ -184,9 +185,8 @@ class RNN(nn.Module):
     return build(INITIALIZERS, getattr(self, field), path=f"config.model.{field}", fan_in=self.width)
 
   def _check(self, shape: tuple[int, ...], tokens: bool) -> None:
-    for field in ("depth", "width"):
-      if getattr(self, field) < 1:
-        raise UserError(f"config.model.{field} is {getattr(self, field)}; give a whole number of at least 1.")
+    check_sizes(self, depth=1, width=1)
+    check_rates(self, "dropout")
     for field in ("vocabulary", "embedding"):
       if getattr(self, field) < 0 or (getattr(self, field) and not tokens):
         raise UserError(f"config.model.{field} is {getattr(self, field)}, but the inputs are "

@@ -17,6 +17,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from lib.core import Outputs, Preset, UserError
+from lib.models.checks import check_rates, check_sizes
 from lib.models.initializers import initializers
 from lib.models.layers import batch_norm
 from lib.models.taps import Taps
@@ -69,17 +70,22 @@ class SimpleNet(nn.Module):
   def __post_init__(self):
     if self.stride_mode not in STRIDES:
       raise UserError(f"config.model.stride_mode is {self.stride_mode}; give one of {', '.join(map(str, STRIDES))}.")
+    check_sizes(self)
+    check_rates(self, "dropout")
+    if all(layer == "pool" for layer in self.layers):
+      raise UserError("config.model.layers has no convolution; give at least one (filters, kernel).")
     for i, layer in enumerate(self.layers):
       pair = isinstance(layer, (tuple, list)) and len(layer) == 2 and all(isinstance(n, int) and n > 0 for n in layer)
       if layer != "pool" and not pair:
         raise UserError(f"config.model.layers[{i}] is {layer!r}; write (filters, kernel) with whole numbers of at "
                         "least 1, or 'pool'.")
     for entry in self.drop_rates:
-      if not (isinstance(entry, (tuple, list)) and len(entry) == 2 and 0 <= entry[0] <= len(self.layers)):
+      pair = isinstance(entry, (tuple, list)) and len(entry) == 2 and all(isinstance(n, (int, float)) for n in entry)
+      if not (pair and entry[0] in range(len(self.layers) + 1) and 0 <= entry[1] <= 1):
         raise UserError(f"config.model.drop_rates has {entry!r}; write (layer, rate) with a layer from 0 to "
-                        f"{len(self.layers)}, which is the global pool.")
-    if not self.scale > 0:
-      raise UserError(f"config.model.scale is {self.scale}; give a positive factor.")
+                        f"{len(self.layers)}, which is the global pool, and a rate from 0 to 1.")
+    if not min(round(layer[0] * self.scale) for layer in self.layers if layer != "pool"):
+      raise UserError(f"config.model.scale is {self.scale}, which leaves a layer without filters; give a larger one.")
     super().__post_init__()
 
   @nn.compact

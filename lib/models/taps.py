@@ -17,6 +17,7 @@ from lib.models.layers import ACTIVATIONS
 
 # Activations that are no function of the input alone, beside the rows of ACTIVATIONS.
 _PARAMETRIC = ("annealed_relu",)
+_MOST = 1000  # as many as three digits count
 
 
 class Taps:
@@ -32,6 +33,8 @@ class Taps:
 
   def __call__(self, kind: str, array: jax.Array) -> jax.Array:
     """Notes an array and returns it."""
+    if len(self.arrays) == _MOST:
+      raise UserError(f"the network has more than {_MOST} taps, whose names could not be sorted; make it less deep.")
     self.arrays[f"{len(self.arrays):03d}_{kind}"] = array
     return array
 

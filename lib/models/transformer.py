@@ -13,6 +13,7 @@ from flax import linen as nn
 from lib.attention import alibi_slopes, sigmoid_attention, softmax_attention
 from lib.attention.positions import rope
 from lib.core import UserError
+from lib.models.checks import check_rates, check_sizes
 from lib.models.initializers import initializers
 from lib.models.layers import ACTIVATIONS, DropPath, depth_rate
 from lib.models.taps import Taps
@@ -52,8 +53,8 @@ class Attention(nn.Module):
   dtype: Any
 
   @nn.compact
-  def __call__(self, x: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Maps [B, T, D] to the same shape, and to the sums of the weights [B, T, N]."""
+  def __call__(self, x: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """Maps [B, T, D] to (the result, the same before the output projection, the sums of the weights [B, T, N])."""
     batch, length, width = x.shape
     features = width // self.heads
     query = self._dense("query", width, x).reshape(batch, length, self.heads, features)
@@ -72,7 +73,8 @@ class Attention(nn.Module):
       reference_length=self.reference_length,
       return_row_sum=True,
     )
-    return self._dense("out", width, out.reshape(batch, length, width)), mass.astype(self.dtype)
+    out = out.reshape(batch, length, width)
+    return self._dense("out", width, out), out, mass.astype(self.dtype)
 
   def _bias(self) -> float | str | jax.Array:
     if not isinstance(self.bias, str) or self.bias != "learned":
@@ -93,8 +95,9 @@ class Block(nn.Module):
   Norm is there with `hybrid_norm` only: it bounds the branch whose size grows with the number of tokens under sigmoid
   attention; the MLP acts on each token alone and has none. g_1 and g_2 are there with `layer_scale` only.
 
-  Taps: "attention_mass", the sums of the weights [B, T, N]; "attention" and "mlp", the branches before norm and g;
-  "dense" and "gelu", before and after the nonlinearity; "add", the residual stream after each branch.
+  Taps: "attention_mass", the sums of the weights [B, T, N]; "attention", the weighted sums of the values, and
+  "projection", what the output projection makes of them; "dense" and "gelu", before and after the nonlinearity; "mlp",
+  what comes of them; "add", the residual stream after each branch. Branches are tapped before norm and g.
 
   Attributes:
     attention_fields: of `Attention`, without use_bias and what follows it.
@@ -125,9 +128,10 @@ class Block(nn.Module):
     """Maps [B, T, D] to ([B, T, D], taps); rate, [] or None for 0, is that of dropping each of the branches."""
     taps, width = Taps(), x.shape[-1]
     dense = dict(use_bias=self.use_bias, kernel_init=self.kernel_init, bias_init=self.bias_init, dtype=self.dtype)
-    y, mass = Attention(**self.attention_fields, **dense, name="attention")(self._norm("attention_norm", x))
+    y, out, mass = Attention(**self.attention_fields, **dense, name="attention")(self._norm("attention_norm", x))
     taps("attention_mass", mass)
-    taps("attention", y)
+    taps("attention", out)
+    taps("projection", y)
     if self.hybrid_norm:
       y = self._norm("attention_out_norm", y)
     x = taps("add", x + self._branch("attention", y, rate))
@@ -187,8 +191,10 @@ def apply_blocks(
   return x
 
 
-def check_heads(model: Any, kv_heads: int) -> None:
-  """Raises UserError if the heads of a model do not divide its width, or its attention_bias would do nothing."""
+def check_fields(model: Any, kv_heads: int) -> None:
+  """Raises UserError for impossible sizes, heads that do not divide the width, or a bias that would do nothing."""
+  check_sizes(model, depth=0, width=1, mlp_dim=0)
+  check_rates(model, "dropout")
   if model.heads < 1 or model.width % model.heads:
     raise UserError(f"config.model.width is {model.width}, which config.model.heads = {model.heads} does not divide; "
                     "choose another width or number of heads.")

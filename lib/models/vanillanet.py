@@ -16,6 +16,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from lib.core import Outputs, Preset, UserError
+from lib.models.checks import check_rates, check_sizes
 from lib.models.initializers import initializers
 from lib.models.layers import DepthwiseConv, PatchConv, adaptive_max_pool, batch_norm
 from lib.models.merging import Affine, chain, fold_norm
@@ -49,9 +50,11 @@ class _Form(nn.Module):
     if len(self.dims) != len(self.strides) + 1 or not self.strides:
       raise UserError(f"config.model.dims has {len(self.dims)} widths and config.model.strides {len(self.strides)} "
                       "strides; give the width of the stem and then one width and one stride for every block.")
-    if min(*self.dims, *self.strides, self.stem_patch) < 1 or min(self.act_num, self.stem_stride, self.stem_pad) < 0:
-      raise UserError("config.model.dims, strides and stem_patch must be at least 1, and act_num, stem_stride and "
-                      "stem_pad at least 0.")
+    if min(*self.dims, *self.strides) < 1 or min(self.ada_pool, default=0) < 0:
+      raise UserError(f"config.model has dims {self.dims}, strides {self.strides} and ada_pool {self.ada_pool}; give "
+                      "widths and strides of at least 1, and pooled sizes of at least 0.")
+    check_sizes(self, stem_patch=1, act_num=0, stem_stride=0, stem_pad=0)
+    check_rates(self, "dropout")
     if self.ada_pool and len(self.ada_pool) != len(self.strides):
       raise UserError(f"config.model.ada_pool has {len(self.ada_pool)} sizes for {len(self.strides)} blocks; give one "
                       "for every block, 0 where the stride decides.")
@@ -78,8 +81,9 @@ class _Form(nn.Module):
   def _pool(self, block: int, x: jax.Array, taps: Taps) -> jax.Array:
     stride, size = self.strides[block], self.ada_pool[block] if self.ada_pool else 0
     if min(x.shape[1:3]) < (size or stride):
-      raise UserError(f"config.model.strides is {self.strides}, but the image is {x.shape[1]} x {x.shape[2]} before "
-                      f"block {block}; give larger images, a smaller stem_patch or smaller strides.")
+      field = f"ada_pool is {self.ada_pool}" if size else f"strides is {self.strides}"
+      raise UserError(f"config.model.{field}, but the image is {x.shape[1]} x {x.shape[2]} before block {block}; give "
+                      "larger images, a smaller stem_patch or smaller pools.")
     if size:
       return taps("max_pool", adaptive_max_pool(x, size))
     return taps("max_pool", nn.max_pool(x, (stride,) * 2, (stride,) * 2)) if stride > 1 else x
@@ -151,6 +155,24 @@ class VanillaNet(_Form):
     x = taps("annealed_relu", annealed_relu(x, lam))
     return taps.outputs(self._conv("head_conv2", self.num_classes, x))
 
+  def _check_convertible(self, variables: Tree, force: bool) -> None:
+    if "batch_stats" not in variables:
+      raise UserError("these variables are already those of a deployed network, or not those of a VanillaNet; "
+                      "convert the variables of the training form.")
+    layers = {f"{name}_conv1" for name in ("stem", "head", *(f"block{i}" for i in range(len(self.strides))))}
+    if not layers <= set(variables["params"]) or variables["params"]["head_conv2"]["bias"].ndim != 1:
+      raise UserError("these variables are those of another network or of a whole ensemble; convert the variables of "
+                      "one member, or vmap over members with force=True.")
+    if force:
+      return
+    lam = variables.get("slope", {}).get("lam")
+    if lam is None or isinstance(lam, jax.core.Tracer):
+      raise UserError("λ of these variables is not known (there is no collection 'slope', or it is traced); make sure "
+                      "that it is 1 and pass force=True.")
+    if float(lam) != 1.0:
+      raise UserError(f"λ is {float(lam):.7g}, and the pairs are linear at λ = 1 only; train until the schedule of lam "
+                      "has reached 1, or pass force=True for a different function.")
+
   def deployed(self) -> DeployedVanillaNet:
     """Returns the merged form of this network."""
     names = ("num_classes", *[name for name in _Form.__annotations__ if name != "num_classes"])
@@ -169,12 +191,7 @@ class VanillaNet(_Form):
     Raises:
       UserError: if λ is below 1, or the variables are those of a deployed network.
     """
-    if "batch_stats" not in variables:
-      raise UserError("these variables are already those of a deployed network, or not those of a VanillaNet; "
-                      "convert the variables of the training form.")
-    if not force and float(variables["slope"]["lam"]) != 1.0:
-      raise UserError(f"λ is {float(variables['slope']['lam']):.4g}, and the pairs are linear at λ = 1 only; train "
-                      "until the schedule of lam has reached 1, or pass force=True for a different function.")
+    self._check_convertible(variables, force)
     params, stats = variables["params"], variables["batch_stats"]
     dtype = params["head_conv2"]["kernel"].dtype
     with jax.enable_x64(True):

@@ -11,10 +11,11 @@ from flax import linen as nn
 
 from lib.attention.positions import sincos2d
 from lib.core import Outputs, Preset, UserError
+from lib.models.checks import check_sizes
 from lib.models.initializers import initializers
 from lib.models.layers import PatchConv
 from lib.models.taps import Taps
-from lib.models.transformer import EMBEDDING_INIT, EPSILON, apply_blocks, check_heads
+from lib.models.transformer import EMBEDDING_INIT, EPSILON, apply_blocks, check_fields
 
 
 class ViT(nn.Module):
@@ -137,10 +138,11 @@ class ViT(nn.Module):
     if self.patch < 1 or x.shape[1] % self.patch or x.shape[2] % self.patch:
       raise UserError(f"config.model.patch is {self.patch}, which does not divide the image's {x.shape[1]} x "
                       f"{x.shape[2]} pixels; choose another patch.")
+    check_sizes(self, reference_length=0)
     if self.positions == "sincos2d" and self.width % 4:
       raise UserError(f"config.model.width is {self.width}, but positions of 'sincos2d' need a multiple of 4; choose "
                       "another width, or set config.model.positions to 'learned'.")
-    check_heads(self, self.heads)
+    check_fields(self, self.heads)
 
 
 # Ti, S and B are 192, 384 and 768 wide.

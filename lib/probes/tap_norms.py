@@ -19,7 +19,7 @@ Tree = Any
 class TapNorms:
   """Root mean square of every tap of a kind over fixed examples, all positions and features alike.
 
-  Of the kind "attention", a transformer's attention branches sigmoid(Q K^T / sqrt(H) + b) V, whose size early in
+  Of the kind "attention", a transformer's sigmoid(Q K^T / sqrt(H) + b) V before its projection, whose size early in
   training decides whether sigmoid attention trains stably (Ramapuram et al. 2024, arXiv:2409.04431).
 
   Attributes:

@@ -17,7 +17,7 @@ import jax.numpy as jnp
 import optax
 from flax import linen as nn
 
-from lib.core import Batch, Context, DataSpec, Outputs, rng, trees
+from lib.core import Batch, Context, DataSpec, Outputs, UserError, rng, trees
 from lib.core.schedules import Schedule
 from lib.training.state import State
 
@@ -138,10 +138,19 @@ def differentiate(
       mutable=collections,
       **scheduled_values(parts, state.step),
     )
+    _check_predictions(outputs.logits, context.targets)
     total, values, states = weigh(parts, state, dataclasses.replace(context, outputs=outputs), root)
     return total, (values, states, changed, outputs)
 
   return jax.value_and_grad(loss_of, has_aux=True)(state.variables["params"])
+
+
+def _check_predictions(logits: jax.Array, targets: jax.Array) -> None:
+  if logits.shape != targets.shape:
+    per = lambda array: "one for each position" if array.ndim == 3 else "one for each example"
+    raise UserError(f"config.model makes predictions {logits.shape} ({per(logits)}), but the data have labels "
+                    f"{targets.shape} ({per(targets)}); choose another model or data set, or set config.model.pool of "
+                    "a recurrent network.")
 
 
 def inspect(

@@ -39,6 +39,18 @@ def test_a_step_ramp_moves_at_every_step():
   np.testing.assert_array_equal([schedule(s) for s in range(10)], [*(np.arange(9) / 8), 1])
 
 
+@pytest.mark.parametrize("count", [10, 41, 47, 97, 110])
+def test_compiled_ramps_are_exact_at_every_epoch_and_at_the_end(count):
+  at = lambda config: jax.jit(jax.vmap(as_schedule(config, path="w")))
+  assert at({"name": "step_ramp", "steps": count})(jnp.array([count]))[0] == 1
+  assert at({"name": "epoch_ramp", "epochs": count, "steps_per_epoch": 10})(jnp.array([10 * count]))[0] == 1
+  # The first and the last step of every epoch of `count` steps.
+  first = jnp.arange(1, 65) * count
+  ramp = at({"name": "epoch_ramp", "epochs": 64, "steps_per_epoch": count})
+  np.testing.assert_array_equal(ramp(first), np.arange(1, 65) / 64)
+  np.testing.assert_array_equal(ramp(first - 1), np.arange(64) / 64)
+
+
 @pytest.mark.parametrize(("value", "message"), [
   ({"name": "epoch_ramp", "epochs": 0, "steps_per_epoch": 3}, "w: epochs is 0; give a positive number"),
   ({"name": "step_ramp", "steps": -1}, "steps is -1"),

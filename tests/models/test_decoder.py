@@ -105,7 +105,7 @@ def test_a_tied_head_is_the_embedding():
   outputs = apply(params, TOKENS)
   table = params["embedding"]["embedding"]
   np.testing.assert_allclose(outputs.taps["000_embed"], table[TOKENS], rtol=1e-6)
-  np.testing.assert_allclose(outputs.logits, outputs.taps["015_norm"] @ table.T, rtol=1e-4, atol=1e-5)
+  np.testing.assert_allclose(outputs.logits, outputs.taps["017_norm"] @ table.T, rtol=1e-4, atol=1e-5)
   assert "head" not in params
 
 

@@ -215,7 +215,32 @@ def test_counts_without_normalization(name, size):
   assert count(variables_of(models.build(name, num_classes=10, norm="none"), (32, 32, 3))["params"]) == size
 
 
-@pytest.mark.parametrize("fields", [{"depth": -1}, {"width": 0}, {"first_width": -2}])
-def test_impossible_perceptrons_are_refused(fields):
-  with pytest.raises(UserError, match="depth of at least 0"):
-    models.build("mlp", num_classes=3, **fields)
+@pytest.mark.parametrize("name, fields", [
+  ("mlp", {"depth": -1}), ("mlp", {"width": 0}), ("mlp", {"first_width": -2}), ("mlp", {"num_classes": 0}),
+  ("mlp", {"dropout": 1.5}), ("lenet5", {"dropout": -0.5}), ("vanillanet_cifar", {"dropout": 2.0}),
+  ("simplenet_cifar_310k", {"dropout": -1.0}), ("resnet20", {"dropout": 1.1}), ("vit", {"dropout": 1.5}),
+  ("vit", {"depth": -1}), ("vit", {"width": 0}), ("vit", {"mlp_dim": -1}), ("vit", {"reference_length": -3}),
+  ("vanillanet_cifar", {"num_classes": 0}),
+])
+def test_impossible_sizes_and_rates_name_their_field(name, fields):
+  with pytest.raises(UserError, match=f"config.model.{next(iter(fields))} is .*; give a"):
+    variables_of(models.build(name, **{"num_classes": 3, **fields}), (32, 32, 3))
+
+
+def test_a_drop_path_outside_its_range_is_refused():
+  module, x = models.build("resnet20", num_classes=3), jnp.zeros((1, 32, 32, 3))
+  with pytest.raises(UserError, match="drop_path is 1.5; give a rate from 0 to 1"):
+    jax.eval_shape(lambda: module.init(jax.random.key(0), x, drop_path=1.5))
+
+
+@pytest.mark.parametrize("bias", ["he", "xavier", {"name": "orthogonal", "scale": 2.0}])
+def test_an_initializer_of_matrices_is_refused_for_a_bias(bias):
+  with pytest.raises(UserError, match="config.model.bias_init is .*, which needs a matrix; give one of constant"):
+    variables_of(models.build("mlp", num_classes=3, bias_init=bias), (4,))
+
+
+def test_a_number_may_come_as_a_string_where_words_and_numbers_fit():
+  # A flag cannot change the type of a field that holds a word.
+  assert models.build("vit", num_classes=3, attention_bias="-4.5").attention_bias == -4.5
+  with pytest.raises(UserError, match="needs a number"):
+    models.build("vit", num_classes=3, dropout="0.5")

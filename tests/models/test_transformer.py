@@ -89,7 +89,7 @@ def test_taps_are_the_network_in_call_order():
   module = SMALL(**LEARNED)
   params = initialized(module)
   taps = apply(module, params).taps
-  inside = ["attention_mass", "attention", "add", "dense", "gelu", "mlp", "add"]
+  inside = ["attention_mass", "attention", "projection", "add", "dense", "gelu", "mlp", "add"]
   names = ["embed", *(f"block{i}.{kind}" for i in range(3) for kind in inside), "norm"]
   assert list(taps) == sorted(taps) == [f"{i:03d}_{name}" for i, name in enumerate(names)]
   assert taps["001_block0.attention_mass"].shape == (3, 6, 2)
@@ -98,8 +98,11 @@ def test_taps_are_the_network_in_call_order():
     np.testing.assert_allclose(post, jax.nn.gelu(pre, approximate=False), rtol=1e-5, atol=1e-6)
   x = taps["000_embed"]
   for i in range(3):
-    attention, first, mlp, second = (taps[f"{k + 7 * i:03d}_block{i}.{name}"] for k, name in (
-      (2, "attention"), (3, "add"), (6, "mlp"), (7, "add")))
+    attention, first, mlp, second = (taps[f"{k + 8 * i:03d}_block{i}.{name}"] for k, name in (
+      (3, "projection"), (4, "add"), (7, "mlp"), (8, "add")))
+    out = params[f"block_{i:02d}"]["attention"]["out"]
+    weighted = taps[f"{2 + 8 * i:03d}_block{i}.attention"]
+    np.testing.assert_allclose(attention, weighted @ out["kernel"] + out["bias"][None, None], rtol=1e-5, atol=1e-6)
     np.testing.assert_allclose(first, x + attention, rtol=1e-5, atol=1e-6)
     np.testing.assert_allclose(second, first + mlp, rtol=1e-5, atol=1e-6)
     x = second
@@ -154,8 +157,8 @@ def test_drop_path_is_traced(fields):
   assert_trees_close(forward(0.0), plain, rtol=1e-5, atol=1e-5)
   taps = forward(1.0).taps
   assert len(traces) == 1
-  np.testing.assert_array_equal(taps["021_block2.add"], taps["014_block1.add"])
-  assert np.any(taps["014_block1.add"] != plain.taps["014_block1.add"])
+  np.testing.assert_array_equal(taps["024_block2.add"], taps["016_block1.add"])
+  assert np.any(taps["016_block1.add"] != plain.taps["016_block1.add"])
   assert_trees_close(apply(module, params, drop_path=1.0), plain, rtol=1e-5, atol=1e-5)  # evaluation
 
 
@@ -170,7 +173,7 @@ def test_drop_path_grows_with_depth_and_keeps_the_mean(scan):
   np.testing.assert_allclose(dropped, np.repeat([0.15, 0.3, 0.45, 0.6], 2), atol=5 * 0.5 / math.sqrt(4000))
   kept = np.any(stream[1] != stream[0], axis=(1, 2))
   np.testing.assert_allclose(  # one token in, so the branch before the drop is the same for all
-    (stream[1] - stream[0])[kept], taps["002_block0.attention"][kept] / 0.85, rtol=1e-4, atol=1e-5
+    (stream[1] - stream[0])[kept], taps["003_block0.projection"][kept] / 0.85, rtol=1e-4, atol=1e-5
   )
 
 
@@ -181,8 +184,8 @@ def test_dropout_needs_its_stream_and_acts_in_training_only(scan):
   plain = apply(module, params).logits
   np.testing.assert_array_equal(plain, apply(module, params).logits)
   taps = apply(module, params, train=True).taps
-  first = taps["003_block0.add"]
-  kept = first - 2 * taps["002_block0.attention"]  # the embedding, dropped or doubled, where the branch is kept
+  first = taps["004_block0.add"]
+  kept = first - 2 * taps["003_block0.projection"]  # the embedding, dropped or doubled, where the branch is kept
   embed = 2 * taps["000_embed"]
   cases = [jnp.isclose(a, b, atol=1e-4) for a in (first, kept) for b in (embed, jnp.zeros_like(embed))]
   assert np.all(sum(c.astype(int) for c in cases) >= 1)
@@ -191,11 +194,11 @@ def test_dropout_needs_its_stream_and_acts_in_training_only(scan):
 
 def test_tiny_layer_scale_makes_the_blocks_the_identity():
   taps = apply(module := SMALL(layer_scale=1e-6), module.init(jax.random.key(0), TOKENS)["params"]).taps
-  assert np.abs(taps["002_block0.attention"]).max() > 0.01
-  np.testing.assert_allclose(taps["021_block2.add"], taps["000_embed"], atol=3e-5)
+  assert np.abs(taps["003_block0.projection"]).max() > 0.01
+  np.testing.assert_allclose(taps["024_block2.add"], taps["000_embed"], atol=3e-5)
   module = SMALL(layer_scale=0.25)
   taps = apply(module, module.init(jax.random.key(0), TOKENS)["params"]).taps
-  for before, branch, after in ((0, "002_block0.attention", 3), (3, "006_block0.mlp", 7)):
+  for before, branch, after in ((0, "003_block0.projection", 4), (4, "007_block0.mlp", 8)):
     names = list(taps)
     np.testing.assert_allclose(taps[names[after]] - taps[names[before]], 0.25 * taps[branch], atol=1e-5)
 
@@ -203,11 +206,11 @@ def test_tiny_layer_scale_makes_the_blocks_the_identity():
 def test_hybrid_norm_normalizes_the_attention_branch_alone():
   module = SMALL(hybrid_norm=True, attention="sigmoid", attention_bias=0.0)
   taps = apply(module, module.init(jax.random.key(0), TOKENS)["params"]).taps
-  branch = taps["003_block0.add"] - taps["000_embed"]
+  branch = taps["004_block0.add"] - taps["000_embed"]
   np.testing.assert_allclose(branch.mean(axis=-1), 0, atol=1e-5)
   np.testing.assert_allclose(branch.std(axis=-1), 1, rtol=1e-3)
-  assert np.abs(taps["002_block0.attention"].std(axis=-1) - 1).max() > 0.05
-  np.testing.assert_allclose(taps["007_block0.add"] - taps["003_block0.add"], taps["006_block0.mlp"], atol=1e-5)
+  assert np.abs(taps["003_block0.projection"].std(axis=-1) - 1).max() > 0.05
+  np.testing.assert_allclose(taps["008_block0.add"] - taps["004_block0.add"], taps["007_block0.mlp"], atol=1e-5)
 
 
 def test_qk_norm_takes_the_size_of_queries_and_keys_away():

@@ -253,13 +253,40 @@ def test_converting_too_early_and_twice_is_refused(key):
     module.deployed().to_deploy(merged)
 
 
+def test_variables_that_cannot_be_converted_are_refused(key):
+  module = models.build({"name": "vanillanet", **TINY}, num_classes=3)
+  done = module.init(key, jnp.zeros((1, 8, 8, 3)))
+  without = {name: done[name] for name in ("params", "batch_stats")}
+  with pytest.raises(UserError, match="λ of these variables is not known"):
+    module.to_deploy(without)
+  module.to_deploy(without, force=True)
+  with pytest.raises(UserError, match="λ of these variables is not known.*force=True"):
+    jax.jit(module.to_deploy)(done)
+  with pytest.raises(UserError, match="a whole ensemble"):
+    module.to_deploy(jax.tree.map(lambda leaf: leaf[None], done))
+  with pytest.raises(UserError, match="another network"):
+    models.build("vanillanet_cifar", num_classes=3).to_deploy(done)
+
+
+def test_members_are_converted_together(key):
+  module = models.build({"name": "vanillanet", **TINY}, num_classes=3)
+  x = jnp.zeros((1, 8, 8, 3))
+  members = [randomized(module, x, seed=seed) for seed in (0, 1)]
+  together = jax.vmap(functools.partial(module.to_deploy, force=True))(
+    jax.tree.map(lambda *leaves: jnp.stack(leaves), *members))
+  for i, member in enumerate(members):
+    for a, b in zip(jax.tree.leaves(together), jax.tree.leaves(module.to_deploy(member))):
+      np.testing.assert_allclose(a[i], b, rtol=1e-6, atol=1e-7)
+
+
 @pytest.mark.parametrize("fields, shape, words", [
   ({"strides": (2,)}, (8, 8, 3), "3 widths and config.model.strides 1"),
   ({"dims": (4,), "strides": ()}, (8, 8, 3), "one width and one stride"),
-  ({"strides": (0, 1)}, (8, 8, 3), "at least 1"),
-  ({"act_num": -1}, (8, 8, 3), "at least 0"),
+  ({"strides": (0, 1)}, (8, 8, 3), "strides of at least 1"),
+  ({"ada_pool": (-5, 0)}, (8, 8, 3), "pooled sizes of at least 0"),
+  ({"act_num": -1}, (8, 8, 3), "config.model.act_num is -1"),
   ({"ada_pool": (3,)}, (8, 8, 3), "config.model.ada_pool has 1 sizes for 2 blocks"),
-  ({"ada_pool": (5, 0)}, (8, 8, 3), "4 x 4 before block 0"),
+  ({"ada_pool": (5, 0)}, (8, 8, 3), r"config.model.ada_pool is \(5, 0\), but the image is 4 x 4 before block 0"),
   ({"strides": (2, 4)}, (8, 8, 3), "2 x 2 before block 1"),
   ({"stem_patch": 9}, (8, 8, 3), "stem_patch is 9"),
   ({}, (64,), "needs images"),

@@ -74,7 +74,7 @@ def test_without_positions_the_patches_are_a_set(key, attention, pool):
   forward = jax.jit(lambda v, x: module.apply(v, x))
   a, b = forward(variables, x), forward(variables, permuted)
   np.testing.assert_allclose(a.logits, b.logits, atol=1e-5)
-  np.testing.assert_allclose(a.taps["015_norm"][:, -24:][:, order], b.taps["015_norm"][:, -24:], atol=1e-5)
+  np.testing.assert_allclose(a.taps["017_norm"][:, -24:][:, order], b.taps["017_norm"][:, -24:], atol=1e-5)
   with_positions = jax.jit(lambda v, x: small(attention=attention, pool=pool).apply(v, x).logits)
   assert np.abs(with_positions(variables, x) - with_positions(variables, permuted)).max() > 1e-3
 
@@ -100,7 +100,7 @@ def test_pooling_and_head(key):
     module = small(pool=pool)
     variables = module.init(key, x)
     outputs = module.apply(variables, x)
-    norm, pooled = outputs.taps["015_norm"], outputs.taps["016_pool"]
+    norm, pooled = outputs.taps["017_norm"], outputs.taps["018_pool"]
     np.testing.assert_allclose(pooled, norm.mean(axis=1) if pool == "gap" else norm[:, 0], rtol=1e-5, atol=1e-6)
     head = variables["params"]["head"]
     np.testing.assert_allclose(outputs.logits, pooled @ head["kernel"] + head["bias"][None], rtol=1e-5, atol=1e-6)
