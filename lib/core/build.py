@@ -19,6 +19,8 @@ import numpy as np
 
 from lib.core.errors import UserError
 
+_LISTED = 40  # names that one sentence can hold
+
 # Arguments of linen modules that are the framework's, never a config's.
 _FRAMEWORK_FIELDS = frozenset({"parent", "name", "self"})
 
@@ -49,11 +51,18 @@ def lookup(table: Mapping[str, Any], name: str, *, path: str = "") -> Any:
 
 
 def suggest(name: object, known: typing.Iterable[str]) -> str:
-  """Returns "did you mean 'x'? Known: a, b, x" with the nearest of the known names, if one is near."""
+  """Returns "did you mean 'x'? (known: a, b, x)" with the nearest of the known names, if one is near.
+
+  Of many names only the nearest are listed.
+  """
   known = sorted(known)
   near = difflib.get_close_matches(str(name), known, n=1, cutoff=0.5)
   near = near or [other for other in known if name and str(name) in other]
-  listing = "known: " + (", ".join(known) or "none")
+  shown, more = known, ""
+  if len(known) > _LISTED:
+    nearest = difflib.get_close_matches(str(name), known, n=_LISTED // 2, cutoff=0.0)
+    shown, more = sorted(nearest), f" and {len(known) - len(nearest)} more"
+  listing = "known: " + (", ".join(shown) or "none") + more
   return f"did you mean {near[0]!r}? ({listing})" if near else listing
 
 

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import pytest
 
 from lib.core import Preset, UserError, build, fields_of
+from lib.core.build import suggest
 
 
 @dataclasses.dataclass(frozen=True)
@@ -23,6 +24,12 @@ def scale(factor: float, num_classes: int):
 
 
 TABLE = {"smoothing": Smoothing, "strong_smoothing": Preset(Smoothing, alpha=0.5, steps=7), "scale": scale}
+
+
+def test_of_many_names_the_nearest_are_listed():
+  sentence = suggest("row_7x", [f"row_{i}" for i in range(100)])
+  assert sentence.startswith("did you mean 'row_7'? (known: row_") and sentence.endswith(" and 80 more)")
+  assert "more" not in suggest("a", ["b", "c"])
 
 
 def test_builds_dataclasses_functions_presets_and_bare_names():

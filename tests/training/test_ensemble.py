@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from lib import training
 from lib.core import UserError
 from lib.training.ensemble import cohorts_of, members_of, sharding_devices
 from tests.tiny import tiny_config
@@ -80,3 +81,14 @@ def test_a_bad_axis_is_one_sentence(axis, message):
 def test_two_axes_cannot_set_one_path():
   with pytest.raises(UserError, match=r"grid\.b and a both set gradients\.noise\.eta"):
     members_of(tiny_config(ensemble__grid={"a": ETA, "b": ETA}))
+
+
+def test_a_word_may_give_way_to_a_number_where_the_field_takes_both(tmp_path):
+  model = {"name": "vit", "patch": 4, "width": 4, "depth": 1, "heads": 1, "attention": "sigmoid",
+           "attention_bias": "-log_n"}
+  axis = {"path": "model.attention_bias", "levels": ("-log_n", 0.0)}
+  config = tiny_config(model=model, ensemble__grid={"b": axis}, probes={}, steps=3)
+  assert len(training.run(config, tmp_path / "run")["members"]) == 2
+  bad = {"path": "model.attention", "levels": (1.0,)}
+  with pytest.raises(UserError, match="config.model.attention is 1.0"):
+    training.run(tiny_config(model=model, ensemble__grid={"b": bad}, probes={}, steps=3), tmp_path / "bad")
