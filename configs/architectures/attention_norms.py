@@ -3,7 +3,8 @@
   python -m experiments.train --config=configs/architectures/attention_norms.py --data_dir=DATA \
     --workdir=runs/attention_norms
 
-Takes TIME on 2 CPU cores for all arms together; RESULT. DATA holds cifar-10-batches-bin/*.bin.
+Takes 8 min on 2 CPU cores beside other jobs, all arms together; test accuracy 0.340 (b = 0), 0.402 (-log n), 0.367
+(-10). DATA holds cifar-10-batches-bin/*.bin.
 
 The branch is sigmoid(Q K^T / sqrt(H) + b) V, before its output projection; its root mean square stands in metrics.jsonl
 for every block, and so does that of the sum of a query's weights ("attention_mass"), which is 1 under softmax. b is a

@@ -3,8 +3,8 @@
   python -m experiments.train --config=configs/architectures/resnet18_cifar10.py --data_dir=DATA \
     --workdir=runs/resnet18_cifar10
 
-Takes TIME on 2 CPU cores; test accuracy ACC, measured on 2,000 test images. DATA holds cifar-10-batches-bin/*.bin. On a
-GPU, 100 epochs on all of the test images (not measured):
+Takes 11 min on 2 CPU cores beside other jobs; test accuracy 0.474, measured on 2,000 test images. DATA holds
+cifar-10-batches-bin/*.bin. On a GPU, 100 epochs on all of the test images (not measured):
 
   --config.model.dtype=bfloat16 --config.steps=39000 --config.batch_size=128 --config.data.test_subset=0
 """

@@ -3,8 +3,8 @@
   python -m experiments.train --config=configs/architectures/simplenet_cifar10.py --data_dir=DATA \
     --workdir=runs/simplenet_cifar10
 
-Takes TIME on 2 CPU cores; test accuracy ACC. The published 91.98 % is of hundreds of epochs. DATA holds
-cifar-10-batches-bin/*.bin. On a GPU, the 5.5 million parameter network for 200 epochs (not measured):
+Takes 17 min on 2 CPU cores beside other jobs; test accuracy 0.717. The published 91.98 % is of hundreds of epochs.
+DATA holds cifar-10-batches-bin/*.bin. On a GPU, the 5.5 million parameter network for 200 epochs (not measured):
 
   --config.model.name=simplenet_cifar_5m --config.model.dtype=bfloat16 --config.model.dropout=0.1 --config.steps=78000
 """
