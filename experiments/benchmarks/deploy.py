@@ -1,6 +1,6 @@
 """What merging a VanillaNet gains: the time of its training form, in evaluation mode, against its deployed form.
 
-  python -m experiments.benchmarks.deploy [--model=vanillanet_6] [--side=224] [--batch=1] [--rounds=15] [--out=DIR]
+  python -m experiments.benchmarks.deploy [--model=vanillanet_6] [--side=224] [--batch=1,8] [--act_num=3] [--out=DIR]
 
 Every round times each form once, one after the other, so ratios are of neighbours in time; reported are medians over
 rounds after a warm-up. The bounds are the ratios of the two forms' multiply-adds and of their parameters' bytes: a
@@ -10,7 +10,8 @@ large batch nears the first, a single image on a machine that waits for memory t
 import pathlib
 import statistics
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import jax
 import numpy as np
@@ -24,6 +25,7 @@ _MODEL = flags.DEFINE_string("model", "vanillanet_6", "A row of MODELS with a de
 _SIDE = flags.DEFINE_integer("side", 224, "Side of the images in pixels.", lower_bound=1)
 _BATCH = flags.DEFINE_list("batch", ["1", "8"], "Batch sizes.")
 _CLASSES = flags.DEFINE_integer("classes", 1000, "Classes.", lower_bound=1)
+_ACT_NUM = flags.DEFINE_integer("act_num", None, "n of the series activation; 0 leaves the products almost alone.")
 _ROUNDS = flags.DEFINE_integer("rounds", 15, "Times that each form is measured.", lower_bound=1)
 _OUT = flags.DEFINE_string("out", "runs/benchmark_deploy", "Directory for results.json.")
 
@@ -40,9 +42,11 @@ def multiply_adds(function: Callable, *args: object) -> float:
   return jax.jit(function).lower(*args).cost_analysis()["flops"] / 2
 
 
-def compare(name: str, side: int, batch: int, num_classes: int, rounds: int) -> dict[str, float]:
-  """Returns times, ratios and bounds for one batch size."""
-  module = models.build(name, num_classes=num_classes)
+def compare(
+  name: str, side: int, batch: int, num_classes: int, rounds: int, fields: Mapping[str, Any] | None = None
+) -> dict[str, float]:
+  """Returns times, ratios and bounds for one batch size; `fields` override the row's."""
+  module = models.build(name, num_classes=num_classes, **(fields or {}))
   if not hasattr(module, "to_deploy"):
     raise UserError(f"--model={name} has no deployed form; take a VanillaNet, such as vanillanet_6.")
   x = jax.random.normal(jax.random.key(0), (batch, side, side, 3))
@@ -76,7 +80,8 @@ def main(argv: Sequence[str]) -> None:
   del argv
   if not all(batch.isdigit() and int(batch) for batch in _BATCH.value):
     raise UserError(f"--batch={','.join(_BATCH.value)} are no batch sizes; give whole numbers from 1, such as 1,8.")
-  rows = [compare(_MODEL.value, _SIDE.value, int(b), _CLASSES.value, _ROUNDS.value) for b in _BATCH.value]
+  fields = {} if _ACT_NUM.value is None else {"act_num": _ACT_NUM.value}
+  rows = [compare(_MODEL.value, _SIDE.value, int(b), _CLASSES.value, _ROUNDS.value, fields) for b in _BATCH.value]
   head = ["batch", "training form, ms", "deployed, ms", "speed-up", "bound by operations", "by bytes", "difference"]
   cells = [[f"{row[key]:.4g}" for key in row] for row in rows]
   print(reporting.markdown_table(head, cells))
