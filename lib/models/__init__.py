@@ -1,7 +1,8 @@
 """Models: linen modules that map an input to `Outputs(logits, taps)`.
 
-`module.apply(variables, x, train=False)` is the whole interface. In training mode batch statistics are a mutable
-collection and dropout draws from the stream "dropout".
+`module.apply(variables, x, train=False, **scheduled)` is the whole interface. In training mode batch statistics are a
+mutable collection and dropout draws from the stream "dropout". What changes over training (VanillaNet's slope `lam`,
+`drop_path`) is a keyword argument that may be traced. `select` picks taps; `capture` makes a model of any linen module.
 """
 
 from __future__ import annotations
