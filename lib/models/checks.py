@@ -7,6 +7,13 @@ from typing import Any
 from lib.core import UserError
 
 
+def check_images(shape: tuple[int, ...]) -> None:
+  """Raises UserError if a batch of this shape is none of images [B, H, W, C]."""
+  if len(shape) != 4:
+    raise UserError(f"config.model is a convolutional network and needs images [H, W, C], not {shape[1:]}; choose "
+                    "another model or data set.")
+
+
 def check_sizes(model: Any, **least: int) -> None:
   """Raises UserError if a field of the model is below the least that is given for it, or there are no classes."""
   for field, smallest in {"num_classes": 1, **least}.items():

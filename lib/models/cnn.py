@@ -11,7 +11,7 @@ from flax import linen as nn
 
 from lib.core import Outputs, Preset, UserError
 from lib.core.build import suggest
-from lib.models.checks import check_rates, check_sizes
+from lib.models.checks import check_images, check_rates, check_sizes
 from lib.models.initializers import initializers
 from lib.models.layers import NORMS, activation
 from lib.models.taps import Taps
@@ -66,9 +66,7 @@ class CNN(nn.Module):
     act, dtype, taps = activation(self.activation), jnp.dtype(self.dtype), Taps()
     init = lambda fan_in: initializers(self.kernel_init, self.bias_init, fan_in)
     drop = lambda x: nn.Dropout(self.dropout, deterministic=not train)(x)
-    if x.ndim != 4:
-      raise UserError(f"config.model is a convolutional network and needs images [H, W, C], not {x.shape[1:]}; "
-                      "choose another model or data set.")
+    check_images(x.shape)
     x = x.astype(dtype)
     for i, item in enumerate(self.layers):
       kind, arguments = _check(i, item, x.shape)

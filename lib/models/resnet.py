@@ -9,7 +9,7 @@ import jax
 from flax import linen as nn
 
 from lib.core import Outputs, Preset, UserError
-from lib.models.checks import check_rates, check_sizes
+from lib.models.checks import check_images, check_rates, check_sizes
 from lib.models.layers import depth_rate
 from lib.models.residual import Layers, ResidualBlock
 from lib.models.taps import Taps
@@ -112,9 +112,7 @@ class ResNet(nn.Module):
     return taps.outputs(layers.dense("head", x, self.num_classes))
 
   def _check(self, shape: tuple[int, ...], drop_path: float | jax.Array) -> None:
-    if len(shape) != 4:
-      raise UserError(f"config.model is a convolutional network and needs images [H, W, C], not {shape[1:]}; "
-                      "choose another model or data set.")
+    check_images(shape)
     if not self.blocks or min(self.blocks) < 1:
       raise UserError(f"config.model.blocks is {self.blocks}; give how many blocks each stage has, at least 1.")
     check_sizes(self, width=1, widen=1)

@@ -17,7 +17,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from lib.core import Outputs, Preset, UserError
-from lib.models.checks import check_rates, check_sizes
+from lib.models.checks import check_images, check_rates, check_sizes
 from lib.models.initializers import initializers
 from lib.models.layers import batch_norm
 from lib.models.taps import Taps
@@ -91,9 +91,7 @@ class SimpleNet(nn.Module):
   @nn.compact
   def __call__(self, x: jax.Array, train: bool = False) -> Outputs:
     """Maps [B, H, W, C] float32 to `Outputs` with logits [B, K]."""
-    if x.ndim != 4:
-      raise UserError(f"config.model is a convolutional network and needs images [H, W, C], not {x.shape[1:]}; "
-                      "choose another model or data set.")
+    check_images(x.shape)
     taps, dtype, rates = Taps(), jnp.dtype(self.dtype), {int(layer): rate for layer, rate in self.drop_rates}
     strides, convolutions = STRIDES[self.stride_mode], sum(layer != "pool" for layer in self.layers)
     norm = lambda i, x: taps("norm", batch_norm(train, momentum=0.95, dtype=dtype, name=f"norm_{i:02d}")(x))

@@ -16,7 +16,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from lib.core import Outputs, Preset, UserError
-from lib.models.checks import check_rates, check_sizes
+from lib.models.checks import check_images, check_rates, check_sizes
 from lib.models.initializers import initializers
 from lib.models.layers import DepthwiseConv, PatchConv, adaptive_max_pool, batch_norm
 from lib.models.merging import Affine, chain, fold_norm
@@ -65,9 +65,7 @@ class _Form(nn.Module):
     return nn.Dense(features, dtype=jnp.dtype(self.dtype), name=name, **self._init(x.shape[-1]))(x)
 
   def _stem_conv(self, x: jax.Array) -> jax.Array:
-    if x.ndim != 4:
-      raise UserError(f"config.model is a convolutional network and needs images [H, W, C], not {x.shape[1:]}; "
-                      "choose another model or data set.")
+    check_images(x.shape)
     if min(x.shape[1:3]) + 2 * self.stem_pad < self.stem_patch:
       raise UserError(f"config.model.stem_patch is {self.stem_patch}, but the image is {x.shape[1]} x {x.shape[2]}; "
                       "give a smaller patch.")
