@@ -3,7 +3,7 @@
   python -m experiments.train --config=configs/architectures/vanillanet_cifar10.py --data_dir=DATA \
     --workdir=runs/vanillanet_cifar10
 
-Takes TIME on 2 CPU cores; test accuracy ACC, of the merged network the same, and the two differ by DIFF of the
+Takes 196 s on 2 CPU cores; test accuracy 0.539, of the merged network the same, and the two differ by 4e-7 of the
 logits. DATA holds cifar-10-batches-bin/*.bin. There is no published VanillaNet for images of this size: width, patch
 and recipe are ours.
 
