@@ -7,6 +7,7 @@ import pathlib
 import re
 import sys
 from collections.abc import Callable, Iterator, Sequence
+from logging import CRITICAL, disable
 from typing import Any, NoReturn
 
 from absl import app, flags, logging
@@ -206,6 +207,7 @@ def _sentence(message: str) -> str:
 
 
 def _exit(message: str, code: int) -> NoReturn:
+  disable(CRITICAL)  # threads that are still at work would log tracebacks below the sentence
   sys.stdout.flush()
   print(f"error: {' '.join(message.split())}", file=sys.stderr)
   sys.exit(code)

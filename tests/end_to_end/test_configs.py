@@ -20,13 +20,15 @@ def load(path):
 
 
 def write_tiny_cifar10(root):
-  """Writes files of the format of CIFAR-10 with 20 random images each."""
+  """Writes files of the format of CIFAR-10 with 20 random images each; returns the source that reads them."""
   draws = np.random.default_rng(0)
   (root / "cifar-10-batches-bin").mkdir()
   for name in (*(f"data_batch_{i}" for i in range(1, 6)), "test_batch"):
     records = draws.integers(0, 256, (20, 1 + 3 * 32 * 32), dtype=np.uint8)
     records[:, 0] = np.arange(20) % 10
     (root / "cifar-10-batches-bin" / f"{name}.bin").write_bytes(records.tobytes())
+  (root / "cifar-10-batches-bin" / "batches.meta.txt").write_text("\n".join(f"class{i}" for i in range(10)))
+  return {"name": "cifar10", "examples_per_file": 20}
 
 
 @pytest.mark.parametrize("path", [
@@ -35,8 +37,8 @@ def write_tiny_cifar10(root):
 ], ids=lambda path: str(path.relative_to(ROOT / "configs")))
 def test_builds_and_takes_two_steps_on_tiny_data(path, tmp_path):
   config = plain(load(path).get_config())
-  write_tiny_cifar10(tmp_path)
-  source = config["data"]["source"] if config["data"]["source"]["name"] == "cifar10" else {"name": "digits"}
+  photographs = config["data"]["source"]["name"] == "cifar10"
+  source = write_tiny_cifar10(tmp_path) if photographs else {"name": "digits"}
   config["probes"] = {label: fields | {"every": 1} for label, fields in config["probes"].items()}
   config = put(config, {
     "data.source": source, "data.subset": 80, "data.validation": min(config["data"]["validation"], 20),

@@ -1,24 +1,36 @@
-"""The benchmark of merging, on a network of a few thousand parameters."""
+"""The benchmark of merging, on a small network."""
+
+import subprocess
+import sys
 
 import pytest
 
-from experiments.benchmarks import deploy
-from lib import models
-from lib.core import Preset, UserError
-from lib.models.vanillanet import VanillaNet
-
-TINY = Preset(VanillaNet, dims=(8, 8), strides=(2,), stem_patch=4, act_num=1)
+from lib.reporting import read_json
 
 
-def test_compares_two_forms_that_are_one_function(monkeypatch):
-  monkeypatch.setitem(models.MODELS, "tiny", TINY)
-  row = deploy.compare("tiny", side=16, batch=2, num_classes=3, rounds=3)
+def benchmark(*arguments):
+  return subprocess.run(
+    [sys.executable, "-m", "experiments.benchmarks.deploy", *arguments], capture_output=True, text=True, timeout=300
+  )
+
+
+@pytest.mark.slow  # starts a program that compiles a network in two forms
+def test_compares_two_forms_that_are_one_function(tmp_path):
+  done = benchmark("--model=vanillanet_cifar", "--side=32", "--classes=10", "--batch=2", "--rounds=2", "--act_num=1",
+                   f"--out={tmp_path}")
+  assert done.returncode == 0, done.stderr
+  assert "speed-up" in done.stdout and "medians of 2 paired rounds" in done.stdout
+  (row,) = read_json(tmp_path / "results.json")["rows"]
   assert row["batch"] == 2
   assert min(row["training_ms"], row["deployed_ms"], row["speedup"]) > 0
   assert row["difference"] < 1e-5
   assert min(row["bound_by_multiply_adds"], row["bound_by_bytes"]) > 1  # the training form is the larger
 
 
-def test_a_model_without_a_deployed_form_is_refused():
-  with pytest.raises(UserError, match="--model=lenet5 has no deployed form"):
-    deploy.compare("lenet5", side=28, batch=1, num_classes=3, rounds=1)
+@pytest.mark.parametrize("argument, sentence", [
+  ("--model=lenet5", "--model=lenet5 has no deployed form"), ("--batch=0", "--batch=0 are no batch sizes"),
+])
+def test_mistakes_are_one_sentence(tmp_path, argument, sentence):
+  done = benchmark(argument, f"--out={tmp_path}")
+  assert done.returncode == 2
+  assert done.stderr.startswith(f"error: {sentence}") and len(done.stderr.splitlines()) == 1
