@@ -82,7 +82,6 @@ class Network(NamedTuple):
 
   Attributes:
     model: the linen module, for what only some models can do.
-    scheduled: the module's arguments that change over training, as they stand.
     inputs: batch -> model input, normalized as in training, without augmentation.
     apply: (variables, input) -> `Outputs` in evaluation mode.
     loss: (variables, batch) -> [] float32, the experiment's weighted loss, with the terms' current
@@ -90,7 +89,6 @@ class Network(NamedTuple):
   """
 
   model: Any
-  scheduled: Mapping[str, Array]
   inputs: Callable[[Batch], Array]
   apply: Callable[[Any, Array], Outputs]
   loss: Callable[[Any, Batch], Array]

@@ -76,7 +76,7 @@ def depth_rate(rate: float | jax.Array, index: int | jax.Array, count: int) -> f
 class DepthwiseConv(nn.Module):
   """A square depthwise convolution of odd size, stride 1 and zero padding that keeps the image's size.
 
-  On CPU it is a sum of shifted images: XLA's grouped convolution takes 17 to 40 times as long there.
+  On CPU it is a sum of shifted images: XLA's grouped convolution is many times slower there.
 
   Attributes:
     size: side of the kernel [size, size, 1, C].
@@ -152,7 +152,7 @@ def shifted_sum(x: jax.Array, kernel: jax.Array) -> jax.Array:
     for j in range(size):
       total = total + padded[:, i : i + height, j : j + width] * kernel[i, j, 0][None, None, None]
   # An identity that stays in the program: without it XLA's library for matrix products takes a part of the sum into the
-  # product that follows, and what is left of it runs three times slower.
+  # product that follows, and the rest is no longer one loop but many.
   total = jax.lax.reduce_precision(total, jnp.finfo(dtype).nexp, jnp.finfo(dtype).nmant)
   return total.astype(x.dtype)
 

@@ -152,6 +152,6 @@ VITS = {
   "vit_b16": Preset(ViT, patch=16, width=768, depth=12, heads=12, positions="learned", pool="cls"),
   "deit_ti16": Preset(ViT, patch=16, width=192, depth=12, heads=3, positions="learned", pool="cls"),
   "deit_s16": Preset(ViT, patch=16, width=384, depth=12, heads=6, positions="learned", pool="cls"),
-  # For 32 x 32 images: 64 tokens, 77 million multiply-adds of weights an image.
+  # For 32 x 32 images: 64 tokens, 83 million multiplications an image.
   "vit_cifar": Preset(ViT, patch=4, width=128, depth=6, heads=4),
 }

@@ -46,7 +46,7 @@ class DeployedAccuracy:
   def __call__(self, net: Network, variables: Tree, piece: Batch) -> dict[str, jax.Array]:
     """Returns the sums of `Accuracy` for the deployed form, and of the squares that make the difference."""
     merged, deployed = net.model.to_deploy(variables, force=True), net.model.deployed()
-    other = net._replace(model=deployed, scheduled={}, apply=lambda variables, x: deployed.apply(variables, x))
+    other = net._replace(model=deployed, apply=lambda variables, x: deployed.apply(variables, x))
     weight = piece["weight"][:, None]
     logits = net.apply(variables, net.inputs(piece)).logits
     change = other.apply(merged, net.inputs(piece)).logits - logits

@@ -120,7 +120,6 @@ class Experiment:
       variables = {**variables, "params": params}
     network = Network(
       model=parts.model,
-      scheduled=steps.scheduled_values(parts, state.step),
       inputs=parts.preprocess.inputs,
       apply=lambda variables, inputs: steps.evaluate(parts, state, variables, inputs),
       loss=lambda variables, batch: steps.evaluation_loss(parts, state, variables, batch, root, references),

@@ -42,7 +42,7 @@ class Linear:
     return variables
 
 
-NETWORK = Network(model=Linear(), scheduled={}, inputs=lambda batch: batch["image"], apply=apply, loss=loss)
+NETWORK = Network(model=Linear(), inputs=lambda batch: batch["image"], apply=apply, loss=loss)
 VARIABLES = {"params": {"dense": {"kernel": jax.random.normal(jax.random.key(0), (D, K))}}, "batch_stats": {}}
 
 

@@ -48,7 +48,6 @@ def measure(config, net, variables, data=None, batch_size=2):
 # The "images" are the logits.
 ECHO = Network(
   model=None,
-  scheduled={},
   inputs=lambda batch: batch["image"],
   apply=lambda variables, x: Outputs(x.astype(jnp.float32), {}),
   loss=lambda variables, batch: jnp.float32(0),
