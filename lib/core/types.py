@@ -78,7 +78,7 @@ class DataSpec:
 
 
 class Network(NamedTuple):
-  """The trained network as a probe sees it: three pure functions of the variables, and the module behind them.
+  """The trained network as a probe sees it: pure functions of the variables, and what stands behind them.
 
   Attributes:
     model: the linen module, for what only some models can do.
@@ -86,9 +86,15 @@ class Network(NamedTuple):
     apply: (variables, input) -> `Outputs` in evaluation mode.
     loss: (variables, batch) -> [] float32, the experiment's weighted loss, with the terms' current
       states and the model in evaluation mode. Differentiable, so gradients and curvature need no more.
+    terms: (variables, batch) -> {label: [] float32}, the weighted terms that add up to the loss.
+    references: batch -> {label: `Outputs`} of the frozen networks.
+    loss_states: {label: state} of the loss terms as they stand.
   """
 
   model: Any
   inputs: Callable[[Batch], Array]
   apply: Callable[[Any, Array], Outputs]
   loss: Callable[[Any, Batch], Array]
+  terms: Callable[[Any, Batch], dict[str, Array]]
+  references: Callable[[Batch], Mapping[str, Outputs]]
+  loss_states: Mapping[str, Any]

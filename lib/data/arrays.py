@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
+import jax
 import numpy as np
 
 from lib.core import UserError
@@ -19,7 +20,7 @@ class Split:
 
   Attributes:
     inputs: uint8 [n, H, W, C] images, float32 [n, D] vectors, or uint8/int32 [n, T] tokens.
-    label: int32 [n], or [n, T] for text (the next token); may carry noise.
+    label: int32 [n], or [n, T] for sequences (such as the next token; -1 where nothing is asked); may carry noise.
     true_label: like `label`, before label noise.
     id: int32 [n], the example's index in the set as it was read: no split, subset or noise changes it.
   """
@@ -79,6 +80,7 @@ class Dataset:
       file before any split.
     input_name: "image" or "tokens", the field of a batch that the model reads.
     checksums: file name -> sha256 of what was read.
+    generate: (key, n) -> {field: [n, ...]} fresh training examples, in JAX; None for a set that cannot be generated.
   """
 
   name: str
@@ -90,6 +92,7 @@ class Dataset:
   num_examples: int
   input_name: str = "image"
   checksums: Mapping[str, str] = dataclasses.field(default_factory=dict)
+  generate: Callable[[jax.Array, int], Mapping[str, jax.Array]] | None = None
 
   @classmethod
   def read(cls, name: str, train: Split, test: Split, class_names: tuple[str, ...], **others) -> Dataset:

@@ -1,12 +1,14 @@
 """Random changes of a training batch, in JAX: maps (key, batch) to batch, each example with its own draw.
 
 `stage` says whether a row acts on the stored pixels ("before" normalization) or on what the model reads
-("after"); `spatial`, whether it needs images [B, H, W, C] or takes vectors [B, D] as well.
+("after"); `spatial`, whether it needs images [B, H, W, C] or takes vectors [B, D] as well; `tokens`, whether it takes
+tokens [B, T].
 """
 
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable, Mapping
 from typing import ClassVar, Literal
 
 import jax
@@ -31,6 +33,7 @@ class PadCrop:
 
   stage: ClassVar[str] = "before"
   spatial: ClassVar[bool] = True
+  tokens: ClassVar[bool] = False
 
   def __post_init__(self):
     if self.pad < 0:
@@ -58,6 +61,7 @@ class Flip:
 
   stage: ClassVar[str] = "before"
   spatial: ClassVar[bool] = True
+  tokens: ClassVar[bool] = False
 
   def __call__(self, key: jax.Array, batch: Batch) -> Batch:
     image = batch["image"]
@@ -81,6 +85,7 @@ class Cutout:
 
   stage: ClassVar[str] = "after"
   spatial: ClassVar[bool] = True
+  tokens: ClassVar[bool] = False
 
   def __post_init__(self):
     if self.size < 0:
@@ -106,7 +111,7 @@ class Mixup:
       x_i <- λ x_i + (1 - λ) x_π(i),    λ ~ Beta(α, α), one a batch
 
   and adds "mix_index" [B] int32 (π) and "mix_weight" [B] float32 (λ), for the target transform that mixes the
-  labels alike. Labels, ids and weights stay those of example i.
+  labels alike, and "unmixed", the images before. Labels, ids and weights stay those of example i.
 
   Args:
     alpha: α >= 0; may be traced. 0 means λ = 1, no mixing.
@@ -121,6 +126,7 @@ class Mixup:
 
   stage: ClassVar[str] = "after"
   spatial: ClassVar[bool] = False
+  tokens: ClassVar[bool] = False
 
   def __call__(self, key: jax.Array, batch: Batch) -> Batch:
     image = batch["image"]
@@ -136,7 +142,57 @@ class Mixup:
     share = weight.astype(image.dtype)
     # x + (1 - λ)(x_π - x) is x itself at λ = 1, bit for bit.
     mixed = image + (1 - share) * (image[index] - image)
-    return {**batch, "image": mixed, "mix_index": index, "mix_weight": jnp.full(count, weight)}
+    return {**batch, "image": mixed, "unmixed": image, "mix_index": index, "mix_weight": jnp.full(count, weight)}
 
 
-AUGMENTATIONS = {"pad_crop": PadCrop, "flip": Flip, "cutout": Cutout, "mixup": Mixup}
+@dataclasses.dataclass(frozen=True)
+class NoiseInput:
+  """Replaces every input by noise, N(0, 1) in each number, for phases that need inputs but no data.
+
+  Labels and ids stay those of the data.
+
+  Args:
+    clamp: whether the noise is cut to [0, 1], the range of pixels that are not standardized.
+  """
+
+  clamp: bool = False
+
+  stage: ClassVar[str] = "after"
+  spatial: ClassVar[bool] = False
+  tokens: ClassVar[bool] = False
+
+  def __call__(self, key: jax.Array, batch: Batch) -> Batch:
+    noise = jax.random.normal(key, batch["image"].shape, batch["image"].dtype)
+    return {**batch, "image": jnp.clip(noise, 0, 1) if self.clamp else noise}
+
+
+@dataclasses.dataclass(frozen=True)
+class Regenerate:
+  """Replaces the batch by fresh examples of a generated data set, which makes the training data infinite.
+
+  Ids become -1, which tables with a row an example drop when they write: a term that has one (such as early-learning
+  regularization) learns nothing here. Augmentations that stand before this one are lost.
+
+  Args:
+    generate: (key, n) -> {field: [n, ...]}; the data set's, not of a config.
+  """
+
+  generate: Callable[[jax.Array, int], Mapping[str, jax.Array]] | None = None
+
+  stage: ClassVar[str] = "before"
+  spatial: ClassVar[bool] = False
+  tokens: ClassVar[bool] = True
+
+  def __post_init__(self):
+    if not callable(self.generate):
+      raise ValueError("this data set cannot be generated; remove the augmentation, or choose a source such as parity")
+
+  def __call__(self, key: jax.Array, batch: Batch) -> Batch:
+    ids = batch["id"]
+    return {**batch, **self.generate(key, len(ids)), "id": jnp.full_like(ids, -1)}
+
+
+AUGMENTATIONS = {
+  "cutout": Cutout, "flip": Flip, "mixup": Mixup, "noise_input": NoiseInput, "pad_crop": PadCrop,
+  "regenerate": Regenerate,
+}

@@ -79,8 +79,9 @@ def preprocess(config: Mapping[str, Any], dataset: Dataset) -> Preprocess:
   shape = input_shape(dataset)
   for label, piece in config["augment"].items():
     path = f"data.augment.{label}"
-    augmentation = build(AUGMENTATIONS, piece, path=path)
-    if dataset.input_name != "image" or (augmentation.spatial and len(shape) != 3):
+    augmentation = build(AUGMENTATIONS, piece, path=path, generate=dataset.generate)
+    fits = augmentation.tokens if dataset.input_name == "tokens" else len(shape) == 3 or not augmentation.spatial
+    if not fits:
       needs = "images [H, W, C]" if augmentation.spatial else "images or vectors"
       raise UserError(f"{path} needs {needs}, but {dataset.name} has {dataset.input_name} {shape}; remove it.")
     augmentations[label] = augmentation

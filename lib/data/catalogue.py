@@ -16,6 +16,7 @@ from lib.data.arrays import Dataset, Split
 from lib.data.batches import preprocess
 from lib.data.files import Cifar10, Cifar100, Digits, FashionMnist, Mnist, Text
 from lib.data.label_noise import LABEL_NOISE
+from lib.data.synthetic import Copy, Multiplication, Parity
 from lib.data.tfds_source import Tfds
 
 DATASETS = {
@@ -25,6 +26,9 @@ DATASETS = {
   "cifar10": Cifar10,
   "cifar100": Cifar100,
   "text": Text,
+  "parity": Parity,
+  "copy": Copy,
+  "multiplication": Multiplication,
   "tfds": Tfds,
 }
 

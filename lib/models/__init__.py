@@ -13,16 +13,18 @@ from typing import Any
 from flax import linen as nn
 
 from lib import core
+from lib.core.taps import select
 from lib.models.capture import capture
 from lib.models.cnn import CNN, LENET5, VGG11, VGG13, VGG16, VGG19, VGG_SMALL
 from lib.models.decoder import Decoder
 from lib.models.initializers import INITIALIZERS
 from lib.models.layers import ACTIVATIONS
 from lib.models.mlp import DEEP_FCN, MLP, WIDE_FCN
+from lib.models.pair import Pair
 from lib.models.resnet import RESNETS
 from lib.models.rnn import RNNS
 from lib.models.simplenet import SIMPLENETS
-from lib.models.taps import Taps, select
+from lib.models.taps import Taps
 from lib.models.vanillanet import VANILLANETS
 from lib.models.vit import VITS
 
@@ -32,6 +34,7 @@ MODELS = {
   "deep_fcn": DEEP_FCN,
   "lenet5": LENET5,
   "mlp": MLP,
+  "pair": Pair,
   "vgg11": VGG11,
   "vgg13": VGG13,
   "vgg16": VGG16,

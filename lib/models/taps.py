@@ -2,6 +2,7 @@
 
 A name is a number, the block that the layer stands in, and what the layer does: "007_stage1.block0.relu". The tap
 before that of an activation is always what goes into it, so "pre-activation" and "post-activation" are neighbours.
+`lib.core.taps.select` picks among them.
 """
 
 from __future__ import annotations
@@ -12,11 +13,7 @@ import jax
 import jax.numpy as jnp
 
 from lib.core import Outputs, UserError
-from lib.core.build import suggest
-from lib.models.layers import ACTIVATIONS
 
-# Activations that are no function of the input alone, beside the rows of ACTIVATIONS.
-_PARAMETRIC = ("annealed_relu",)
 _MOST = 1000  # as many as three digits count
 
 
@@ -52,31 +49,3 @@ class Taps:
   def outputs(self, logits: jax.Array) -> Outputs:
     """Returns the model's outputs, the logits in float32 (float64 stays)."""
     return Outputs(logits.astype(jnp.promote_types(logits.dtype, jnp.float32)), dict(self.arrays))
-
-
-def kind(name: str) -> str:
-  """Returns what the layer of a tap does: "relu" for "007_stage1.block0.relu"."""
-  return name[4:].rpartition(".")[2]
-
-
-def select(taps: Mapping[str, jax.Array], which: str) -> dict[str, jax.Array]:
-  """Returns some of the taps, in call order.
-
-  Args:
-    taps: of one model.
-    which: "all"; "post", what comes out of the activations; "pre", what goes into them; or a kind such as "conv".
-
-  Raises:
-    UserError: if the model has no such tap.
-  """
-  names = sorted(taps)
-  active = [i for i, name in enumerate(names) if kind(name) in ACTIVATIONS or kind(name) in _PARAMETRIC]
-  chosen = {
-    "all": names,
-    "post": [names[i] for i in active],
-    "pre": [names[i - 1] for i in active if i],
-  }.get(which, [name for name in names if kind(name) == which])
-  if not chosen:
-    known = ["all", "pre", "post", *dict.fromkeys(kind(name) for name in names)]
-    raise UserError(f"the model has no taps of kind {which!r}; {suggest(which, known)}.")
-  return {name: taps[name] for name in chosen}

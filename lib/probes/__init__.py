@@ -10,19 +10,35 @@ Sums make averages exact over a set of any size, and pieces let one run that fit
 """
 
 from lib.probes.accuracy import Accuracy
+from lib.probes.agreement import Agreement
+from lib.probes.calibration import Calibration
 from lib.probes.deployed_accuracy import DeployedAccuracy
+from lib.probes.elr_gradient import ElrGradient
+from lib.probes.forgetting import Forgetting
 from lib.probes.gradient_norms import GradientNorms
 from lib.probes.memorization import Memorization
+from lib.probes.mutual_information import MutualInformation
+from lib.probes.representation import Representation
 from lib.probes.spec import Probe, ProbeSpec
+from lib.probes.stability import Stability
 from lib.probes.tap_norms import TapNorms
+from lib.probes.term_gradients import TermGradients
 from lib.probes.weight_statistics import WeightStatistics
 
 PROBES = {
   "accuracy": Accuracy,
+  "agreement": Agreement,
+  "calibration": Calibration,
   "deployed_accuracy": DeployedAccuracy,
+  "elr_gradient": ElrGradient,
+  "forgetting": Forgetting,
   "gradient_norms": GradientNorms,
   "memorization": Memorization,
+  "mutual_information": MutualInformation,
+  "representation": Representation,
+  "stability": Stability,
   "tap_norms": TapNorms,
+  "term_gradients": TermGradients,
   "weight_statistics": WeightStatistics,
 }
 

@@ -18,7 +18,8 @@ Tree = Any
 class Accuracy:
   """Share of labels that the largest logit names, and mean cross-entropy in nats, exact over the split.
 
-  Sequences count by position; positions with label -1 do not count.
+  Sequences count by position; positions with label -1 do not count. For them there is also the share of sequences in
+  which every position that counts is right, of those that have one.
 
   Attributes:
     split: "train", "validation" or "test".
@@ -33,14 +34,22 @@ class Accuracy:
     return spec.batches(self.split, self.limit)
 
   def __call__(self, net: Network, variables: Tree, piece: Batch) -> dict[str, jax.Array]:
-    """Returns the sums {"correct", "loss", "count"} over one batch."""
+    """Returns the sums {"correct", "loss", "count"} over one batch, and {"solved", "sequences"} of sequences."""
     logits = net.apply(variables, net.inputs(piece)).logits
     label = piece["label"]
     weight = piece["weight"].reshape((-1,) + (1,) * (label.ndim - 1)) * (label >= 0)
     log_p = jnp.take_along_axis(jax.nn.log_softmax(logits), jnp.maximum(label, 0)[..., None], axis=-1)[..., 0]
     correct = jnp.argmax(logits, axis=-1) == label
-    return {"correct": jnp.sum(weight * correct), "loss": -jnp.sum(weight * log_p), "count": jnp.sum(weight)}
+    sums = {"correct": jnp.sum(weight * correct), "loss": -jnp.sum(weight * log_p), "count": jnp.sum(weight)}
+    if label.ndim == 2:
+      asked = jnp.any(weight > 0, axis=1)
+      solved = asked & jnp.all(correct | (label < 0), axis=1)
+      sums |= {"solved": jnp.sum(solved, dtype=jnp.float32), "sequences": jnp.sum(asked, dtype=jnp.float32)}
+    return sums
 
   def finish(self, sums: dict[str, jax.Array]) -> dict[str, jax.Array]:
-    """Returns {"accuracy", "loss"}."""
-    return {"accuracy": sums["correct"] / sums["count"], "loss": sums["loss"] / sums["count"]}
+    """Returns {"accuracy", "loss"}, and "sequence_accuracy" of sequences."""
+    result = {"accuracy": sums["correct"] / sums["count"], "loss": sums["loss"] / sums["count"]}
+    if "sequences" in sums:
+      result["sequence_accuracy"] = sums["solved"] / sums["sequences"]
+    return result

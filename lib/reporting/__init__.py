@@ -1,6 +1,7 @@
 """What a run leaves behind, metrics, manifest and results, and how it is shown: tables, plots, progress."""
 
 from lib.reporting.files import replace_file
+from lib.reporting.intervals import Intervals, intervals
 from lib.reporting.manifest import collect, start, stop
 from lib.reporting.plots import Panel, curves
 from lib.reporting.progress import Progress
@@ -9,6 +10,6 @@ from lib.reporting.tables import format_mean_sem, markdown_table, plain_table
 from lib.reporting.writer import MetricsWriter, read_rows
 
 __all__ = [
-  "MetricsWriter", "Panel", "Progress", "collect", "curves", "format_mean_sem", "markdown_table", "plain_table",
-  "read_json", "read_rows", "replace_file", "start", "stop", "summarize", "write_json",
+  "Intervals", "MetricsWriter", "Panel", "Progress", "collect", "curves", "format_mean_sem", "intervals",
+  "markdown_table", "plain_table", "read_json", "read_rows", "replace_file", "start", "stop", "summarize", "write_json",
 ]

@@ -52,7 +52,7 @@ class Programs:
     self.by_member = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec("members"))
     self.replicated = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec())
     self.init = jax.jit(self._over_members(experiment.init), out_shardings=self.by_member)
-    self.steps = jax.jit(self._steps, static_argnames="length", donate_argnames=("states", "sums"))
+    self.steps = jax.jit(self._steps, static_argnames=("length", "phase"), donate_argnames=("states", "sums"))
     self.indices = jax.jit(self._indices, static_argnames="length")
 
   def _over_members(self, function):
@@ -79,16 +79,19 @@ class Programs:
 
     return jax.vmap(of_member)(hp["seed"])
 
-  def _one_step(self, state: State, hp: HyperParameters, rows: jax.Array, fields: Tree, references: Tree):
-    batch = self.experiment.parts(hp["values"]).preprocess.gather(fields, rows)
-    return self.experiment.step(state, batch, hp, references)
+  def _one_step(self, phase: int, state: State, hp: HyperParameters, rows: jax.Array, fields: Tree, references: Tree):
+    batch = self.experiment.parts(hp["values"], phase).preprocess.gather(fields, rows)
+    return self.experiment.step(state, batch, hp, references, phase)
 
-  def _steps(self, states: State, sums: Tree, hp: HyperParameters, fields: Tree, references: Tree, *, length: int):
-    """Takes `length` steps of every member; returns the states and the sums of the metrics over the steps."""
+  def _steps(
+    self, states: State, sums: Tree, hp: HyperParameters, fields: Tree, references: Tree, *, length: int, phase: int = 0
+  ):
+    """Takes `length` steps of every member, all in one phase; returns the states and the sums of the metrics."""
+    one_step = functools.partial(self._one_step, phase)
 
     def body(carry, rows):
       states, sums = carry
-      states, metrics = self._over_members(self._one_step)(states, hp, rows, shared=(fields, references))
+      states, metrics = self._over_members(one_step)(states, hp, rows, shared=(fields, references))
       return (states, jax.tree.map(jnp.add, sums, metrics)), None
 
     # The rows of all steps are computed at once: one short loop over large arrays instead of one a step.
@@ -106,7 +109,7 @@ class Programs:
   def abstract_sums(self, hp: HyperParameters, fields: Tree, references: Tree) -> Tree:
     """Returns the shapes of the metrics' sums, {name: [M]}; abstract arguments do."""
     rows = jnp.zeros((self.num_members, self.experiment.spec.batch_size), jnp.int32)
-    over_members = jax.vmap(self._one_step, in_axes=(0, 0, 0, None, None))
+    over_members = jax.vmap(functools.partial(self._one_step, 0), in_axes=(0, 0, 0, None, None))
     states = jax.eval_shape(self.init, hp)
     return jax.eval_shape(lambda *args: over_members(*args)[1], states, hp, rows, fields, references)
 
@@ -115,19 +118,21 @@ class Programs:
     return jax.device_put(jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), like), self.by_member)
 
   def measure(self, probe: Any) -> Any:
-    """Returns (states, hp, references, pieces) -> {name: [M, ...]} for a probe; compiled at the first call."""
+    """Returns (states, hp, references, pieces, phase) -> {name: [M, ...]} for a probe; compiled at the first call."""
 
-    def on_piece(state, hp, piece, references):
-      network, variables = self.experiment.network(state, hp, references)
+    def on_piece(phase, state, hp, piece, references):
+      network, variables = self.experiment.network(state, hp, references, phase)
       return probe(network, variables, piece)
 
-    measured = jax.jit(
-      lambda states, hp, piece, references: self._over_members(on_piece)(states, hp, shared=(piece, references))
-    )
+    @functools.partial(jax.jit, static_argnames="phase")
+    def measured(states, hp, piece, references, phase):
+      over_members = self._over_members(functools.partial(on_piece, phase))
+      return over_members(states, hp, shared=(piece, references))
+
     finish = jax.jit(jax.vmap(probe.finish))
 
-    def run(states, hp, references, pieces):
-      sums = (measured(states, hp, piece, references) for piece in pieces)
+    def run(states, hp, references, pieces, phase=0):
+      sums = (measured(states, hp, piece, references, phase) for piece in pieces)
       return finish(functools.reduce(lambda a, b: jax.tree.map(jnp.add, a, b), sums))
 
     return run
@@ -152,15 +157,20 @@ def steps_per_dispatch(asked: int, jaxpr: Any, intervals: Iterable[int]) -> int:
   return divisors[-1] if divisors[-1] >= _MOST_STEPS // 5 else min(_MOST_STEPS, max(intervals))
 
 
-def next_boundary(step: int, per_dispatch: int, intervals: Mapping[str, int], total: int) -> int:
-  """Returns the step at which the dispatch that starts at `step` ends.
+def next_boundary(
+  step: int, per_dispatch: int, intervals: Mapping[str, int], total: int, phases: Iterable[int] = ()
+) -> int:
+  """Returns the step at which the dispatch that starts at `step` ends: at the latest where a phase does.
 
   It depends on nothing but the step, so a resumed run is cut into the same programs as an undisturbed
   one, and rounds alike. What is shorter than a full dispatch is cut into powers of two, so that intervals
   that share no divisor need few programs.
   """
   following = lambda every: (step // every + 1) * every
-  end = min([following(per_dispatch), total, *(following(every) for every in intervals.values() if every)])
+  end = min([
+    following(per_dispatch), total, *(following(every) for every in intervals.values() if every),
+    *(start for start in phases if start > step),
+  ])
   length = end - step
   return step + (length if length == per_dispatch else 1 << (length.bit_length() - 1))
 

@@ -183,7 +183,9 @@ def _check_assignment(config: Config, where: str, path: str, value: Any) -> None
     raise UserError(f"{where}.path is {path!r}, which cannot differ between members; {hint}.")
   if _is_numeric((old,)) and _is_numeric((value,)):
     return
-  if isinstance(old, str) and not path.endswith(".name") and (_is_numeric((value,)) or isinstance(value, Mapping)):
+  if isinstance(old, str) and not path.endswith(".name") and (
+    _is_numeric((value,)) or isinstance(value, (Mapping, tuple))
+  ):
     return  # a field may take a word or a number or a dict; building the object tells
   if old is not None and type(old) is not type(value) and not (_is_numeric((old,)) and isinstance(value, Mapping)):
     raise UserError(f"{where} puts {value!r} at {path}, where the config has {old!r}; give values of that type.")

@@ -14,8 +14,10 @@ from lib import models
 from lib.core import Batch, DataSpec, Network, UserError, build
 from lib.core.build import suggest
 from lib.core.schedules import as_schedule
+from lib.training import phases
 from lib.training import step as steps
 from lib.training.config import Config, put
+from lib.training.references import Reference
 from lib.training.state import State
 from lib.transforms.gradients import GRADIENTS
 from lib.transforms.losses import LOSSES
@@ -60,13 +62,17 @@ class Experiment:
   spec: DataSpec
   make_preprocess: Callable[[Config], Any]
 
-  def parts(self, values: Mapping[str, jax.Array] | None = None) -> steps.Parts:
-    """Builds every object of the config, with values put in at their paths.
+  def parts(self, values: Mapping[str, jax.Array] | None = None, phase: int | None = None) -> steps.Parts:
+    """Builds the objects of the config, with values put in at their paths.
+
+    Args:
+      values: {config path: number}.
+      phase: a step of the phase whose parts are wanted (see lib.training.phases); None builds every part.
 
     Raises:
       UserError: if a part of the config does not describe an object, naming its path.
     """
-    config = put(self.config, values or {})
+    config = phases.at(put(self.config, values or {}), phase)
     supplied = {"num_classes": self.spec.num_classes}
     losses = {}
     for label, fields in config["losses"].items():
@@ -81,10 +87,7 @@ class Experiment:
       preprocess=self.make_preprocess(config["data"]),
       model=build(models.MODELS, config["model"], path="config.model", **supplied),
       scheduled={n: as_schedule(v, path=f"config.scheduled.{n}") for n, v in config["scheduled"].items()},
-      references={
-        label: build(models.MODELS, fields["model"], path=f"config.references.{label}.model", **supplied)
-        for label, fields in config["references"].items()
-      },
+      references={label: Reference.read(config, label, self.spec) for label in config["references"]},
       targets={n: build(TARGETS, v, path=f"config.targets.{n}") for n, v in config["targets"].items()},
       losses=losses,
       gradients={n: build(GRADIENTS, v, path=f"config.gradients.{n}") for n, v in config["gradients"].items()},
@@ -100,49 +103,61 @@ class Experiment:
     return steps.init(self.parts(hp["values"]), jax.random.key(hp["seed"]))
 
   def step(
-    self, state: State, batch: Batch, hp: HyperParameters, references: Mapping[str, Tree]
+    self, state: State, batch: Batch, hp: HyperParameters, references: Mapping[str, Tree], phase: int = 0
   ) -> tuple[State, dict[str, jax.Array]]:
-    """Takes one step of one member; see lib.training.step.update."""
-    return steps.update(self.parts(hp["values"]), state, batch, jax.random.key(hp["seed"]), references)
+    """Takes one step of one member, with the parts that are at work in a phase; see lib.training.step.update."""
+    return steps.update(self.parts(hp["values"], phase), state, batch, jax.random.key(hp["seed"]), references)
 
   def inspect(
-    self, state: State, batch: Batch, hp: HyperParameters, references: Mapping[str, Tree]
+    self, state: State, batch: Batch, hp: HyperParameters, references: Mapping[str, Tree], phase: int = 0
   ) -> list[tuple[str, jax.Array]]:
     """Returns what a step computes on the way; see lib.training.step.inspect."""
-    return steps.inspect(self.parts(hp["values"]), state, batch, jax.random.key(hp["seed"]), references)
+    return steps.inspect(self.parts(hp["values"], phase), state, batch, jax.random.key(hp["seed"]), references)
 
-  def network(self, state: State, hp: HyperParameters, references: Mapping[str, Tree]) -> tuple[Network, Tree]:
+  def network(
+    self, state: State, hp: HyperParameters, references: Mapping[str, Tree], phase: int = 0
+  ) -> tuple[Network, Tree]:
     """Returns the member as probes see it, and the variables that evaluation uses (raw, or say an EMA)."""
-    parts, root = self.parts(hp["values"]), jax.random.key(hp["seed"])
+    parts, root = self.parts(hp["values"], phase), jax.random.key(hp["seed"])
     variables, averaged = state.variables, self.config["evaluation"]["parameters"]
     if averaged:
       params = parts.parameters[averaged].evaluation(state.parameter_states[averaged], variables["params"])
       variables = {**variables, "params": params}
+    terms = lambda variables, batch: steps.evaluation_terms(parts, state, variables, batch, root, references)
     network = Network(
       model=parts.model,
       inputs=parts.preprocess.inputs,
       apply=lambda variables, inputs: steps.evaluate(parts, state, variables, inputs),
-      loss=lambda variables, batch: steps.evaluation_loss(parts, state, variables, batch, root, references),
+      loss=lambda variables, batch: sum(terms(variables, batch).values()),
+      terms=terms,
+      references=lambda batch: steps.evaluation_context(parts, state, batch, root, references).references,
+      loss_states=state.loss_states,
     )
     return network, variables
 
   def check(self, batch: Batch, references: Mapping[str, Tree], values: Iterable[str] = ()) -> Any:
-    """Traces init and one step on abstract arrays, with the values at some paths unknown.
+    """Traces init and one step of every phase on abstract arrays, with the values at some paths unknown.
 
     Args:
       batch: a gathered batch, abstract or not.
-      references: frozen variables by label, abstract or not.
+      references: what the steps need of each, by label, abstract or not.
       values: config paths whose values the trace must not know.
 
     Returns:
-      The jaxpr of the step.
+      The jaxprs of the step, one a phase.
 
     Raises:
       Whatever the config's mistakes raise.
     """
     hp = jax.eval_shape(lambda: hyper_parameters(0, dict.fromkeys(values, 0.0)))
     state = jax.eval_shape(self.init, hp)
-    return jax.make_jaxpr(self.step)(state, batch, hp, references)
+    step_in = lambda phase: lambda *args: self.step(*args, phase)
+    return [jax.make_jaxpr(step_in(phase))(state, batch, hp, references) for phase in self.phases]
+
+  @property
+  def phases(self) -> tuple[int, ...]:
+    """The steps at which phases begin; the first is 0."""
+    return phases.starts(self.config)
 
   def can_vary(self, batch: Batch, references: Mapping[str, Tree], paths: Iterable[str]) -> tuple[str, ...]:
     """Returns those of the paths whose values may differ between members of one program.
@@ -170,9 +185,11 @@ class Experiment:
     hp = jax.eval_shape(lambda: hyper_parameters(0, dict.fromkeys(paths, 0.0)))
     state = jax.eval_shape(self.init, hp)
     of_init = lambda values: self.init(hyper_parameters(0) | {"values": values})
-    of_step = lambda values, *rest: self.step(*rest[:2], hyper_parameters(0) | {"values": values}, *rest[2:])
+    step_in = lambda phase: lambda values, state, batch, references: self.step(
+      state, batch, hyper_parameters(0) | {"values": values}, references, phase
+    )
     used = set()
-    for function, rest in ((of_init, ()), (of_step, (state, batch, references))):
+    for function, rest in ((of_init, ()), *((step_in(phase), (state, batch, references)) for phase in self.phases)):
       jaxpr = jax.make_jaxpr(function)(hp["values"], *rest).jaxpr
       operands = {id(v) for v in jaxpr.outvars} | {id(v) for equation in jaxpr.eqns for v in equation.invars}
       names = sorted(hp["values"])  # the order in which a dict is flattened
@@ -180,9 +197,9 @@ class Experiment:
     return used
 
 
-def uses_convolution(jaxpr: Any) -> bool:
-  """Whether a convolution stands anywhere in a jaxpr, nested ones included."""
-  return "conv_general_dilated" in str(jaxpr)
+def uses_convolution(jaxprs: Any) -> bool:
+  """Whether a convolution stands anywhere in a jaxpr or in several, nested ones included."""
+  return "conv_general_dilated" in str(jaxprs)
 
 
 def _check_mixup(config: Config) -> None:

@@ -38,7 +38,7 @@ class AttachedProbe:
   """A probe with its data.
 
   Attributes:
-    measure: (states, hp, references, pieces) -> {name: [M, ...]}.
+    measure: (states, hp, references, pieces, phase) -> {name: [M, ...]}.
     pieces: fixed data on the device.
     every: steps between measurements; 0 measures after the last step only.
   """
@@ -57,7 +57,7 @@ class Loop:
     programs: compiled for it.
     hp: hyper-parameters, [M] leaves.
     fields: the training split on the device, {name: [n, ...]}.
-    references: frozen variables by label.
+    references: what the steps need of each, by label.
     probes: by label.
     per_dispatch: steps in one call of the device.
     writer, checkpoints, progress, stop, profiler: the outside world.
@@ -86,6 +86,7 @@ class Loop:
     self.log_every = config["log_every"]
     self.save_every = config["checkpoint"]["every"]
     self.intervals = intervals_of(config)
+    self.phases = self.programs.experiment.phases
     self.flushed = time.monotonic()
     self.loss = None  # the last one logged, for the progress bar
 
@@ -116,8 +117,8 @@ class Loop:
         self._check_alive(states)
         self._save(step, states, sums)
         raise Preempted(self.stop.received, step)
-      length = next_boundary(step, self.per_dispatch, self.intervals, self.total) - step
-      states, sums = self._take_steps(states, sums, length)
+      length = next_boundary(step, self.per_dispatch, self.intervals, self.total, self.phases) - step
+      states, sums = self._take_steps(states, sums, step, length)
       self.last["step"] = step = step + length
       logged = {}
       if step % self.log_every == 0 or step == self.total:
@@ -132,17 +133,22 @@ class Loop:
       self.progress.update(self.cohort.index * self.total + step, self.loss)
     return states
 
-  def _take_steps(self, states: State, sums: Tree, length: int) -> tuple[State, Tree]:
+  def _take_steps(self, states: State, sums: Tree, step: int, length: int) -> tuple[State, Tree]:
+    phase = self._phase(step)
     return self.profiler.watch(
-      lambda: self.programs.steps(states, sums, self.hp, self.fields, self.references, length=length)
+      lambda: self.programs.steps(states, sums, self.hp, self.fields, self.references, length=length, phase=phase)
     )
+
+  def _phase(self, step: int) -> int:
+    """Returns the beginning of the phase that takes this step; after the last step, of the last phase."""
+    return max(start for start in self.phases if start <= step)
 
   def _record(self, step: int, states: State, logged: Mapping[str, np.ndarray]) -> None:
     """Writes the rows of this step: what was logged over the steps before it, and the probes that are due."""
     values = dict(logged)
     for label, probe in self.probes.items():
       if step == self.total or (probe.every and step % probe.every == 0):
-        measured = probe.measure(states, self.hp, self.references, probe.pieces)
+        measured = probe.measure(states, self.hp, self.references, probe.pieces, self._phase(step))
         values.update({f"{label}/{name}": np.asarray(value) for name, value in measured.items()})
     if not values:
       return
@@ -184,8 +190,9 @@ class Loop:
         return f"the variable {name}"
     experiment = self.programs.experiment
     rows = self.programs.indices(jax.tree.map(lambda leaf: leaf[None], hp), np.int32(step), length=1)[0, 0]
-    batch = experiment.parts(hp["values"]).preprocess.gather(self.fields, rows)
-    for name, leaf in experiment.inspect(state, batch, hp, self.references):
+    phase = self._phase(step)
+    batch = experiment.parts(hp["values"], phase).preprocess.gather(self.fields, rows)
+    for name, leaf in experiment.inspect(state, batch, hp, self.references, phase):
       if not np.isfinite(np.asarray(leaf, np.float32)).all():
         return f"the {name}"
     return "the norm of the gradient"

@@ -6,7 +6,7 @@ import dataclasses
 import functools
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -16,7 +16,7 @@ import numpy as np
 from lib import data
 from lib.core import Batch, DataSpec, UserError, build, trees
 from lib.probes import PROBES, ProbeSpec
-from lib.training import dispatch, references
+from lib.training import dispatch, phases, references
 from lib.training.config import Config, to_json
 from lib.training.experiment import Experiment
 from lib.training.loop import AttachedProbe, intervals_of, probe_key
@@ -31,14 +31,14 @@ class Prepared:
   Attributes:
     experiment: built from the config.
     dataset: its data.
-    references: frozen variables by label.
-    jaxpr: of one training step.
+    references: what the steps need of each, by label.
+    jaxprs: of one training step, one a phase.
   """
 
   experiment: Experiment
   dataset: data.Dataset
   references: Mapping[str, Tree]
-  jaxpr: Any
+  jaxprs: Any
   _programs: dict[int, dispatch.Programs] = dataclasses.field(default_factory=dict, repr=False)
   _probes: dict[int, dict[str, AttachedProbe]] = dataclasses.field(default_factory=dict, repr=False)
 
@@ -65,12 +65,12 @@ class Prepared:
 
   def members_that_fit(self) -> int:
     """Returns how many members to train at once."""
-    return dispatch.members_that_fit(self.experiment, self.config["ensemble"]["chunk"], self.jaxpr)
+    return dispatch.members_that_fit(self.experiment, self.config["ensemble"]["chunk"], self.jaxprs)
 
   def steps_per_dispatch(self) -> int:
     """Returns how many steps to take in one call of the device."""
     intervals = [self.config["steps"], *intervals_of(self.config).values()]
-    return dispatch.steps_per_dispatch(self.config["steps_per_dispatch"], self.jaxpr, intervals)
+    return dispatch.steps_per_dispatch(self.config["steps_per_dispatch"], self.jaxprs, intervals)
 
   def programs(self, num_members: int) -> dispatch.Programs:
     """Returns the programs for a number of members; chunks of one size share them, compiled once."""
@@ -125,7 +125,8 @@ class Preparer:
     return _cached(self._prepared, config, lambda: self._prepare(config))
 
   def _prepare(self, config: Config) -> Prepared:
-    dataset = _cached(self._datasets, config["data"], lambda: data.load(config["data"], self.data_dir))
+    section = phases.at(config, None)["data"]
+    dataset = _cached(self._datasets, section, lambda: data.load(section, self.data_dir))
     self.checksums.update(dataset.checksums)
     if config["batch_size"] > len(dataset.train):
       raise UserError(
@@ -141,12 +142,14 @@ class Preparer:
       class_names=tuple(dataset.class_names),
     )
     experiment = Experiment(config, spec, lambda section: data.preprocess(section, dataset))
-    variables = references.load(config["references"], spec)
-    self.checksums.update({f"config.references.{label}": trees.digest(tree) for label, tree in variables.items()})
-    jaxpr = experiment.check(_abstract_batch(experiment, dataset), variables)
+    loaded = references.load(config, spec, functools.partial(_training_inputs, experiment, dataset))
+    self.checksums.update(
+      {f"config.references.{label}": trees.digest(one.variables) for label, one in loaded.items() if one.variables}
+    )
+    jaxprs = experiment.check(_abstract_batch(experiment, dataset), loaded)
     for label, fields in config["probes"].items():
       _check_probe(label, fields, dataset)
-    return Prepared(experiment, dataset, variables, jaxpr)
+    return Prepared(experiment, dataset, loaded, jaxprs)
 
 
 def _check_probe(label: str, fields: Mapping[str, Any], dataset: data.Dataset) -> None:
@@ -159,6 +162,15 @@ def _check_probe(label: str, fields: Mapping[str, Any], dataset: data.Dataset) -
     raise UserError(f"{path}.limit is {fields['limit']}; give a number of examples, 0 for all.")
   if "split" in fields:
     dataset.split(fields["split"])
+
+
+def _training_inputs(experiment: Experiment, dataset: data.Dataset) -> Iterator[tuple[np.ndarray, jax.Array]]:
+  """Yields the training split in its order as (ids [B], model inputs [B, ...]); the last batch is what is left."""
+  make = jax.jit(experiment.parts().preprocess.inputs)
+  size = experiment.config["evaluation"]["batch_size"]
+  for start in range(0, len(dataset.train), size):
+    rows = dataset.train.take(np.arange(start, min(start + size, len(dataset.train))))
+    yield rows.id, make({dataset.input_name: jnp.asarray(rows.inputs)})
 
 
 def _abstract_batch(experiment: Experiment, dataset: data.Dataset) -> Batch:

@@ -1,64 +1,211 @@
-"""Frozen networks that transforms compare with: guides and teachers, trained or as initialized.
+"""Networks that transforms compare with: guides and teachers, trained or as initialized, frozen or following.
 
-    config.references = {"teacher": {"model": {...}, "run": "runs/teacher", "member": 0, "seed": 0}}
+    config.references = {"teacher": {"model": {...}, "run": "runs/teacher", "member": 0}}
 
-`run` names a finished run directory whose member's variables are used; empty, the model is initialized
-from `seed`. It is evaluated with the defaults of the arguments that a schedule moves in training. The
-variables travel to the step as an argument: nothing of them is compiled in.
+The variables of a frozen network travel to the step as an argument: nothing of them is compiled in. It is evaluated
+with the defaults of the arguments that a schedule moves in training.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import pathlib
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
+from flax import linen as nn
 
 from lib import models
-from lib.core import DataSpec, UserError, build, rng
-from lib.core.build import suggest
+from lib.core import Batch, DataSpec, Outputs, UserError, build, rng
 from lib.reporting import read_json
 from lib.training.checkpoint import Checkpoints
-from lib.training.step import input_dtype
+from lib.training.reference_cache import Cache, make_cache
+from lib.training.state import State
+from lib.training.step import Parts, input_dtype, scheduled_values
 
 Tree = Any
 
-_FIELDS = {"model": Mapping, "run": str, "member": int, "seed": int}
+# Updates of batch statistics; at the usual momentum of 0.9 nothing is left of the initial ones.
+_CALIBRATION_UPDATES = 100
 
 
-def load(config: Mapping[str, Any], spec: DataSpec) -> dict[str, Tree]:
-  """Returns {label: variables} for the references section of a config.
+@dataclasses.dataclass(frozen=True)
+class Entry:
+  """One entry of config.references.
 
-  Raises:
-    UserError: for a malformed entry, or a run that is missing or unfinished or holds another model.
+  Attributes:
+    model: config of the network; {} for the one that is trained, with averaged parameters (see `parameters`).
+    run: a finished run directory whose member's variables are used; empty, they are initialized from the seed.
+    member: of the run.
+    seed: of the initialization.
+    batch_norm: "running" normalizes by the running statistics, which in an untrained network are mean 0 and variance
+      1, so that normalization does nothing; "batch" is training mode, statistics of the batch and dropout included;
+      "calibrated" fills the running statistics from training batches before the run.
+    cache: what is computed of all training examples before the run and looked up in the step: "logits", or taps as
+      `lib.core.taps.select` takes them ("pre"), of which the Gram matrices [n, n] are kept, and the logits. Inputs
+      must never change: no augmentation.
+    parameters: label of a parameter transform (an EMA) with whose parameters the trained network is run, a mean
+      teacher; empty for a frozen network.
+    view: what it sees, "" the model input; "unmixed" the one before mixup.
   """
-  return {label: _load_one(f"config.references.{label}", fields, spec) for label, fields in config.items()}
+
+  model: Mapping[str, Any]
+  run: str = ""
+  member: int = 0
+  seed: int = 0
+  batch_norm: Literal["running", "batch", "calibrated"] = "running"
+  cache: str | tuple[str, ...] = ""
+  parameters: str = ""
+  view: Literal["", "unmixed"] = ""
 
 
-def _load_one(path: str, fields: Mapping[str, Any], spec: DataSpec) -> Tree:
-  for name in fields:
-    if name not in _FIELDS:
-      raise UserError(f"{path}.{name} does not exist; {suggest(name, _FIELDS)}.")
-  for name, kind in _FIELDS.items():
-    if not isinstance(fields.get(name), kind):
-      raise UserError(f"{path}.{name} is missing or not a {kind.__name__}; a reference needs {', '.join(_FIELDS)}.")
-  model = build(models.MODELS, fields["model"], path=f"{path}.model", num_classes=spec.num_classes)
-  # A stream of its own: an untrained guide must not start as the member with the same seed does.
-  key = rng.stream(jax.random.key(fields["seed"]), "references.init")
-  make = lambda key: model.init(key, jnp.zeros((1, *spec.input_shape), input_dtype(spec)))
-  if not fields["run"]:
-    return jax.jit(make)(key)
-  variables = member_variables(pathlib.Path(fields["run"]), fields["member"])
-  expected = jax.eval_shape(make, key)
-  same = jax.tree.structure(variables) == jax.tree.structure(expected) and all(
-    a.shape == b.shape for a, b in zip(jax.tree.leaves(variables), jax.tree.leaves(expected))
-  )
-  if not same:
-    raise UserError(f"{path}.run is {fields['run']}, whose network is not the one of {path}.model; copy the model "
-                    "section of that run's config.json.")
-  return jax.tree.map(jnp.asarray, variables)
+class Loaded(NamedTuple):
+  """What a reference needs in a step: its variables, and what was computed of it before the run, if anything."""
+
+  variables: Tree
+  cache: Cache | None
+
+
+@dataclasses.dataclass(frozen=True)
+class Reference:
+  """A network to compare with.
+
+  Attributes:
+    entry: its config.
+    module: of a frozen network; None for the trained one with averaged parameters.
+    path: of the entry, for error messages.
+  """
+
+  entry: Entry
+  module: nn.Module | None
+  path: str
+
+  @classmethod
+  def read(cls, config: Mapping[str, Any], label: str, spec: DataSpec) -> Reference:
+    """Reads an entry of a whole config.
+
+    Raises:
+      UserError: for a malformed entry.
+    """
+    path = f"config.references.{label}"
+    entry = build({"reference": Entry}, {"name": "reference", **config["references"][label]}, path=path)
+    if not entry.parameters:
+      module = build(models.MODELS, entry.model, path=f"{path}.model", num_classes=spec.num_classes)
+      if entry.cache and config["data"]["augment"]:
+        changing = ", ".join(config["data"]["augment"])
+        raise UserError(f"{path}.cache keeps what the network says of inputs that never change, but "
+                        f"config.data.augment has {changing}; remove that, or set the cache to ''.")
+      return cls(entry, module, path)
+    if entry.parameters not in config["parameters"]:
+      known = ", ".join(config["parameters"]) or "none"
+      raise UserError(f"{path}.parameters is {entry.parameters!r}, which config.parameters does not have (known: "
+                      f"{known}); add an ema there.")
+    if entry.model or entry.run or entry.cache or entry.batch_norm == "calibrated":
+      raise UserError(f"{path} runs the trained network with the parameters of {entry.parameters!r}; leave its model "
+                      "{}, its run and cache empty, and batch_norm 'running' or 'batch'.")
+    return cls(entry, None, path)
+
+  def outputs(self, parts: Parts, state: State, loaded: Loaded, batch: Batch, train: bool) -> Outputs:
+    """Returns the network's outputs on a batch whose input is ready for a model.
+
+    Args:
+      parts: of the experiment.
+      state: of the member, for averaged parameters.
+      loaded: of this reference.
+      batch: of training or evaluation.
+      train: whether it is of training, so that the cache knows it.
+    """
+    if train and loaded.cache is not None:
+      return loaded.cache.outputs(batch["id"])
+    inputs = batch[parts.spec.input_name]
+    if self.entry.view:
+      inputs = batch.get(self.entry.view, inputs)
+    if self.module is not None:
+      return self._apply(self.module, loaded.variables, inputs)
+    average = parts.parameters[self.entry.parameters]
+    params = average.evaluation(state.parameter_states[self.entry.parameters], state.variables["params"])
+    scheduled = scheduled_values(parts, state.step)
+    return self._apply(parts.model, {**state.variables, "params": params}, inputs, **scheduled)
+
+  def _apply(self, module: nn.Module, variables: Tree, inputs: jax.Array, **scheduled: jax.Array) -> Outputs:
+    if self.entry.batch_norm != "batch":
+      return module.apply(variables, inputs, train=False, **scheduled)
+    outputs, _ = module.apply(
+      variables, inputs, train=True, mutable=_collections(variables), rngs={"dropout": jax.random.key(0)}, **scheduled
+    )
+    return outputs
+
+  def load(self, spec: DataSpec, inputs: Callable[[], Iterable[tuple[np.ndarray, jax.Array]]]) -> Loaded:
+    """Loads or initializes the variables, and computes what is kept of them.
+
+    Args:
+      spec: of the data.
+      inputs: () -> (ids [B], model inputs [B, ...]) over the training split.
+
+    Raises:
+      UserError: for a run that is missing or unfinished or holds another model, and a cache that takes too much memory.
+    """
+    if self.module is None:
+      return Loaded({}, None)
+    variables = self._variables(spec)
+    if self.entry.batch_norm == "calibrated":
+      variables = _calibrated(self.module, variables, inputs, self.path)
+    if not self.entry.cache:
+      return Loaded(variables, None)
+    apply = lambda variables, x: self._apply(self.module, variables, x)
+    return Loaded(variables, make_cache(apply, variables, spec, inputs, self.entry.cache, self.path))
+
+  def _variables(self, spec: DataSpec) -> Tree:
+    # A stream of its own: an untrained guide must not start as the member with the same seed does.
+    key = rng.stream(jax.random.key(self.entry.seed), "references.init")
+    make = lambda key: self.module.init(key, jnp.zeros((1, *spec.input_shape), input_dtype(spec)))
+    if not self.entry.run:
+      return jax.jit(make)(key)
+    variables = member_variables(pathlib.Path(self.entry.run), self.entry.member)
+    expected, found = (
+      {jax.tree_util.keystr(path): leaf.shape for path, leaf in jax.tree_util.tree_leaves_with_path(tree)}
+      for tree in (jax.eval_shape(make, key), variables)
+    )
+    if expected != found:
+      name = next(name for name in {**expected, **found} if expected.get(name) != found.get(name))
+      there, here = (shapes.get(name, "missing") for shapes in (found, expected))
+      raise UserError(f"{self.path}.run is {self.entry.run}, whose network is not the one of {self.path}.model on "
+                      f"these data: {name} is {there} there and {here} here; copy the model section of that run's "
+                      "config.json, with its num_classes, and use inputs of its shape.")
+    return jax.tree.map(jnp.asarray, variables)
+
+
+def load(
+  config: Mapping[str, Any], spec: DataSpec, inputs: Callable[[], Iterable[tuple[np.ndarray, jax.Array]]]
+) -> dict[str, Loaded]:
+  """Returns {label: what its steps need} for the references of a config; see `Reference.load`."""
+  return {label: Reference.read(config, label, spec).load(spec, inputs) for label in config["references"]}
+
+
+def _collections(variables: Tree) -> list[str]:
+  return [name for name in variables if name != "params"]
+
+
+def _calibrated(module: nn.Module, variables: Tree, inputs: Any, path: str) -> Tree:
+  """Returns the variables with batch statistics of the training split."""
+  if "batch_stats" not in variables:
+    raise UserError(f"{path}.batch_norm is 'calibrated', but the network has no batch statistics; set it to 'running'.")
+
+  @jax.jit
+  def update(variables, x):
+    _, changed = module.apply(
+      variables, x, train=True, mutable=_collections(variables), rngs={"dropout": jax.random.key(0)}
+    )
+    return {**variables, "batch_stats": changed["batch_stats"]}
+
+  batches = [x for _, x in inputs()]
+  whole = [x for x in batches if len(x) == len(batches[0])]  # the last one may be too small for a variance
+  for i in range(_CALIBRATION_UPDATES):
+    variables = update(variables, whole[i % len(whole)])
+  return variables
 
 
 def member_variables(workdir: pathlib.Path, member: int) -> Tree:

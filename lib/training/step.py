@@ -40,7 +40,7 @@ class Parts:
   preprocess: Any
   model: nn.Module
   scheduled: Mapping[str, Schedule]
-  references: Mapping[str, nn.Module]
+  references: Mapping[str, Any]
   targets: Mapping[str, Any]
   losses: Mapping[str, WeightedTerm]
   gradients: Mapping[str, optax.GradientTransformationExtraArgs]
@@ -74,22 +74,22 @@ def update(
   """Takes one step.
 
   Args:
-    parts: the experiment's objects.
+    parts: the experiment's objects that are at work; states of the others wait unchanged.
     state: one member's state.
     batch: rows as gathered from the data set, neither augmented nor normalized.
     root: the member's root key.
-    references: frozen variables by label, for the models in parts.references.
+    references: what the networks in parts.references were loaded as, by label.
 
   Returns:
     The next state and {"loss", "loss/<label>" where there are several, "gradient_norm"}, all [] float32
-    and all of the parameters before the update.
+    and all of the parameters before the update. A term that is not at work shows 0.
   """
   at = functools.partial(rng.stream, root, step=state.step)
   params = state.variables["params"]
   (loss, (values, loss_states, changed, _)), gradient = differentiate(parts, state, batch, root, references)
   gradient_norm = trees.norm(gradient)
 
-  updates, gradient_states = gradient, {}
+  updates, gradient_states = gradient, dict(state.opt_state["gradients"])
   for label, link in parts.gradients.items():
     updates, gradient_states[label] = link.update(
       updates, state.opt_state["gradients"][label], params, key=at(f"gradients.{label}"), step=state.step, value=loss
@@ -112,12 +112,12 @@ def update(
     step=state.step + 1,
     variables=trees.select(alive, variables, dict(state.variables)),
     opt_state=trees.select(alive, opt_state, state.opt_state),
-    loss_states=loss_states,
+    loss_states={**state.loss_states, **loss_states},
     parameter_states=parameter_states,
     died_at=jnp.where((state.died_at < 0) & ~finite, state.step, state.died_at),
   )
-  terms = {f"loss/{label}": value for label, value in values.items()} if len(values) > 1 else {}
-  return new_state, {"loss": loss, **terms, "gradient_norm": gradient_norm}
+  terms = {f"loss/{label}": values.get(label, jnp.float32(0.0)) for label in state.loss_states}
+  return new_state, {"loss": loss, **(terms if len(terms) > 1 else {}), "gradient_norm": gradient_norm}
 
 
 def differentiate(
@@ -126,7 +126,7 @@ def differentiate(
   """Returns ((loss, (value of each term, next states of the terms, changed collections, outputs)), gradient)."""
   at = functools.partial(rng.stream, root, step=state.step)
   batch = parts.preprocess.train_batch(at("augment"), batch)
-  context = make_context(parts, state.step, batch, root, references)
+  context = make_context(parts, state, batch, root, references, train=True)
   collections = [name for name in state.variables if name != "params"]
 
   def loss_of(params):
@@ -166,18 +166,25 @@ def inspect(
   ]
 
 
-def evaluation_loss(
+def evaluation_terms(
   parts: Parts, state: State, variables: Tree, batch: Batch, root: jax.Array, references: Mapping[str, Tree]
-) -> jax.Array:
-  """Returns the weighted loss of other variables on a batch, in evaluation mode; the state is only read.
+) -> dict[str, jax.Array]:
+  """Returns the weighted terms of the loss of other variables on a batch, in evaluation mode; the state is only read.
 
-  Padded examples (weight 0) do not count. Nothing is augmented.
+  Padded examples (weight 0) do not count in terms of one value an example. Nothing is augmented.
   """
+  context = evaluation_context(parts, state, batch, root, references)
+  outputs = evaluate(parts, state, variables, context.batch[parts.spec.input_name])
+  _, values, _ = weigh(parts, state, dataclasses.replace(context, outputs=outputs), root)
+  return {label: parts.losses[label].weight(state.step) * value for label, value in values.items()}
+
+
+def evaluation_context(
+  parts: Parts, state: State, batch: Batch, root: jax.Array, references: Mapping[str, Tree]
+) -> Context:
+  """Returns the context of a batch as stored, in evaluation."""
   batch = {**batch, parts.spec.input_name: parts.preprocess.inputs(batch)}
-  context = make_context(parts, state.step, batch, root, references)
-  outputs = evaluate(parts, state, variables, batch[parts.spec.input_name])
-  total, _, _ = weigh(parts, state, dataclasses.replace(context, outputs=outputs), root)
-  return total
+  return make_context(parts, state, batch, root, references, train=False)
 
 
 def evaluate(parts: Parts, state: State, variables: Tree, inputs: jax.Array) -> Outputs:
@@ -186,13 +193,13 @@ def evaluate(parts: Parts, state: State, variables: Tree, inputs: jax.Array) -> 
 
 
 def make_context(
-  parts: Parts, step: jax.Array, batch: Batch, root: jax.Array, references: Mapping[str, Tree]
+  parts: Parts, state: State, batch: Batch, root: jax.Array, references: Mapping[str, Tree], *, train: bool
 ) -> Context:
   """Runs the references and makes the targets: all that the loss needs except the model's outputs."""
-  inputs = batch[parts.spec.input_name]
+  step = state.step
   outputs = {
-    label: jax.lax.stop_gradient(model.apply(references[label], inputs, train=False))
-    for label, model in parts.references.items()
+    label: jax.lax.stop_gradient(reference.outputs(parts, state, references[label], batch, train))
+    for label, reference in parts.references.items()
   }
   context = Context(
     step=step,

@@ -17,6 +17,9 @@ PUBLISHED = tuple(
   if isinstance(row, Preset) and name not in ("gru", "lenet5", "lstm", "rnn", "vgg_small")
 )
 
+# Losses that keep a row an example, and so take one prediction an example.
+ONE_PREDICTION = ("elr", "elr_plus", "forgetting_events", "target_divergence")
+
 CONFIGS = {
   "models": {
     "mlp": [
@@ -29,6 +32,7 @@ CONFIGS = {
     "vgg_small": [{}],
     "vanillanet": [{"dims": (3, 4, 4), "strides": (2, 1), "stem_patch": 2, "act_num": 1, "dropout": 0.1}],
     "vanillanet_deployed": [{"dims": (3, 4, 4), "strides": (2, 1), "stem_patch": 2, "act_num": 1, "kernel_init": "he"}],
+    "pair": [{"model": {"name": "mlp", "depth": 1, "width": 4, "norm": "batch"}}],
     "simplenet": [
       {"layers": ((3, 3), "pool", (4, 1)), "dropout": 0.2},
       {"layers": ((3, 3), "pool", (4, 1)), "dropout": 0.2, "norms": "caffe", "dropout_placement": "caffe"},
@@ -53,11 +57,25 @@ CONFIGS = {
   },
   "targets": {
     "label_smoothing": [{"alpha": 0.1, "convention": "uniform"}, {"alpha": 0.1, "convention": "other_classes"}],
+    "distillation": [{"teachers": ("teacher",), "temperature": 2.0, "hard_weight": 0.3}],
     "mixup": [{}],
   },
   "losses": {
     "cross_entropy": [{}],
+    # With 5 classes the discriminator's own sizes would be one unit a layer, which may be dead.
+    "discriminator": [
+      {"teachers": ("teacher",), "form": "published", "hidden": (8, 4)},
+      {"teachers": ("teacher",), "form": "adversarial", "hidden": (8, 4)},
+    ],
+    "distillation": [
+      {"teachers": ("teacher",), "teacher_temperature": 2.0, "student_temperature": 3.0, "scale": "t_squared"},
+    ],
+    "elr": [{}, {"form": "exact"}],
+    "elr_plus": [{"reference": "teacher"}],
+    "forgetting_events": [{}],
+    "guidance": [{"reference": "teacher", "taps": "dense", "guide_taps": "dense"}],
     "mse": [{"on": "logits"}, {"on": "probabilities"}],
+    "target_divergence": [{}],
   },
   "gradients": {
     "adaptive_grad_clip": [{"clipping": 0.01}],
@@ -77,10 +95,18 @@ CONFIGS = {
   )},
   "probes": {
     "accuracy": [{"split": "test"}],
+    "agreement": [{"reference": "guide"}],
+    "calibration": [{"split": "test"}],
     "deployed_accuracy": [{"split": "test"}],
+    "elr_gradient": [{"term": "elr"}],
+    "forgetting": [{"term": "events"}],
     "gradient_norms": [{"split": "train", "limit": 0}],
     "memorization": [{"split": "train"}],
+    "mutual_information": [{"split": "train", "shift": 0, "noise": 0.5}],
+    "representation": [{"reference": "guide", "taps": "dense", "reference_taps": "dense"}],
+    "stability": [{"split": "test"}],
     "tap_norms": [{"kind": "dense", "limit": 0}],
+    "term_gradients": [{"limit": 0}],
     "weight_statistics": [{}],
   },
 }

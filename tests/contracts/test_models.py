@@ -11,9 +11,9 @@ from flax import linen as nn
 from experiments.models import native
 from lib import models
 from lib.core import Context, DataSpec, Outputs
-from lib.models.taps import kind
+from lib.core.taps import kind
 from tests.contracts.laws import assert_close, assert_finite, assert_pure, assert_scans, shapes
-from tests.contracts.rows import PUBLISHED, configs, label, made
+from tests.contracts.rows import ONE_PREDICTION, PUBLISHED, configs, label, made
 
 B, K, T = 4, 10, 6
 CONFIGS = [config for config in configs("models") if config["name"] not in PUBLISHED]
@@ -55,7 +55,8 @@ def check_shapes(module, x):
     positions = (T,) if outputs.logits.ndim == 3 else ()
     assert (outputs.logits.shape, outputs.logits.dtype) == ((B, *positions, K), jnp.float32)
     assert order and order == sorted(order) == list(outputs.taps)
-    assert all(tap.shape[0] == B and tap.dtype == dtype for tap in outputs.taps.values())
+    assert all(tap.shape[0] == B for tap in outputs.taps.values())
+    assert all(tap.dtype == dtype for name, tap in outputs.taps.items() if kind(name) != "logits")
     trained, changed = jax.eval_shape(lambda variables, module=module: train(module, variables, x), variables)
     assert shapes(trained) == shapes(outputs)
     assert shapes(changed) == shapes({name: variables[name] for name in variables if name != "params"})
@@ -143,10 +144,19 @@ def test_evaluation_is_pure():
   assert_pure(lambda variables, x: module.apply(variables, x), variables, x)
 
 
-@pytest.mark.parametrize("config", CONFIGS, ids=label)
-@pytest.mark.parametrize("loss", configs("losses"), ids=label)
-def test_every_model_with_every_loss(config, loss):
+# Every model with a loss of its logits and with one of all its taps; every loss with a model of each kind of labels.
+GUIDANCE = {"name": "guidance", "reference": "input", "taps": "all", "layer_map": ((0, 0), (0, -1))}
+OF_LOGITS = [{"name": "pair", "model": {"name": "mlp", "depth": 1, "width": 4}}, {"name": "rnn", "width": 4}]
+
+
+@pytest.mark.parametrize("config, loss", [
+  *((config, loss) for config in CONFIGS for loss in ({"name": "cross_entropy"}, GUIDANCE)),
+  *((config, loss) for config in OF_LOGITS for loss in configs("losses") if loss["name"] != "guidance"),
+], ids=label)
+def test_every_model_and_every_loss(config, loss):
   module, term, x = made("models", config), made("losses", loss), example(config)
+  if config["name"] in SEQUENCES and loss["name"] in ONE_PREDICTION:
+    pytest.skip("keeps one prediction an example")
   spec = DataSpec(num_examples=B, num_classes=K, input_shape=x.shape[1:], batch_size=B)
 
   def gradient(key):
@@ -155,7 +165,10 @@ def test_every_model_with_every_loss(config, loss):
     def total(params):
       outputs, _ = train(module, {**variables, "params": params}, x)
       targets = jnp.full(outputs.logits.shape, 1 / K)
-      context = Context(jnp.int32(0), jax.random.key(0), {}, targets, None, {}, jnp.float32(0))
+      name = "tokens" if config["name"] in SEQUENCES else "image"
+      batch = {name: x, "label": jnp.zeros(B, jnp.int32), "id": jnp.arange(B), "weight": jnp.ones(B)}
+      references = {"teacher": jax.lax.stop_gradient(outputs)}
+      context = Context(jnp.int32(0), jax.random.key(0), batch, targets, None, references, jnp.float32(0))
       value, _ = term.apply(state, dataclasses.replace(context, outputs=outputs))
       return value.mean()
 

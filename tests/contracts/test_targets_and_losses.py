@@ -7,11 +7,15 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from lib.core import Context, DataSpec, Outputs
+from lib.core import Context, DataSpec, Outputs, UserError
+from lib.transforms.losses.forgetting_events import ForgettingEvents
+from lib.transforms.losses.target_divergence import TargetDivergence
 from tests.contracts.laws import assert_close, assert_finite, assert_maps, assert_pure, assert_scans, shapes
-from tests.contracts.rows import configs, label, made
+from tests.contracts.rows import ONE_PREDICTION, configs, label, made
 
 B, T, K = 4, 3, 5
+# Counts only; and one whose targets are the predictions themselves at the first visit.
+WITHOUT_GRADIENT = (ForgettingEvents, TargetDivergence)
 SPEC = DataSpec(num_examples=9, num_classes=K, input_shape=(2,), batch_size=B)
 
 
@@ -22,8 +26,9 @@ def context(logits, sequence=False):
     "weight": jnp.ones(B), "mix_index": jnp.array([2, 0, 1, 3]), "mix_weight": jnp.full(B, 0.7),
   }
   targets = jax.nn.one_hot(labels, K)
-  outputs = Outputs(logits, {"000_dense": logits})
-  return Context(jnp.int32(3), jax.random.key(0), batch, targets, outputs, {}, jnp.float32(0.5))
+  outputs = lambda z: Outputs(z, {"000_dense": z, "001_first.logits": z, "002_second.logits": z[::-1]})
+  references = {"teacher": outputs(2 * jax.random.normal(jax.random.key(2), logits.shape))}
+  return Context(jnp.int32(3), jax.random.key(0), batch, targets, outputs(logits), references, jnp.float32(0.5))
 
 
 def logits_of(sequence=False, dtype=jnp.float32):
@@ -56,7 +61,7 @@ def check_loss(term, sequence=False):
     assert value.shape in ((), (B,)) and value.dtype == jnp.float32
     gradient = jax.jit(jax.grad(lambda z, run=run: run(term.init(SPEC), z)[0].sum()))(logits)
     assert_finite((result, gradient))
-    assert gradient.dtype == dtype and np.any(gradient)
+    assert gradient.dtype == dtype and (np.any(gradient) or isinstance(term, WITHOUT_GRADIENT))
     assert_maps(run, term.init(SPEC), logits)
     assert_scans(lambda state, t, run=run, logits=logits: run(state, logits)[1], term.init(SPEC))
   extreme = jnp.where(jax.nn.one_hot(jnp.arange(B) % K, K) > 0, 1e4, -1e4)
@@ -75,7 +80,12 @@ def test_targets(config):
 @pytest.mark.parametrize("sequence", [False, True], ids=["single", "sequence"])
 @pytest.mark.parametrize("config", configs("losses"), ids=label)
 def test_losses(config, sequence):
-  check_loss(made("losses", config), sequence)
+  term = made("losses", config)
+  if sequence and config["name"] in ONE_PREDICTION:
+    with pytest.raises(UserError, match="keeps one prediction an example"):
+      term.apply(term.init(SPEC), context(logits_of(sequence), sequence))
+    return
+  check_loss(term, sequence)
 
 
 @pytest.mark.parametrize("mistake", [

@@ -10,6 +10,8 @@ import pytest
 from lib import training
 from lib.reporting import read_json
 from lib.training.config import plain, put
+from lib.training.ensemble import cohorts_of, members_of
+from lib.training.prepare import Preparer
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 CONFIGS = sorted((ROOT / "configs").rglob("*.py"))
@@ -31,22 +33,106 @@ def write_tiny_cifar10(root):
   return {"name": "cifar10", "examples_per_file": 20}
 
 
-@pytest.mark.parametrize("path", [
-  # Networks made for 32 x 32 pixels cannot take the 8 x 8 of the digits, and compile for longer.
-  pytest.param(path, marks=pytest.mark.slow if "architectures" in path.parts else ()) for path in CONFIGS
-], ids=lambda path: str(path.relative_to(ROOT / "configs")))
-def test_builds_and_takes_two_steps_on_tiny_data(path, tmp_path):
-  config = plain(load(path).get_config())
-  photographs = config["data"]["source"]["name"] == "cifar10"
-  source = write_tiny_cifar10(tmp_path) if photographs else {"name": "digits"}
-  config["probes"] = {label: fields | {"every": 1} for label, fields in config["probes"].items()}
-  config = put(config, {
-    "data.source": source, "data.subset": 80, "data.validation": min(config["data"]["validation"], 20),
-    "data.test_subset": 20, "steps": 2, "log_every": 1, "batch_size": 4, "evaluation.batch_size": 50,
-    "ensemble.seeds": 1,
+def write_tiny_cifar100(root):
+  """Writes files of the format of CIFAR-100 with 100 and 20 random images; returns the source that reads them."""
+  draws = np.random.default_rng(0)
+  (root / "cifar-100-binary").mkdir()
+  for name, count in (("train", 100), ("test", 20)):
+    records = draws.integers(0, 256, (count, 2 + 3 * 32 * 32), dtype=np.uint8)
+    records[:, :2] = np.stack([np.arange(count) % 20, np.arange(count) % 100], axis=1)
+    (root / "cifar-100-binary" / f"{name}.bin").write_bytes(records.tobytes())
+  (root / "cifar-100-binary" / "fine_label_names.txt").write_text("\n".join(f"class{i}" for i in range(100)))
+  return {"name": "cifar100", "train_examples": 100, "test_examples": 20}
+
+
+SLOW = {"architectures", "cifar100_students", "digits.py:guided", "sequences"}
+WRITERS = {"cifar10": write_tiny_cifar10, "cifar100": write_tiny_cifar100}
+# A config may have parts, as in --config=configs/guidance/digits.py:guides.
+PARTS = [(path, part) for path in CONFIGS for part in getattr(load(path), "PARTS", ("",))]
+
+
+def label(path, part):
+  return str(path.relative_to(ROOT / "configs")) + (f":{part}" if part else "")
+
+
+def shrunk(path, part, root):
+  """Returns a config at two steps of four examples; networks that it learns from are trained so, too, below root."""
+  config = plain(load(path).get_config(*([part] if part else [])))
+  root.mkdir()
+  config["probes"] = {name: fields | {"every": 1} for name, fields in config["probes"].items()}
+  for name, axis in config["ensemble"]["grid"].items():
+    if axis["path"] == "batch_size" or str(axis["path"]).startswith(("references.", "('references.")):
+      config = put(config, {f"ensemble.grid.{name}": first(axis)})  # the same program with other weights, or too large
+  config = with_references(config, root, {})
+  source = config["data"]["source"]
+  if source["name"] in WRITERS:
+    source = WRITERS[source["name"]](root)
+  elif "num_examples" in source:  # generated
+    source = source | {"num_examples": 100, "test_examples": 20}
+  else:
+    source = {"name": "digits"}
+  return put(config, {
+    "data.source": source, "data.subset": min(config["data"]["subset"] or 80, 80),
+    "data.validation": min(config["data"]["validation"], 20), "data.test_subset": 20, "steps": 2, "log_every": 1,
+    "batch_size": 4, "evaluation.batch_size": 50, "ensemble.seeds": 1,
+    **{f"ensemble.grid.{name}.levels": (4,) for name, axis in config["ensemble"]["grid"].items()
+       if axis["path"] == "batch_size"},
   })
-  results = training.run(config, tmp_path / "run", data_dir=tmp_path)
-  assert len(results["members"]) == len(read_json(tmp_path / "run" / "manifest.json")["members"])
+
+
+def first(axis):
+  """Returns an axis of a grid with its first level only."""
+  return axis | {field: axis[field][:1] for field in ("levels", "names") if field in axis}
+
+
+def with_references(value, root, trained):
+  """Replaces the runs that references name, wherever they stand, by shrunk ones below root."""
+  if isinstance(value, dict):
+    value = {name: with_references(inner, root, trained) for name, inner in value.items()}
+    if "model" in value and value.get("run"):
+      run = value["run"]
+      if run not in trained:
+        trained[run] = train_reference(run, root / str(len(trained)))
+      value["run"] = trained[run]
+  elif isinstance(value, tuple):
+    value = tuple(with_references(inner, root, trained) for inner in value)
+  return value
+
+
+def train_reference(run, root):
+  """Trains the config whose header writes this run; returns where it is."""
+  command = re.compile(r"--config=([^\s:]+)(?::(\w+))? [^\n]*(?:\\\n[^\n]*)?--workdir=" + re.escape(run) + r"\b")
+  [(path, part)] = [
+    (path, found[2] or "") for path in CONFIGS
+    if (found := command.search(load(path).__doc__)) and path == ROOT / found[1]
+  ]
+  config = shrunk(path, part, root)
+  if config["data"]["source"]["name"] == "cifar100":  # too large to train here; only traced
+    return ""
+  training.run(config, root / "run", data_dir=root)
+  return str(root / "run")
+
+
+@pytest.mark.parametrize("path, part", [
+  # Networks made for 32 x 32 pixels cannot take the 8 x 8 of the digits, and compile (the deepest: trace) for longer;
+  # the others have many programs.
+  pytest.param(path, part, marks=pytest.mark.slow if {*path.parts, path.stem, f"{path.name}:{part}"} & SLOW else ())
+  for path, part in PARTS
+], ids=[label(*case) for case in PARTS])
+def test_builds_and_takes_two_steps_on_tiny_data(path, part, tmp_path):
+  """All programs of the grid are traced, which finds what is wrong with a config; the first of them takes the steps."""
+  config = shrunk(path, part, tmp_path / "data")
+  prepare = Preparer(tmp_path / "data")
+  cohorts = cohorts_of(config, members_of(config), lambda inner, points: prepare(inner).can_vary(points), lambda _: 99)
+  for cohort in cohorts:
+    prepare(cohort.config)
+  if config["data"]["source"]["name"] == "cifar100":  # too large to train here
+    prepared = prepare(cohorts[0].config)
+    assert prepared.probes(prepared.programs(1)).keys() == config["probes"].keys()
+    return
+  one = put(config, {"ensemble.grid": {name: first(axis) for name, axis in config["ensemble"]["grid"].items()}})
+  results = training.run(one, tmp_path / "run", data_dir=tmp_path / "data")
+  assert len(results["members"]) == len(read_json(tmp_path / "run" / "manifest.json")["members"]) == 1
   for metric in config["report"]["metrics"]:
     assert metric in results["groups"][0]["metrics"], metric
 

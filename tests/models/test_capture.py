@@ -11,8 +11,8 @@ from flax import linen as nn
 
 from lib import models, training
 from lib.core import UserError
+from lib.core.taps import select
 from lib.models.capture import capture
-from lib.models.taps import select
 from lib.reporting import read_rows
 from tests.tiny import tiny_config
 

@@ -5,9 +5,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from lib.core.taps import kind, select
 from lib.models.residual import Layers, ResidualBlock
 from lib.models.resnet import ResNet
-from lib.models.taps import kind, select
 
 LAYERS = Layers("relu", "batch", "torch_default", "torch_default", "float64")
 

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from lib.core import UserError, build
+from lib.core.taps import kind, select
 from lib.models.resnet import RESNETS, ResNet
-from lib.models.taps import kind, select
 
 
 def abstract(module, *shape):

@@ -5,8 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from lib.core.taps import kind
 from lib.models.resnet import ResNet
-from lib.models.taps import kind
 
 
 def images(*shape):

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from lib.core import UserError, build
+from lib.core.taps import kind, select
 from lib.models.rnn import RNNS
-from lib.models.taps import kind, select
 
 B, T, K, C, W = 3, 5, 4, 2, 6
 

@@ -8,7 +8,7 @@ from flax import linen as nn
 
 from lib import models
 from lib.core import UserError
-from lib.models.taps import kind
+from lib.core.taps import kind
 
 TINY = {"layers": ((4, 3), "pool", (6, 3), (8, 1))}
 THIRTEEN = {"layers": ((2, 3),) * 4 + ("pool",) + ((2, 3),) * 3 + ("pool",) + ((2, 3),) * 2 + ("pool",)

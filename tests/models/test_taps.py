@@ -7,8 +7,9 @@ import pytest
 
 from lib import models
 from lib.core import UserError
+from lib.core.taps import ACTIVATION_KINDS, kind, select
 from lib.models.layers import ACTIVATIONS
-from lib.models.taps import Taps, kind, select
+from lib.models.taps import Taps
 
 
 def collected(*kinds):
@@ -42,6 +43,18 @@ def test_selection():
   assert all(array is taps[name] for name, array in select(taps, "post").items())
   shuffled = {name: taps[name] for name in sorted(taps, key=lambda name: name[::-1])}
   assert list(select(shuffled, "all")) == list(taps) and list(select(shuffled, "pre")) == names("pre")
+
+
+def test_several_kinds_and_whole_names():
+  taps = collected("conv", "norm", "relu", "dense", "global_avg_pool")
+  assert list(select(taps, ("dense", "conv"))) == ["000_conv", "003_dense"]
+  assert list(select(taps, ("001_norm", "norm"))) == ["001_norm"]
+  with pytest.raises(UserError, match="its taps are: 000_conv, 001_norm"):
+    select(taps, ("conv", "009_norm"))
+
+
+def test_the_kinds_of_activations_are_those_of_the_models():
+  assert {*ACTIVATIONS, "annealed_relu"} == ACTIVATION_KINDS
 
 
 def test_an_activation_of_the_input_itself_has_no_tap_before_it():

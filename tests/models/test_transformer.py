@@ -10,8 +10,8 @@ import pytest
 
 from lib.attention.positions import rope, sincos2d, sinusoidal
 from lib.core import UserError
+from lib.core.taps import select
 from lib.models.decoder import Decoder
-from lib.models.taps import select
 from lib.models.vit import ViT
 
 TOKENS = np.random.default_rng(0).integers(0, 7, size=(3, 6))

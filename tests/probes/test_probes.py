@@ -76,6 +76,16 @@ def test_accuracy_of_sequences_skips_ignored_positions():
   np.testing.assert_allclose(result["loss"], (6 * total - 4) / 6, rtol=1e-6)
 
 
+@pytest.mark.parametrize("batch_size", [1, 3])
+def test_a_sequence_is_right_if_all_that_is_asked_of_it_is(batch_size):
+  label = [[0, 1, -1], [2, -1, -1], [1, 1, 1], [-1, -1, -1], [0, 2, 1]]  # of the fourth, nothing is asked
+  data = rows(label, image=logits_for([[0, 0, 0], [2, 2, 2], [1, 1, 0], [0, 0, 0], [0, 2, 1]]))
+  result = measure({"name": "accuracy", "split": "test"}, ECHO, {}, data, batch_size)
+  np.testing.assert_allclose(result["sequence_accuracy"], 2 / 4, rtol=1e-6)
+  classes = measure({"name": "accuracy", "split": "test"}, ECHO, {}, rows([0, 1], image=logits_for([0, 1])))
+  assert set(classes) == {"accuracy", "loss"}
+
+
 def test_the_limit_reaches_the_data():
   asked = []
   spec = ProbeSpec(None, lambda split, limit: asked.append((split, limit)))

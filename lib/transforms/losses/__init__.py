@@ -10,7 +10,14 @@ import jax
 
 from lib.core import Context, DataSpec
 from lib.transforms.losses.cross_entropy import CrossEntropy
+from lib.transforms.losses.discriminator import Discriminator
+from lib.transforms.losses.distillation import Distillation
+from lib.transforms.losses.elr import EarlyLearningRegularization
+from lib.transforms.losses.elr_plus import EarlyLearningRegularizationPlus
+from lib.transforms.losses.forgetting_events import ForgettingEvents
+from lib.transforms.losses.guidance import Guidance
 from lib.transforms.losses.mse import MeanSquaredError
+from lib.transforms.losses.target_divergence import TargetDivergence
 
 
 class LossTerm(Protocol):
@@ -26,4 +33,14 @@ class LossTerm(Protocol):
     """
 
 
-LOSSES = {"cross_entropy": CrossEntropy, "mse": MeanSquaredError}
+LOSSES = {
+  "cross_entropy": CrossEntropy,
+  "discriminator": Discriminator,
+  "distillation": Distillation,
+  "elr": EarlyLearningRegularization,
+  "elr_plus": EarlyLearningRegularizationPlus,
+  "forgetting_events": ForgettingEvents,
+  "guidance": Guidance,
+  "mse": MeanSquaredError,
+  "target_divergence": TargetDivergence,
+}

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import Literal
 
 import jax
 import jax.numpy as jnp
 
 from lib.core import Context, DataSpec
+from lib.core.taps import select
 from lib.transforms.losses.positions import per_example
 
 
@@ -19,13 +21,23 @@ class CrossEntropy:
 
   Logits z and targets t are [B, K], or [B, T, K] with the mean over the positions that have a target. float32 in
   any dtype. A class without target mass adds nothing, even at a logit of -inf.
+
+  Args:
+    of: "logits", those of the model; "members", the sum over the networks of a `pair`, of which each has its own logits
+      and so learns as if it were alone.
   """
+
+  of: Literal["logits", "members"] = "logits"
 
   def init(self, spec: DataSpec) -> tuple[()]:
     del spec
     return ()
 
   def apply(self, state: tuple[()], ctx: Context) -> tuple[jax.Array, tuple[()]]:
-    log_p = jax.nn.log_softmax(ctx.outputs.logits.astype(jnp.float32))
-    terms = jnp.where(ctx.targets > 0, ctx.targets * log_p, 0.0)
-    return per_example(-jnp.sum(terms, axis=-1), ctx.targets), state
+    several = select(ctx.outputs.taps, "logits").values() if self.of == "members" else (ctx.outputs.logits,)
+    return sum(per_example(_cross_entropy(logits, ctx.targets), ctx.targets) for logits in several), state
+
+
+def _cross_entropy(logits: jax.Array, targets: jax.Array) -> jax.Array:
+  log_p = jax.nn.log_softmax(logits.astype(jnp.float32))
+  return -jnp.sum(jnp.where(targets > 0, targets * log_p, 0.0), axis=-1)

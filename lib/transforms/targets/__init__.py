@@ -5,6 +5,7 @@ from typing import Protocol
 import jax
 
 from lib.core import Context
+from lib.transforms.targets.distillation import DistillationTargets
 from lib.transforms.targets.label_smoothing import LabelSmoothing
 from lib.transforms.targets.mixup import Mixup
 
@@ -21,4 +22,4 @@ class TargetTransform(Protocol):
     """
 
 
-TARGETS = {"label_smoothing": LabelSmoothing, "mixup": Mixup}
+TARGETS = {"distillation": DistillationTargets, "label_smoothing": LabelSmoothing, "mixup": Mixup}

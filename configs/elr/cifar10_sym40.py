@@ -1,0 +1,72 @@
+"""Early-learning regularization on a part of CIFAR-10, 40 % symmetric noise, at a size that a CPU trains.
+
+  python -m experiments.train --config=configs/elr/cifar10_sym40.py --data_dir=DATA --workdir=runs/elr_cifar10
+
+Four losses: cross-entropy, early-learning regularization (Liu et al. 2020, arXiv:2007.00151), the same without memory
+(beta = 0), and the divergence from the same running averages (their appendix C). 2,500 examples without augmentation,
+so that 40 epochs are enough to memorize many wrong labels. About 12 min on 2 idle CPU cores by its first steps; not
+measured to its end yet. DATA holds cifar-10-batches-bin/*.bin. configs/elr/cifar10_resnet34.py has the published
+setting.
+
+New labels are drawn from all ten classes, so 36 % are wrong. Asymmetric noise, with the paper's numbers for it:
+
+  "--config.data.label_noise={'name': 'asymmetric', 'rate': 0.4, 'mapping': 'cifar10'}"
+  --config.losses.elr.lam=1.0 --config.losses.elr.beta=0.9
+"""
+
+from ml_collections import ConfigDict, FieldReference
+
+
+def get_config():
+  seed = FieldReference(0)
+  config = ConfigDict({
+    "seed": seed,  # of member 0; member i of an ensemble has seed + i
+    "steps": 1560,  # updates; 40 epochs
+    "batch_size": 64,  # examples; 128 in the paper
+    "data": {
+      "source": {"name": "cifar10"},
+      "seed": seed,  # of label noise, split and subsets, which all members share
+      "validation": 0,  # examples taken from the training file
+      "subset": 2500,  # training examples; 0 keeps all
+      "test_subset": 2000,  # test examples; 0 keeps all
+      "label_noise": {"name": "symmetric", "rate": 0.4, "include_true": True},  # 36 % are wrong
+      "noisy_validation": True,
+      "normalize": "standardize",
+      "augment": {},
+    },
+    "model": {"name": "vgg_small"},
+    "scheduled": {},
+    "references": {},
+    "targets": {},
+    "losses": {  # a term of weight 0 costs its time and changes nothing
+      "ce": {"name": "cross_entropy", "weight": 1.0},
+      "elr": {"name": "elr", "weight": 1.0, "lam": 3.0, "beta": 0.7, "form": "clamped"},
+      "kl": {"name": "target_divergence", "weight": 0.0, "lam": 1.0, "beta": 0.7},
+    },
+    "gradients": {"decay": {"name": "add_decayed_weights", "weight_decay": 1e-3, "mask": "all"}},
+    "optimizer": {"name": "sgd", "momentum": 0.9, "learning_rate": 0.02},
+    "parameters": {},
+    "probes": {
+      "test": {"name": "accuracy", "split": "test", "every": 156},
+      "train": {"name": "memorization", "split": "train", "every": 156},
+      "gradient": {"name": "elr_gradient", "term": "elr", "every": 312},
+    },
+    "evaluation": {"batch_size": 500, "parameters": ""},
+    "ensemble": {
+      "seeds": 1,
+      "grid": {
+        "loss": {
+          "path": ("losses.elr.weight", "losses.elr.beta", "losses.kl.weight"),
+          "levels": ((0.0, 0.7, 0.0), (1.0, 0.7, 0.0), (1.0, 0.0, 0.0), (0.0, 0.7, 1.0)),
+          "names": ("cross-entropy", "ELR", "ELR, beta 0", "KL to targets"),
+        },
+      },
+      "chunk": 0,  # members trained at once; 0 leaves it to backend and model: one with convolutions on CPU
+      "map": "vmap",
+    },
+    "log_every": 78,  # steps
+    "steps_per_dispatch": 0,  # 0 leaves it to backend and model: one on CPU, where convolutions in loops are slow
+    "checkpoint": {"every": 312, "keep": 2},
+    "report": {"metrics": ("test/accuracy", "train/wrong_memorized", "train/wrong_correct", "train/clean_correct")},
+  })
+  return config.lock()

@@ -1,0 +1,72 @@
+"""Early-learning regularization against the memorization of wrong labels: 32 networks in one compiled program.
+
+  python -m experiments.train --config=configs/elr/digits.py --workdir=runs/elr_digits
+
+Scikit-learn's 8x8 digits with 40 % wrong labels and an MLP, as in configs/quickstart.py. Four losses, 8 seeds each:
+cross-entropy, early-learning regularization (Liu et al. 2020, arXiv:2007.00151), the same without memory (beta = 0),
+and the divergence from the same running averages (their appendix C). Takes 80 s on 2 CPU cores beside other jobs and
+ends, on the test set, at 0.682 (cross-entropy, which then knows all wrong labels by heart), 0.971 (ELR, 0.5 % of
+them), 0.100 (beta = 0: it names one class) and 0.781 (the divergence, 90 %), each +- 0.006 or less. lambda is 7, the
+paper's for CIFAR-100; with 3, as for CIFAR-10, ELR knows 29 % of the wrong labels by the end (0.876).
+"""
+
+from ml_collections import ConfigDict, FieldReference
+
+
+def get_config():
+  seed = FieldReference(0)
+  config = ConfigDict({
+    "seed": seed,  # of member 0; member i of an ensemble has seed + i
+    "steps": 2000,  # updates
+    "batch_size": 64,  # examples
+    "data": {
+      "source": {"name": "digits"},
+      "seed": seed,  # of label noise, split and subsets, which all members share
+      "validation": 0,  # examples taken from the training file
+      "subset": 0,  # training examples; 0 keeps all
+      "test_subset": 0,  # test examples; 0 keeps all
+      "label_noise": {"name": "symmetric", "rate": 0.4, "include_true": False},  # 40 % are wrong
+      "noisy_validation": True,
+      "normalize": "unit",
+      "augment": {},
+    },
+    "model": {"name": "mlp", "depth": 2, "width": 256, "activation": "relu", "kernel_init": "he"},
+    "scheduled": {},
+    "references": {},
+    "targets": {},
+    "losses": {  # a term of weight 0 costs its time and changes nothing
+      "ce": {"name": "cross_entropy", "weight": 1.0},
+      "elr": {"name": "elr", "weight": 1.0, "lam": 7.0, "beta": 0.7, "form": "clamped"},
+      "kl": {"name": "target_divergence", "weight": 0.0, "lam": 7.0, "beta": 0.7},
+      "events": {"name": "forgetting_events", "weight": 1.0},  # is 0
+    },
+    "gradients": {},
+    "optimizer": {"name": "sgd", "learning_rate": 0.05, "momentum": 0.9},
+    "parameters": {},
+    "probes": {
+      "test": {"name": "accuracy", "split": "test", "every": 50},
+      "train": {"name": "memorization", "split": "train", "every": 50},
+      "gradient": {"name": "elr_gradient", "term": "elr", "every": 50},
+      "forgetting": {"name": "forgetting", "term": "events", "every": 50},
+    },
+    "evaluation": {"batch_size": 1437, "parameters": ""},
+    "ensemble": {
+      "seeds": 8,
+      "grid": {
+        "loss": {
+          "path": ("losses.elr.weight", "losses.elr.beta", "losses.kl.weight"),
+          "levels": ((0.0, 0.7, 0.0), (1.0, 0.7, 0.0), (1.0, 0.0, 0.0), (0.0, 0.7, 1.0)),
+          "names": ("cross-entropy", "ELR", "ELR, beta 0", "KL to targets"),
+        },
+      },
+      "chunk": 0,  # members trained at once; 0 as many as fit
+      "map": "vmap",
+    },
+    "log_every": 50,  # steps
+    "steps_per_dispatch": 0,  # 0 leaves it to backend and model
+    "checkpoint": {"every": 500, "keep": 2},
+    "report": {"metrics": (
+      "test/accuracy", "train/wrong_memorized", "gradient/wrong_regularizer", "forgetting/clean_events",
+    )},
+  })
+  return config.lock()

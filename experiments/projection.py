@@ -1,0 +1,183 @@
+"""What enters the last layer, seen in the plane of three classes, of several trained networks side by side.
+
+  python -m experiments.projection DIR... [--member=0 ...] [--classes=0,1,2] [--split=test] [--out=FILE]
+
+Each DIR is the --workdir of a finished run. For every member asked for, activations of examples of the three classes
+are projected onto the plane through the classes' templates, the rows of the last layer's weights (Müller et al. 2019,
+arXiv:1906.02629, section 2: label smoothing pulls each class into a tight cluster). Prints how tight: the root mean
+square distance of an example to the mean of its class, over the mean distance between the class means, in the plane.
+Arguments that a schedule moves in training have their defaults.
+"""
+
+import dataclasses
+import io
+import pathlib
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from absl import flags
+
+from experiments import terminal
+from lib import data, models, reporting
+from lib.core import Outputs, UserError
+from lib.probes.projection import project
+from lib.reporting.plots import COLORS
+from lib.training.config import plain, put
+from lib.training.ensemble import members_of
+from lib.training.references import member_variables
+
+_MEMBER = flags.DEFINE_multi_integer("member", [0], "Member of every run; may be given several times.")
+_CLASSES = flags.DEFINE_list("classes", ["0", "1", "2"], "Three class numbers.")
+_SPLIT = flags.DEFINE_string("split", "test", "train, validation or test.")
+_LIMIT = flags.DEFINE_integer("limit", 300, "Examples of each class, at most.", lower_bound=2)
+_DATA_DIR = flags.DEFINE_string("data_dir", "data", "Directory of data sets that are not embedded.")
+_OUT = flags.DEFINE_string("out", "runs/projection.png", "Picture to write.")
+
+
+@dataclasses.dataclass(frozen=True)
+class View:
+  """One network's projected activations.
+
+  Attributes:
+    title: run, member and group.
+    points: [n, 2].
+    labels: [n], position of the class among the three.
+    corners: [3, 2], the templates.
+    names: of the three classes.
+  """
+
+  title: str
+  points: np.ndarray
+  labels: np.ndarray
+  corners: np.ndarray
+  names: tuple[str, ...]
+
+  @property
+  def spread(self) -> float:
+    """Root mean square distance to the mean of the own class over the mean distance between class means."""
+    means = np.stack([self.points[self.labels == c].mean(axis=0) for c in range(3)])
+    within = np.sqrt(np.mean(np.sum((self.points - means[self.labels]) ** 2, axis=-1)))
+    between = np.mean([np.linalg.norm(means[a] - means[b]) for a, b in ((0, 1), (0, 2), (1, 2))])
+    return float(within / between) if between else float("inf")
+
+
+def last_layer(params: Any, outputs: Outputs) -> tuple[jax.Array, jax.Array]:
+  """Finds the tap and the dense layer that make the logits, whatever the network calls them.
+
+  It is the last tap, flat or averaged over the pixels, and the kernel [d, K] (or a 1x1 convolution's) whose product,
+  with the bias, is the logits.
+
+  Returns:
+    (activations [n, d], templates [K, d]), float32.
+
+  Raises:
+    UserError: if no tap and layer do that.
+  """
+  logits = outputs.logits.astype(jnp.float32)
+  n, num_classes = logits.shape
+  for name in sorted(outputs.taps, reverse=True):
+    tap = outputs.taps[name].astype(jnp.float32)
+    for x in [tap.reshape(n, -1), *([tap.mean(axis=(1, 2))] if tap.ndim == 4 else [])]:
+      for kernel, bias in _dense_layers(params, x.shape[1], num_classes):
+        difference = jnp.abs(jnp.matmul(x, kernel, precision="highest") + bias - logits).max()
+        if difference <= 0.02 * jnp.abs(logits).max():  # bfloat16 has 8 bits
+          return x, kernel.T
+  raise UserError("no tap and dense layer of the network make its logits; choose a network with a linear last layer.")
+
+
+def view_of(directory: pathlib.Path, member: int, classes: Sequence[int]) -> View:
+  """Loads a member of a finished run and projects its activations.
+
+  Raises:
+    UserError: if the run is not finished, has no such member, or its data have no such classes.
+  """
+  variables = member_variables(directory, member)
+  config = plain(reporting.read_json(directory / "config.json"))
+  described = members_of(config)[member]
+  config = put(config, described.assignments)
+  section = config["data"] | {"augment": {}}
+  dataset = data.load(section, _DATA_DIR.value)
+  examples = dataset.split(_SPLIT.value)
+  rows = [np.flatnonzero(np.asarray(examples.label) == c)[: _LIMIT.value] for c in classes]
+  for c, found in zip(classes, rows):
+    if not len(found):
+      raise UserError(f"--classes has {c}, of which the split {_SPLIT.value!r} of {dataset.name} has no example; "
+                      f"choose from 0 to {dataset.num_classes - 1}.")
+  examples = examples.take(np.concatenate(rows))
+  [batch] = data.padded_batches(examples, len(examples), dataset.input_name)
+  module = models.build({"num_classes": dataset.num_classes} | config["model"])
+  inputs = data.preprocess(section, dataset).inputs(jax.tree.map(jnp.asarray, batch))
+  outputs = jax.jit(module.apply)(variables, inputs)
+  if outputs.logits.ndim != 2:
+    raise UserError(f"{directory} predicts a class for each position of a sequence; choose a run with one an example.")
+  activations, templates = last_layer(variables["params"], outputs)
+  names = tuple(dataset.class_names) or tuple(map(str, range(dataset.num_classes)))
+  return View(
+    title=f"{directory.name}, member {member}" + (f"\n{described.label}" if described.values else ""),
+    points=np.asarray(project(activations, templates, classes)),
+    labels=np.repeat(np.arange(3), [len(found) for found in rows]),
+    corners=np.asarray(project(templates[jnp.asarray(classes)], templates, classes)),
+    names=tuple(names[c] for c in classes),
+  )
+
+
+def draw(views: Sequence[View], path: pathlib.Path) -> None:
+  """Draws the views as one PNG, three in a row: a dot an example, a cross where a template points."""
+  from matplotlib.backends.backend_agg import FigureCanvasAgg  # noqa: PLC0415
+  from matplotlib.figure import Figure  # noqa: PLC0415
+
+  columns = min(3, len(views))
+  figure = Figure(figsize=(3.2 * columns + 0.2, 3.3 * -(-len(views) // columns) + 0.4), layout="constrained")
+  FigureCanvasAgg(figure)
+  for i, view in enumerate(views):
+    axes = figure.add_subplot(-(-len(views) // columns), columns, i + 1)
+    reach = np.abs(view.points).max()
+    for c, name in enumerate(view.names):
+      axes.scatter(*view.points[view.labels == c].T, s=5, color=COLORS[c], alpha=0.5, linewidths=0, label=name)
+      # Templates are far shorter than activations: shown by their direction, at the edge of the points.
+      tip = view.corners[c] / max(np.linalg.norm(view.corners[c]), 1e-30) * reach
+      axes.plot(*tip, marker="x", color=COLORS[c], markersize=8, markeredgewidth=2)
+    axes.set_title(view.title, fontsize=9.5, loc="left")
+    axes.set_aspect("equal", adjustable="datalim")
+    axes.tick_params(labelsize=8, length=3, color="#999999")
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.spines[["left", "bottom"]].set_color("#999999")
+    axes.legend(fontsize=8, frameon=False, markerscale=2)
+  picture = io.BytesIO()
+  figure.savefig(picture, format="png", dpi=200, metadata={"Software": None})
+  reporting.replace_file(path, picture.getvalue())
+
+
+def main(argv: Sequence[str]) -> None:
+  directories = [pathlib.Path(argument) for argument in argv[1:]]
+  if not directories:
+    raise UserError("no run is given; write python -m experiments.projection DIR, the --workdir of a finished run.")
+  if len(_CLASSES.value) != 3 or not all(c.strip().isdecimal() for c in _CLASSES.value):
+    raise UserError(f"--classes={','.join(_CLASSES.value)} is not three class numbers; write --classes=0,1,2.")
+  classes = [int(c) for c in _CLASSES.value]
+  views = [view_of(directory, member, classes) for directory in directories for member in _MEMBER.value]
+  rows = [[view.title.replace("\n", ": "), len(view.points), f"{view.spread:.3f}"] for view in views]
+  print(reporting.markdown_table(["network", "examples", "spread within / between classes"], rows))
+  path = pathlib.Path(_OUT.value)
+  draw(views, path)
+  print(f"\n{path}")
+
+
+def _dense_layers(params: Any, features: int, num_classes: int) -> list[tuple[jax.Array, jax.Array]]:
+  """Returns (kernel [features, K], bias [1, K]) of every dense layer and 1x1 convolution of these sizes."""
+  found = []
+  if isinstance(params, Mapping):
+    kernel = params.get("kernel")
+    if hasattr(kernel, "shape") and kernel.shape[-2:] == (features, num_classes) and set(kernel.shape[:-2]) <= {1}:
+      bias = jnp.asarray(params.get("bias", np.zeros(num_classes)), jnp.float32)
+      found.append((jnp.asarray(kernel, jnp.float32).reshape(features, num_classes), bias[None]))
+    for inner in params.values():
+      found += _dense_layers(inner, features, num_classes)
+  return found
+
+
+if __name__ == "__main__":
+  terminal.run(main, takes_arguments=True)

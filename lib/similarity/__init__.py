@@ -1,0 +1,19 @@
+"""How alike two sets of features of the same samples are: pure functions of x [n, d_x] and y [n, d_y].
+
+They jit, vmap and differentiate; constant input gives no similarity and no gradient instead of NaN.
+"""
+
+from lib.similarity.cca import cca, pwcca, svcca
+from lib.similarity.cka import cka_of_sums, hsic_sums, linear_cka, rbf_cka
+from lib.similarity.error_consistency import error_consistency
+from lib.similarity.gram import Gram, flatten, gram
+from lib.similarity.measures import MEASURES, Measure
+from lib.similarity.neighbors import knn_overlap
+from lib.similarity.procrustes import procrustes
+from lib.similarity.regression import linear_regression
+from lib.similarity.rsa import rsa
+
+__all__ = [
+  "MEASURES", "Gram", "Measure", "cca", "cka_of_sums", "error_consistency", "flatten", "gram", "hsic_sums",
+  "knn_overlap", "linear_cka", "linear_regression", "procrustes", "pwcca", "rbf_cka", "rsa", "svcca",
+]

@@ -1,0 +1,86 @@
+"""What a frozen network says of a fixed training set, computed once: a step looks it up and runs no network."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from lib.core import DataSpec, Outputs, UserError
+from lib.core.taps import select
+from lib.similarity import Gram, flatten, gram
+
+Tree = Any
+
+_LARGEST = 8 * 2**30  # bytes of all Gram matrices together
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Cache:
+  """Outputs of a frozen network on the n training examples.
+
+  Attributes:
+    row: [num_examples] int32, where the example of an id stands in the others.
+    logits: [n, K].
+    grams: {tap: Gram matrix [n, n] of the centred and normalized activations}.
+  """
+
+  row: jax.Array
+  logits: jax.Array
+  grams: dict[str, jax.Array]
+
+  def outputs(self, ids: jax.Array) -> Outputs:
+    """Returns the outputs on the examples with these ids [B]; taps are `lib.similarity.Gram` matrices [B, B]."""
+    rows = self.row[ids]
+    taps = {name: Gram(values[rows[:, None], rows[None]]) for name, values in self.grams.items()}
+    return Outputs(self.logits[rows], taps)
+
+
+def make_cache(
+  apply: Callable[[Tree, jax.Array], Outputs],
+  variables: Tree,
+  spec: DataSpec,
+  inputs: Callable[[], Iterable[tuple[np.ndarray, jax.Array]]],
+  which: str | tuple[str, ...],
+  path: str,
+) -> Cache:
+  """Runs a network over the training split.
+
+  Args:
+    apply: (variables, input) -> outputs.
+    variables: of the network.
+    spec: of the data.
+    inputs: () -> (ids [B], model inputs [B, ...]) over the split.
+    which: "logits", or taps as `select` takes them.
+    path: of the reference's config, for error messages.
+
+  Raises:
+    UserError: for taps that do not exist, or Gram matrices that take more than 8 GiB.
+  """
+  batches = list(inputs())
+  ids = np.concatenate([ids for ids, _ in batches])
+  names = () if which == "logits" else tuple(
+    select(jax.eval_shape(apply, variables, batches[0][1]).taps, which)
+  )
+  needed = 4 * len(ids) ** 2 * len(names)
+  if needed > _LARGEST:
+    raise UserError(f"{path}.cache would keep {len(names)} Gram matrices of {len(ids)} examples, "
+                    f"{needed / 2**30:.0f} GiB; name fewer taps, set config.data.subset, or set the cache to ''.")
+
+  def over_split(read):  # one array at a time: all activations at once would be the larger part of the memory
+    compiled = jax.jit(lambda variables, x: read(apply(variables, x)))
+    return np.concatenate([np.asarray(compiled(variables, x)) for _, x in batches])
+
+  activations = lambda name: over_split(lambda outputs: flatten(outputs.taps[name]).astype(jnp.float32))
+  row = np.zeros(spec.num_examples, np.int32)
+  row[ids] = np.arange(len(ids), dtype=np.int32)
+  return Cache(
+    row=jnp.asarray(row),
+    logits=jnp.asarray(over_split(lambda outputs: outputs.logits)),
+    grams={name: jax.jit(gram)(activations(name)).values for name in names},
+  )

@@ -1,0 +1,90 @@
+"""Early-learning regularization of two networks by each other's averages (ELR+)."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+
+from lib.core import Context, DataSpec, UserError
+from lib.core.build import suggest
+from lib.core.taps import select
+from lib.transforms.losses import target_memory
+from lib.transforms.losses.elr import SMALLEST
+from lib.transforms.losses.example_rows import example_ids
+
+
+@dataclasses.dataclass(frozen=True)
+class EarlyLearningRegularizationPlus:
+  """Early-learning regularization with targets from the other network of a `pair`, for mixed inputs:
+
+      L = sum_k λ log(1 - <p_k, q_k>),    q_k,i = w_i t_k,i + (1 - w_i) t_k,π(i)
+      t_1,i <- β t_1,i + (1 - β) softmax(ẑ_2(x_i)),    and with 1 and 2 exchanged
+
+  p_k is what network k says of the mixed input, ẑ_k what it says of the unmixed one with averaged weights. λ log(...)
+  stands beside the cross-entropy of both networks with the mixed labels. The pieces of a config:
+
+      model       {"name": "pair", "model": {...}}
+      parameters  {"average": {"name": "ema", "decay": 0.997}}
+      references  {"average": {"model": {}, "parameters": "average", "view": "unmixed", "batch_norm": "batch"}}
+      augment     {"mix": {"name": "mixup", "alpha": 1.0, "symmetric": False}},    targets  {"mix": {"name": "mixup"}}
+      losses      {"ce": {"name": "cross_entropy", "of": "members", ...}, "elr": {"name": "elr_plus", ...}}
+
+  The state is t, [2, num_examples, K] float32 from 0.
+
+  Args:
+    lam: λ; may be traced. The paper's ramp of λ for CIFAR-100 is a schedule of the term's weight.
+    beta: β in [0, 1]; may be traced.
+    reference: label of the reference that runs the pair with averaged weights.
+
+  Raises:
+    UserError: for a model that is not a pair, a missing reference, or a batch without "id".
+
+  Differs from the official code: both networks share one split, one draw of the label noise and one draw of the mixup;
+  there each has its own, so that one sees a second noisy label of what the other one learns, and images that the other
+  is validated on. The averaged weights begin as the networks', not as other random ones. On CIFAR-100 that code
+  also multiplies the labels by q; this does not.
+
+  Reference: Liu et al. 2020, arXiv:2007.00151, section 4.3 and appendix G.
+  """
+
+  lam: float = 3.0
+  beta: float = 0.7
+  reference: str = "average"
+
+  def __post_init__(self):
+    target_memory.check_strength(self.lam, self.beta)
+
+  def init(self, spec: DataSpec) -> jax.Array:
+    return jnp.stack([target_memory.empty(spec)] * 2)
+
+  def apply(self, memory: jax.Array, ctx: Context) -> tuple[jax.Array, jax.Array]:
+    ids = example_ids(ctx, "ELR+")
+    if self.reference not in ctx.references:
+      raise UserError(f"ELR+ reads the reference {self.reference!r}; {suggest(self.reference, ctx.references)}; add it "
+                      "to config.references, with the averaged parameters of the pair.")
+    logits, averaged = _both(ctx.outputs.taps, "config.model"), _both(
+      ctx.references[self.reference].taps, f"config.references.{self.reference}"
+    )
+    total, memories = 0.0, []
+    for k in range(2):
+      other = jax.nn.softmax(averaged[1 - k].astype(jnp.float32))
+      t, updated = target_memory.update(memory[k], ids, other, self.beta)
+      memories.append(updated)
+      if "mix_index" in ctx.batch:
+        weight = ctx.batch["mix_weight"][:, None]
+        t = weight * t + (1 - weight) * t[ctx.batch["mix_index"]]
+      p = jax.lax.clamp(SMALLEST, jax.nn.softmax(logits[k].astype(jnp.float32)), 1 - SMALLEST)
+      total = total + self.lam * jnp.log1p(-jnp.sum(p * t, axis=-1))
+    return total, jnp.stack(memories)
+
+
+def _both(taps: dict[str, jax.Array], path: str) -> list[jax.Array]:
+  try:
+    found = list(select(taps, "logits").values())
+  except UserError:
+    found = []
+  if len(found) != 2:
+    raise UserError(f"ELR+ trains two networks, but {path} is one; make it {{'name': 'pair', 'model': ...}}.")
+  return found

@@ -1,0 +1,184 @@
+"""References: frozen networks, what is kept of them, and the trained network with averaged weights."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from lib import training
+from lib.core import UserError, trees
+from lib.reporting import read_json
+from lib.training.config import put
+from lib.training.experiment import hyper_parameters
+from lib.training.prepare import Preparer
+from lib.training.references import member_variables
+from lib.transforms.losses import LOSSES
+from tests.tiny import tiny_config
+
+MLP = {"name": "mlp", "depth": 2, "width": 8, "activation": "relu"}
+NORMED = MLP | {"norm": "batch", "dropout": 0.3}
+GUIDANCE = {"name": "guidance", "reference": "guide", "weight": 1.0}
+CE = {"name": "cross_entropy", "weight": 1.0}
+
+
+def config(reference=None, losses=None, **changes):
+  references = {} if reference is None else {"guide": {"model": MLP} | reference}
+  return tiny_config(references=references, losses=losses or {"ce": CE, "guide": GUIDANCE}, probes={}, **changes)
+
+
+def prepared(cfg):
+  ready = Preparer("data")(cfg)
+  hp = hyper_parameters(0)
+  return ready, ready.experiment.init(hp), hp
+
+
+def outputs(ready, state, rows, train):
+  """Returns the guide's outputs on some rows of the training split."""
+  parts = ready.experiment.parts()
+  batch = parts.preprocess.gather(ready.fields, jnp.asarray(rows))
+  batch = {**batch, "image": parts.preprocess.inputs(batch)}
+  return parts.references["guide"].outputs(parts, state, ready.references["guide"], batch, train)
+
+
+def test_no_weight_on_guidance_changes_no_bit(tmp_path):
+  training.run(config(losses={"ce": CE}), tmp_path / "plain")
+  training.run(config({}, {"ce": CE, "guide": GUIDANCE | {"weight": 0.0}}), tmp_path / "guided")
+  a, b = (member_variables(tmp_path / name, 0)["params"] for name in ("plain", "guided"))
+  jax.tree.map(np.testing.assert_array_equal, a, b)
+
+
+def test_a_guide_is_not_changed_by_training(tmp_path):
+  guided = config({"seed": 3})
+  before = trees.digest(Preparer("data")(guided).references["guide"].variables)
+  training.run(guided, tmp_path / "run")
+  assert read_json(tmp_path / "run/manifest.json")["checksums"]["config.references.guide"] == before
+  assert trees.digest(Preparer("data")(guided).references["guide"].variables) == before
+
+
+def test_a_cache_gives_what_the_network_gives():
+  online, state, hp = prepared(config({"cache": ""}))
+  cached, _, _ = prepared(config({"cache": "pre"}))
+  rows = [5, 60, 7, 8, 33, 2, 1, 0]
+  a, b = (outputs(ready, state, rows, train=True) for ready in (online, cached))
+  np.testing.assert_allclose(a.logits, b.logits, atol=1e-5)
+  assert list(b.taps) == [name for name in sorted(a.taps) if name.endswith("dense")]
+  batch = online.experiment.parts().preprocess.gather(online.fields, jnp.asarray(rows))
+  step = lambda ready: ready.experiment.step(state, batch, hp, ready.references)
+  (_, with_network), (_, with_cache) = step(online), step(cached)
+  np.testing.assert_allclose(with_network["loss/guide"], with_cache["loss/guide"], rtol=1e-4)
+  np.testing.assert_allclose(with_network["gradient_norm"], with_cache["gradient_norm"], rtol=1e-3)
+
+
+def test_with_a_cache_the_step_holds_nothing_of_the_guide():
+  cached, state, hp = prepared(config({"model": {"name": "cnn", "layers": (("conv", 4, 3), ("dense", 5))},
+                                       "cache": "pre"}))
+  online, _, _ = prepared(config({"model": {"name": "cnn", "layers": (("conv", 4, 3), ("dense", 5))}}))
+  assert "conv_general_dilated" in str(online.jaxprs) and "conv_general_dilated" not in str(cached.jaxprs)
+
+
+def test_a_cache_of_logits_serves_a_teacher():
+  cached, state, _ = prepared(config({"cache": "logits"}, {"ce": CE}))
+  assert cached.references["guide"].cache.grams == {}
+  rows = [4, 9]
+  np.testing.assert_allclose(
+    outputs(cached, state, rows, train=True).logits, outputs(cached, state, rows, train=False).logits, atol=1e-5
+  )
+
+
+def test_batch_statistics_of_an_untrained_guide():
+  """Running ones are mean 0 and variance 1; those of the batch, and calibrated ones, normalize what comes in."""
+  rows = np.arange(64)
+  norms = {}
+  for mode in ("running", "batch", "calibrated"):
+    guide = {"model": NORMED | {"dropout": 0.0}, "batch_norm": mode}
+    ready, state, _ = prepared(config(guide, {"ce": CE}, evaluation__batch_size=64))
+    taps = outputs(ready, state, rows, train=True).taps
+    norms[mode] = np.asarray(taps["001_norm"]).std(axis=0)
+  np.testing.assert_allclose(norms["batch"], 1, atol=0.02)
+  np.testing.assert_allclose(norms["calibrated"], norms["batch"], atol=1e-3)
+  assert np.abs(norms["running"] - 1).max() > 0.2
+
+
+def test_a_mean_teacher_is_the_network_with_averaged_weights(monkeypatch):
+  seen = []
+
+  @dataclasses.dataclass(frozen=True)
+  class Watch:
+    def init(self, spec):
+      return ()
+
+    def apply(self, state, ctx):
+      seen.append((jax.lax.stop_gradient(ctx.outputs.logits), ctx.references["average"].logits))
+      return jnp.mean(jnp.square(ctx.outputs.logits - ctx.references["average"].logits), axis=-1), state
+
+  monkeypatch.setitem(LOSSES, "watch", Watch)
+  cfg = tiny_config(
+    references={"average": {"model": {}, "parameters": "average"}}, probes={},
+    losses={"ce": CE, "watch": {"name": "watch", "weight": 0.1}},
+  )
+  ready, state, hp = prepared(cfg)
+  batch = ready.experiment.parts().preprocess.gather(ready.fields, jnp.arange(8))
+  for _ in range(3):
+    del seen[:]
+    before, (state, _) = state, ready.experiment.step(state, batch, hp, ready.references)
+    average = before.parameter_states["average"]["average"]
+    parts = ready.experiment.parts()
+    expected = parts.model.apply({"params": average}, parts.preprocess.inputs(batch))
+    np.testing.assert_allclose(seen[0][1], expected.logits, rtol=1e-5, atol=1e-6)
+  assert np.abs(seen[0][0] - expected.logits).max() > 1e-3  # which the network itself is not
+
+
+def test_an_unmixed_view():
+  mixup = {"name": "mixup", "alpha": 1.0, "symmetric": True}
+  cfg = config({"view": "unmixed"}, {"ce": CE}, data__augment={"mix": mixup}, targets={"mix": {"name": "mixup"}})
+  ready, state, _ = prepared(cfg)
+  parts = ready.experiment.parts()
+  batch = parts.preprocess.gather(ready.fields, jnp.arange(8))
+  plain = {**batch, "image": parts.preprocess.inputs(batch)}
+  mixed = parts.preprocess.train_batch(jax.random.key(1), batch)
+  read = lambda batch: parts.references["guide"].outputs(parts, state, ready.references["guide"], batch, True).logits
+  assert np.abs(mixed["image"] - plain["image"]).max() > 0.1
+  np.testing.assert_array_equal(read(mixed), read(plain))
+
+
+@pytest.mark.parametrize("reference, changes, words", [
+  ({"cache": "pre"}, {"data__augment": {"noise": {"name": "noise_input"}}}, "inputs that never change.*has noise"),
+  ({"cache": "conv"}, {}, "no taps of kind 'conv'"),
+  ({"batch_norm": "calibrated"}, {}, "'calibrated', but the network has no batch statistics"),
+  ({"batch_norm": "none"}, {}, "batch_norm is 'none'.*one of 'running', 'batch', 'calibrated'"),
+  ({"model": {}, "parameters": "ema"}, {}, "'ema', which config.parameters does not have .known: average"),
+  ({"parameters": "average"}, {}, "leave its model {}"),
+  ({"runs": ""}, {}, "guide.runs does not exist.*did you mean 'run'"),
+  ({"run": "nowhere"}, {}, "nowhere is not a finished run"),
+])
+def test_mistakes_are_sentences(reference, changes, words, tmp_path):
+  with pytest.raises(UserError, match=words):
+    training.run(config(reference, **changes), tmp_path / "run")
+
+
+def test_a_run_of_another_shape_or_of_other_classes_is_refused(tmp_path):
+  training.run(config(losses={"ce": CE}, steps=1, checkpoint__every=1), tmp_path / "teacher")
+  model = {"name": "mlp", "depth": 1, "width": 8, "activation": "relu"}
+  guide = {"model": model, "run": str(tmp_path / "teacher")}
+  Preparer("data")(config(guide))
+  for change, words in (
+    ({"width": 9}, r"\['params'\].* is \(8,\) there and \(9,\) here"),
+    ({"num_classes": 7}, "there and .*its num_classes"),
+    ({"depth": 2}, "missing there"),
+  ):
+    with pytest.raises(UserError, match=words):
+      Preparer("data")(config(guide | {"model": model | change}))
+
+
+def test_guide_seeds_make_groups_and_share_what_they_can(tmp_path):
+  grid = {
+    "guide": {"path": "references.guide.seed", "levels": (0, 1)},
+    "alpha": {"path": "losses.guide.weight", "levels": (0.0, 1.0)},
+  }
+  cfg = put(config({"seed": 0, "cache": "pre"}), {"ensemble.grid": grid})
+  members = training.run(cfg, tmp_path / "run")["members"]
+  digest = {(m["values"]["guide"], m["values"]["alpha"]): m["params_sha256"] for m in members}
+  assert digest[0, 0.0] == digest[1, 0.0] and digest[0, 1.0] != digest[1, 1.0]
+  assert {m["values"]["guide"]: m["cohort"] for m in members} == {0: 0, 1: 1}
