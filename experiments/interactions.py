@@ -23,7 +23,6 @@ from absl import flags
 from experiments import terminal
 from lib import reporting
 from lib.core import UserError
-from lib.core.build import suggest
 
 _METRIC = flags.DEFINE_multi_string("metric", ["test/accuracy"], "Metric to analyse; may be given several times.")
 _OUT = flags.DEFINE_string("out", None, "Directory for interactions.md and plots/. Default: the run's own.")
@@ -38,8 +37,8 @@ def main(argv: Sequence[str]) -> None:
   members = reporting.read_json(directory / "results.json")["members"]
   out, text, panels = pathlib.Path(_OUT.value or directory), [], []
   for metric in _METRIC.value:
-    axes, values = responses(members, metric)
-    estimated = effects(values)
+    axes, values = reporting.responses(members, metric)
+    estimated = reporting.effects(values)
     order = sorted(estimated, key=lambda chosen: -abs(float(np.mean(estimated[chosen]))))
     name = lambda chosen, axes=axes: " × ".join(axes[i] for i in chosen)
     rows = []
@@ -63,45 +62,6 @@ def main(argv: Sequence[str]) -> None:
   page = ["# Effects", "", *text, "![Effects](plots/effects.png)", ""]
   reporting.replace_file(out / "interactions.md", "\n".join(page))
   print(plot)
-
-
-def responses(members: Sequence[Mapping[str, Any]], metric: str) -> tuple[list[str], np.ndarray]:
-  """Returns the names of the k axes, and the metric as an array [2, ..., 2, seeds].
-
-  Raises:
-    UserError: if an axis has other than two levels, a member died, or the metric was not measured.
-  """
-  axes = list(members[0]["values"])
-  levels = {axis: list(dict.fromkeys(member["values"][axis] for member in members)) for axis in axes}
-  for axis, found in levels.items():
-    if len(found) != 2:
-      raise UserError(f"the axis {axis!r} has {len(found)} levels, {', '.join(map(str, found))}; give it two.")
-  if len(axes) < 2:
-    raise UserError("the run's grid has fewer than two axes, so there are no interactions; see experiments.report.")
-  seeds = sorted({member["seed"] for member in members})
-  values = np.full((2,) * len(axes) + (len(seeds),), np.nan)
-  for member in members:
-    if metric not in member["metrics"]:
-      raise UserError(f"{metric!r} was not measured; {suggest(metric, member['metrics'])}.")
-    if member["died_at"] is None:
-      at = tuple(levels[axis].index(member["values"][axis]) for axis in axes)
-      values[(*at, seeds.index(member["seed"]))] = member["metrics"][metric]
-  whole = np.isfinite(values).reshape(-1, len(seeds)).all(axis=0)
-  if not whole.any():
-    raise UserError("no seed has all combinations alive, so no effect can be computed; lower the learning rate.")
-  return axes, values[..., whole]
-
-
-def effects(values: np.ndarray) -> dict[tuple[int, ...], np.ndarray]:
-  """Returns {axes: effect of each seed [seeds]} for every set of axes of a response [2, ..., 2, seeds]."""
-  k = values.ndim - 1
-  signs = [np.array([-1.0, 1.0]).reshape([2 if i == j else 1 for j in range(k)] + [1]) for i in range(k)]
-  result = {}
-  for size in range(1, k + 1):
-    for chosen in itertools.combinations(range(k), size):
-      contrast = values * math.prod(signs[i] for i in chosen)
-      result[chosen] = contrast.sum(axis=tuple(range(k))) / 2 ** (k - 1)
-  return result
 
 
 def pairs(axes: Sequence[str], values: np.ndarray, metric: str) -> list[reporting.Panel]:

@@ -1,5 +1,6 @@
 """What a run leaves behind, metrics, manifest and results, and how it is shown: tables, plots, progress."""
 
+from lib.reporting.factorial import effects, responses
 from lib.reporting.files import replace_file
 from lib.reporting.intervals import Intervals, intervals
 from lib.reporting.manifest import collect, start, stop
@@ -7,9 +8,11 @@ from lib.reporting.plots import Panel, curves
 from lib.reporting.progress import Progress
 from lib.reporting.results import read_json, summarize, write_json
 from lib.reporting.tables import format_mean_sem, markdown_table, plain_table
+from lib.reporting.tuning import Member, choose_level, metric_of, read_arms
 from lib.reporting.writer import MetricsWriter, read_rows
 
 __all__ = [
-  "Intervals", "MetricsWriter", "Panel", "Progress", "collect", "curves", "format_mean_sem", "intervals",
-  "markdown_table", "plain_table", "read_json", "read_rows", "replace_file", "start", "stop", "summarize", "write_json",
+  "Intervals", "Member", "MetricsWriter", "Panel", "Progress", "choose_level", "collect", "curves", "effects",
+  "format_mean_sem", "intervals", "markdown_table", "metric_of", "plain_table", "read_arms", "read_json", "read_rows",
+  "replace_file", "responses", "start", "stop", "summarize", "write_json",
 ]

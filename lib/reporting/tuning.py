@@ -1,0 +1,64 @@
+"""Arms of a study, each at the level of a hyper-parameter that is best for it."""
+
+from __future__ import annotations
+
+import pathlib
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from lib.core import UserError
+from lib.core.build import suggest
+from lib.reporting.results import read_json, summarize
+
+Member = Mapping[str, Any]
+
+
+def read_arms(directory: pathlib.Path, over: str, pool: Sequence[str]) -> dict[str, list[Member]]:
+  """Returns {label of an arm: members of a finished run}, in order of appearance.
+
+  Raises:
+    UserError: for a run that is unfinished, or has no such axis.
+  """
+  if not (directory / "results.json").exists():
+    raise UserError(f"{directory} is not a finished run (it has no results.json); train it to its end first.")
+  arms: dict[str, list[Member]] = {}
+  for member in read_json(directory / "results.json")["members"]:
+    axes = member["values"]
+    if over not in axes:
+      raise UserError(f"{directory} has no axis {over!r} in its grid; {suggest(over, axes)}.")
+    rest = {axis: level for axis, level in axes.items() if axis != over and axis not in pool}
+    label = ", ".join(v if isinstance(v, str) else f"{axis}={v}" for axis, v in rest.items()) or "all"
+    arms.setdefault(label, []).append(member)
+  return arms
+
+
+def choose_level(members: Sequence[Member], over: str, by: str) -> tuple[Any, bool, list[Member]]:
+  """Returns (best level, whether it is the first or last of several, its members).
+
+  Raises:
+    UserError: if the metric was not measured.
+  """
+  levels: dict[Any, list[Member]] = {}
+  for member in members:
+    levels.setdefault(member["values"][over], []).append(member)
+  sign = 1 if by.endswith("loss") else -1
+
+  def cost(level):
+    summary = summarize([metric_of(m, by) for m in levels[level] if m["died_at"] is None])
+    dead = sum(m["died_at"] is not None for m in levels[level])
+    return dead, (sign * summary["mean"] if summary["mean"] is not None else float("inf"))
+
+  best = min(levels, key=cost)
+  ordered = sorted(levels) if all(isinstance(level, (int, float)) for level in levels) else list(levels)
+  return best, len(levels) > 1 and best in (ordered[0], ordered[-1]), levels[best]
+
+
+def metric_of(member: Member, name: str) -> Any:
+  """Returns a final metric of a member.
+
+  Raises:
+    UserError: if it was not measured.
+  """
+  if name not in member["metrics"]:
+    raise UserError(f"{name!r} was not measured; {suggest(name, member['metrics'])}.")
+  return member["metrics"][name]

@@ -1,0 +1,123 @@
+"""Studies over the members of finished runs: the best level of each arm, and effects of a factorial design."""
+
+import pathlib
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from lib import reporting
+from lib.core import UserError
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+
+
+def member(seed, values, died_at=None, **metrics):
+  return {"seed": seed, "values": values, "died_at": died_at, "metrics": metrics}
+
+
+def write(directory, members):
+  directory.mkdir()
+  reporting.write_json(directory / "results.json", {"members": members})
+  return directory
+
+
+def study():
+  """Arm b is best at lr 0.1 by validation, though not on the test set; a guide axis makes replicates."""
+  validation = {("a", 0.1): 0.5, ("a", 1.0): 0.3, ("b", 0.1): 0.2, ("b", 1.0): 0.9, ("a", 10.0): 0.1, ("b", 10.0): 0.8}
+  return [
+    member(seed, {"arm": arm, "lr": lr, "guide": guide}, died_at=3 if lr == 10.0 and seed == 0 else None,
+           **{"validation/loss": loss + 0.01 * seed, "test/accuracy": 1 - loss if arm == "a" else loss})
+    for (arm, lr), loss in validation.items() for guide in (0, 1) for seed in (0, 1)
+  ]
+
+
+def test_the_level_is_chosen_on_the_validation_split(tmp_path):
+  arms = reporting.read_arms(write(tmp_path / "run", study()), "lr", ["guide"])
+  assert {label: len(members) for label, members in arms.items()} == {"a": 12, "b": 12}
+  level, edge, members = reporting.choose_level(arms["a"], "lr", "validation/loss")
+  assert (level, edge, len(members)) == (1.0, False, 4)  # at 10 it would be lower, but members died there
+  assert reporting.choose_level(arms["b"], "lr", "validation/loss")[:2] == (0.1, True)
+  assert reporting.choose_level(arms["b"], "lr", "test/accuracy")[0] == 1.0  # no loss: the largest
+
+
+@pytest.mark.parametrize("over, by, words", [
+  ("rate", "validation/loss", "no axis 'rate' in its grid; .*known: arm, guide, lr"),
+  ("lr", "validation/accuracy", "'validation/accuracy' was not measured; did you mean"),
+])
+def test_mistakes_of_tuned_are_sentences(over, by, words, tmp_path):
+  directory = write(tmp_path / "run", study())
+  with pytest.raises(UserError, match=words):
+    for members in reporting.read_arms(directory, over, []).values():
+      reporting.choose_level(members, over, by)
+  with pytest.raises(UserError, match="not a finished run"):
+    reporting.read_arms(tmp_path, over, [])
+
+
+def factorial(response, seeds=3):
+  levels = {"x": ("off", "on"), "y": (0.0, 2.5), "z": (0, 1)}
+  return [
+    member(seed, {"x": levels["x"][x], "y": levels["y"][y], "z": levels["z"][z]}, metric=response(x, y, z, seed))
+    for x in (0, 1) for y in (0, 1) for z in (0, 1) for seed in range(seeds)
+  ]
+
+
+def test_effects_of_a_known_response():
+  """4 x + 6 y z + seed: x adds 4, y and z add 3 each on average, and each raises what the other does by 6 = 2 * 3."""
+  axes, values = reporting.responses(factorial(lambda x, y, z, seed: 4 * x + 6 * y * z + 10 * seed), "metric")
+  assert axes == ["x", "y", "z"] and values.shape == (2, 2, 2, 3)
+  effects = reporting.effects(values)
+  expected = {(0,): 4, (1,): 3, (2,): 3, (0, 1): 0, (0, 2): 0, (1, 2): 3, (0, 1, 2): 0}
+  assert effects.keys() == expected.keys()
+  for chosen, effect in effects.items():
+    np.testing.assert_allclose(effect, expected[chosen], atol=1e-12)  # what seeds share does not count
+
+
+def test_an_effect_has_a_value_for_each_seed():
+  _, values = reporting.responses(factorial(lambda x, y, z, seed: x * (1 + seed)), "metric")
+  np.testing.assert_allclose(reporting.effects(values)[0,], [1, 2, 3])
+
+
+def test_seeds_with_a_dead_member_are_left_out():
+  members = factorial(lambda x, y, z, seed: x * (1 + seed))
+  members[4]["died_at"] = 7
+  _, values = reporting.responses(members, "metric")
+  assert values.shape == (2, 2, 2, 2)
+
+
+@pytest.mark.parametrize("change, words", [
+  (lambda members: [m for m in members if m["values"]["x"] == "on"], "the axis 'x' has 1 levels, on; give it two"),
+  (lambda members: [m | {"values": {"x": m["values"]["x"]}} for m in members], "fewer than two axes"),
+  (lambda members: [m | {"metrics": {"loss": 1.0}} for m in members], "'metric' was not measured; known: loss"),
+  (lambda members: [m | {"died_at": 0} for m in members], "no seed has all combinations alive"),
+])
+def test_mistakes_of_interactions_are_sentences(change, words):
+  with pytest.raises(UserError, match=words):
+    reporting.responses(change(factorial(lambda *_: 1.0)), "metric")
+
+
+def test_intervals(tmp_path):
+  panels = [reporting.Intervals("accuracy", "share", {"a": [0.1, 0.2, np.nan], "b": []}, zero=True),
+            reporting.Intervals("loss", "nats", {"a": [1.0], "b": [2.0, 20.0]}, log_x=True)]
+  path = reporting.intervals(tmp_path / "plots" / "intervals.png", panels)
+  assert path.read_bytes()[:8] == b"\x89PNG\r\n\x1a\n" and path.stat().st_size > 5000
+
+
+def run(*arguments):
+  """Runs a binary in a process of its own: several of them have flags of one name."""
+  return subprocess.run([sys.executable, "-m", *map(str, arguments)], cwd=ROOT, capture_output=True, text=True)
+
+
+def test_the_binaries(tmp_path):
+  directory = write(tmp_path / "run", study())
+  done = run("experiments.tuned", directory, "--pool=guide", "--metric=test/accuracy", "--solved=0.5")
+  assert done.returncode == 0, done.stderr
+  assert "| a   |   4 | 1.0 " in done.stdout and "0.1, edge" in done.stdout and "| at least 0.5 |" in done.stdout
+  assert (directory / "plots" / "tuned.png").exists() and "arm" in (directory / "tuned.md").read_text()
+  directory = write(tmp_path / "factorial", factorial(lambda x, y, z, seed: x + y * z + 0.1 * seed * x))
+  done = run("experiments.interactions", directory, "--metric=metric")
+  assert done.returncode == 0, done.stderr
+  assert done.stdout.index("| x ") < done.stdout.index("| y × z ") < done.stdout.index("| x × y × z ")
+  assert {path.name for path in (directory / "plots").iterdir()} == {"effects.png", "pairs_metric.png"}
+  assert run("experiments.interactions", tmp_path).stderr.startswith("error: ")

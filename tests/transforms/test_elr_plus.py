@@ -1,0 +1,120 @@
+"""ELR+: whose predictions become whose targets, mixed how; and a run with all its pieces."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from lib import training
+from lib.core import Context, DataSpec, Outputs, UserError, build
+from lib.training.references import member_variables
+from lib.transforms.losses import LOSSES
+from tests.tiny import tiny_config
+
+B, K, N = 4, 3, 9
+SPEC = DataSpec(num_examples=N, num_classes=K, input_shape=(2,), batch_size=B)
+IDS = jnp.array([7, 0, 3, 8])
+
+
+def pair_outputs(key):
+  first, second = jax.random.normal(key, (2, B, K))
+  return Outputs((first + second) / 2, {"000_first.logits": first, "001_second.logits": second})
+
+
+def context(key, **batch):
+  k1, k2 = jax.random.split(key)
+  return Context(
+    jnp.int32(0), key, {"id": IDS, "weight": jnp.ones(B)} | batch, jnp.ones((B, K)) / K, pair_outputs(k1),
+    {"average": pair_outputs(k2)}, jnp.float32(0),
+  )
+
+
+def softmax(z):
+  e = np.exp(np.float64(z) - np.float64(z).max(axis=-1, keepdims=True))
+  return e / e.sum(axis=-1, keepdims=True)
+
+
+def test_each_network_learns_from_the_average_of_the_other(key):
+  """A second implementation, over two visits, with mixed inputs."""
+  term = build(LOSSES, {"name": "elr_plus", "lam": 2.0, "beta": 0.6})
+  memory, expected_memory = term.init(SPEC), np.zeros((2, N, K))
+  index, weight = jnp.array([2, 3, 0, 1]), jnp.full(B, 0.8)
+  for visit in range(2):
+    ctx = context(jax.random.fold_in(key, visit), mix_index=index, mix_weight=weight)
+    value, memory = term.apply(memory, ctx)
+    expected = np.zeros(B)
+    for k in range(2):
+      other = softmax(list(ctx.references["average"].taps.values())[1 - k])
+      for row, i in enumerate(np.asarray(IDS)):
+        expected_memory[k, i] = 0.6 * expected_memory[k, i] + 0.4 * other[row]
+      t = expected_memory[k, np.asarray(IDS)]
+      q = 0.8 * t + 0.2 * t[np.asarray(index)]
+      expected += 2.0 * np.log(1 - np.sum(softmax(list(ctx.outputs.taps.values())[k]) * q, axis=-1))
+    np.testing.assert_allclose(value, expected, rtol=1e-5)
+    np.testing.assert_allclose(memory, expected_memory, rtol=1e-5)
+
+
+def test_no_gradient_reaches_the_averaged_networks_or_the_targets(key):
+  term, ctx = build(LOSSES, {"name": "elr_plus"}), context(key)
+
+  def total(averaged, logits):
+    outputs = lambda pair: Outputs(pair.mean(axis=0), {"000_first.logits": pair[0], "001_second.logits": pair[1]})
+    return term.apply(
+      term.init(SPEC), dataclasses.replace(ctx, outputs=outputs(logits), references={"average": outputs(averaged)})
+    )[0].sum()
+
+  pairs = jax.random.normal(key, (2, 2, B, K))
+  by_average, by_logits = jax.grad(total, argnums=(0, 1))(pairs[0], pairs[1])
+  assert not np.any(by_average) and np.all(np.any(by_logits, axis=-1))
+
+
+def test_members_are_trained_by_the_sum_of_their_cross_entropies(key):
+  ctx = context(key)
+  of = lambda which: build(LOSSES, {"name": "cross_entropy", "of": which}).apply((), ctx)[0]
+  alone = [
+    build(LOSSES, "cross_entropy").apply((), dataclasses.replace(ctx, outputs=Outputs(logits, {})))[0]
+    for logits in ctx.outputs.taps.values()
+  ]
+  np.testing.assert_allclose(of("members"), alone[0] + alone[1], rtol=1e-6)
+  assert np.all(of("members") > 2 * of("logits"))  # the cross-entropy of a mean of logits is another thing
+
+
+def config(**changes):
+  return tiny_config(
+    model={"name": "pair", "model": {"name": "mlp", "depth": 1, "width": 8, "norm": "batch"}},
+    data__augment={"mix": {"name": "mixup", "alpha": 1.0, "symmetric": False}}, targets={"mix": {"name": "mixup"}},
+    references={"average": {"model": {}, "parameters": "average", "view": "unmixed", "batch_norm": "batch"}},
+    losses={
+      "ce": {"name": "cross_entropy", "of": "members", "weight": 1.0}, "elr": {"name": "elr_plus", "weight": 1.0},
+    },
+    **changes,
+  )
+
+
+def test_a_run_with_all_its_pieces(tmp_path):
+  results = training.run(config(), tmp_path / "run")
+  assert np.isfinite(results["members"][0]["metrics"]["loss"])
+  params = member_variables(tmp_path / "run", 0)["params"]
+  first, second = params["first"], params["second"]
+  assert jax.tree.structure(first) == jax.tree.structure(second)
+  assert not any(np.array_equal(a, b) for a, b in zip(jax.tree.leaves(first), jax.tree.leaves(second)) if a.ndim == 2)
+
+
+@pytest.mark.parametrize("changes, words", [
+  ({"references": {}}, "ELR. reads the reference 'average'"),
+  ({"model": {"name": "mlp", "depth": 1, "width": 8}}, "ELR. trains two networks, but config.model is one"),
+])
+def test_mistakes_are_sentences(changes, words, tmp_path):
+  broken = config() | changes
+  if "model" in changes:
+    broken["losses"] = broken["losses"] | {"ce": {"name": "cross_entropy", "weight": 1.0}}
+  with pytest.raises(UserError, match=words):
+    training.run(broken, tmp_path / "run")
+
+
+def test_members_of_one_network_are_refused(tmp_path):
+  one = {"ce": {"name": "cross_entropy", "of": "members", "weight": 1.0}}
+  with pytest.raises(UserError, match="no taps of kind 'logits'"):
+    training.run(tiny_config(losses=one), tmp_path / "run")
