@@ -41,7 +41,8 @@ def main(argv: Sequence[str]) -> None:
     dead = f" ({len(members) - len(alive)} dead)" if len(alive) < len(members) else ""
     metrics = [_summary(alive, name) for name in (_BY.value, *_METRIC.value)]
     if _SOLVED.value is not None:
-      metrics.append(f"{sum(reporting.metric_of(m, _METRIC.value[0]) >= _SOLVED.value for m in alive)} of {len(members)}")
+      reached = sum(reporting.metric_of(member, _METRIC.value[0]) >= _SOLVED.value for member in alive)
+      metrics.append(f"{reached} of {len(members)}")
     rows.append([label, f"{len(members)}{dead}", shown, *metrics])
   solved = [f"at least {_SOLVED.value:g}"] if _SOLVED.value is not None else []
   table = reporting.markdown_table(["arm", "n", _OVER.value, _BY.value, *_METRIC.value, *solved], rows)
@@ -49,7 +50,7 @@ def main(argv: Sequence[str]) -> None:
   out = pathlib.Path(_OUT.value or directories[0])
   panels = []
   for name in _METRIC.value:
-    values = {label: [reporting.metric_of(member, name) for member in members] for label, (_, _, members) in chosen.items()}
+    values = {label: [reporting.metric_of(m, name) for m in members] for label, (_, _, members) in chosen.items()}
     panels.append(reporting.Intervals(name, name.split("/")[-1], values, log_x=name.endswith("loss")))
   plot = reporting.intervals(out / "plots" / "tuned.png", panels)
   reporting.replace_file(out / "tuned.md", f"{table}\n\n![{', '.join(_METRIC.value)}](plots/tuned.png)\n")

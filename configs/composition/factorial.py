@@ -53,7 +53,7 @@ def get_config():
       "grid": {  # an axis a transform, off and on
         "noise": {"path": "gradients.noise.eta", "levels": (0.0, 0.003)},
         "smoothing": {"path": "targets.smoothing.alpha", "levels": (0.0, 0.4)},
-        "elr": {"path": "losses.elr.weight", "levels": (0.0, 1.0)},
+        "ELR": {"path": "losses.elr.weight", "levels": (0.0, 1.0)},
         "guide": {"path": "losses.guide.weight", "levels": (0.0, 1.0)},
       },
       "chunk": 0,  # members trained at once; 0 as many as fit
