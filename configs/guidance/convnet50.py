@@ -4,9 +4,10 @@
   python -m experiments.train --config=configs/guidance/convnet50.py:guided --workdir=runs/convnet50
   python -m experiments.tuned runs/convnet50 --over=lr --by=validation/accuracy
 
-Each with --data_dir=DATA, which holds cifar-10-batches-bin/*.bin. ResNet-50 with every shortcut removed, batch normalization kept; Adam, batch 256, 15 epochs; the guide runs in every
-step, on the same augmented images. As in the official code, layers are compared before their normalization. Not measured
-yet; about 25 min on one H200 by the arithmetic (1 TFLOP a step and member).
+Each with --data_dir=DATA, which holds cifar-10-batches-bin/*.bin. ResNet-50 with every shortcut removed, batch
+normalization kept; Adam, batch 256, 15 epochs; the guide runs in every step, on the same augmented images. As in the
+official code, layers are compared before their normalization. Not measured yet; about 25 min on one H200 by the
+arithmetic (1 TFLOP a step and member).
 
 Subramaniam et al. 2024 (arXiv:2410.20035), ImageNet, top-5: base 70.02 +- 1.52, trained guide 78.91 +- 2.16 %, no
 gain from an untrained one.

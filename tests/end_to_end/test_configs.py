@@ -84,9 +84,9 @@ def shrunk(path, part, root):
   })
 
 
-def first(axis):
-  """Returns an axis of a grid with its first level only."""
-  return axis | {field: axis[field][:1] for field in ("levels", "names") if field in axis}
+def first(axis, at=0):
+  """Returns an axis of a grid with its first level only, or another one."""
+  return axis | {field: (axis[field][at],) for field in ("levels", "names") if axis.get(field)}
 
 
 def with_references(value, root, trained):
@@ -127,13 +127,15 @@ def test_builds_and_takes_two_steps_on_tiny_data(path, part, tmp_path):
   """All programs of the grid are traced, which finds what is wrong with a config; the first of them takes the steps."""
   config = shrunk(path, part, tmp_path / "data")
   prepare = Preparer(tmp_path / "data")
+  if path.stem in TRACED:  # one program of those at the end of the grid: the trace of each takes long
+    last = {name: first(axis, -1) for name, axis in config["ensemble"]["grid"].items()}
+    [member] = members_of(put(config, {"ensemble.grid": last}))
+    prepared = prepare(put(config, member.assignments))
+    assert prepared.probes(prepared.programs(1)).keys() == config["probes"].keys()
+    return
   cohorts = cohorts_of(config, members_of(config), lambda inner, points: prepare(inner).can_vary(points), lambda _: 99)
   for cohort in cohorts:
     prepare(cohort.config)
-  if path.stem in TRACED:
-    prepared = prepare(cohorts[0].config)
-    assert prepared.probes(prepared.programs(1)).keys() == config["probes"].keys()
-    return
   one = put(config, {"ensemble.grid": {name: first(axis) for name, axis in config["ensemble"]["grid"].items()}})
   results = training.run(one, tmp_path / "run", data_dir=tmp_path / "data")
   assert len(results["members"]) == len(read_json(tmp_path / "run" / "manifest.json")["members"]) == 1
