@@ -219,6 +219,9 @@ def main(argv: Sequence[str]) -> None:
   reporting.start(workdir, reporting.collect(settings, {}, list(range(_SEEDS.value)), sys.argv[1:]))
   lam = settings.pop("lam")
   measured = simulate(lams=(0.0, lam), **settings)
+  if not np.isfinite([measured["wrong_correct"], measured["clean_correct"]]).all():
+    raise UserError("a draw has no wrong label, or no correct one, so there is nothing to compare; give a larger --n "
+                    "or another --delta.")
   table = {method: summarize(measured, i) for i, method in enumerate(METHODS)}
   statistics = {method: {k: reporting.summarize(v) for k, v in rows.items()} for method, rows in table.items()}
   cells = [

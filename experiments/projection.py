@@ -88,8 +88,19 @@ def last_layer(params: Any, outputs: Outputs) -> tuple[jax.Array, jax.Array]:
   raise UserError("no tap and dense layer of the network make its logits; choose a network with a linear last layer.")
 
 
-def view_of(directory: pathlib.Path, member: int, classes: Sequence[int]) -> View:
+def view_of(
+  directory: pathlib.Path, member: int, classes: Sequence[int], split: str = "test", limit: int = 300,
+  data_dir: str = "data",
+) -> View:
   """Loads a member of a finished run and projects its activations.
+
+  Args:
+    directory: of the run.
+    member: of the run.
+    classes: three class numbers.
+    split: "train", "validation" or "test".
+    limit: examples of each class, at most.
+    data_dir: where data sets that are not embedded lie.
 
   Raises:
     UserError: if the run is not finished, has no such member, or its data have no such classes.
@@ -99,20 +110,20 @@ def view_of(directory: pathlib.Path, member: int, classes: Sequence[int]) -> Vie
   described = members_of(config)[member]
   config = put(config, described.assignments)
   section = config["data"] | {"augment": {}}
-  dataset = data.load(section, _DATA_DIR.value)
-  examples = dataset.split(_SPLIT.value)
-  rows = [np.flatnonzero(np.asarray(examples.label) == c)[: _LIMIT.value] for c in classes]
+  dataset = data.load(section, data_dir)
+  examples = dataset.split(split)
+  if examples.label.ndim != 1:
+    raise UserError(f"{directory} predicts a class for each position of a sequence; choose a run with one an example.")
+  rows = [np.flatnonzero(np.asarray(examples.label) == c)[:limit] for c in classes]
   for c, found in zip(classes, rows):
     if not len(found):
-      raise UserError(f"--classes has {c}, of which the split {_SPLIT.value!r} of {dataset.name} has no example; "
+      raise UserError(f"--classes has {c}, of which the split {split!r} of {dataset.name} has no example; "
                       f"choose from 0 to {dataset.num_classes - 1}.")
   examples = examples.take(np.concatenate(rows))
   [batch] = data.padded_batches(examples, len(examples), dataset.input_name)
   module = models.build({"num_classes": dataset.num_classes} | config["model"])
   inputs = data.preprocess(section, dataset).inputs(jax.tree.map(jnp.asarray, batch))
   outputs = jax.jit(module.apply)(variables, inputs)
-  if outputs.logits.ndim != 2:
-    raise UserError(f"{directory} predicts a class for each position of a sequence; choose a run with one an example.")
   activations, templates = last_layer(variables["params"], outputs)
   names = tuple(dataset.class_names) or tuple(map(str, range(dataset.num_classes)))
   return View(
@@ -158,7 +169,10 @@ def main(argv: Sequence[str]) -> None:
   if len(_CLASSES.value) != 3 or not all(c.strip().isdecimal() for c in _CLASSES.value):
     raise UserError(f"--classes={','.join(_CLASSES.value)} is not three class numbers; write --classes=0,1,2.")
   classes = [int(c) for c in _CLASSES.value]
-  views = [view_of(directory, member, classes) for directory in directories for member in _MEMBER.value]
+  views = [
+    view_of(directory, member, classes, _SPLIT.value, _LIMIT.value, _DATA_DIR.value)
+    for directory in directories for member in _MEMBER.value
+  ]
   rows = [[view.title.replace("\n", ": "), len(view.points), f"{view.spread:.3f}"] for view in views]
   print(reporting.markdown_table(["network", "examples", "spread within / between classes"], rows))
   path = pathlib.Path(_OUT.value)

@@ -8,10 +8,11 @@ so that 40 epochs are enough to memorize many wrong labels. About 12 min on 2 id
 measured to its end yet. DATA holds cifar-10-batches-bin/*.bin. configs/elr/cifar10_resnet34.py has the published
 setting.
 
-New labels are drawn from all ten classes, so 36 % are wrong. Asymmetric noise, with the paper's numbers for it:
+New labels are drawn from all ten classes, so 36 % are wrong. Asymmetric noise:
 
   "--config.data.label_noise={'name': 'asymmetric', 'rate': 0.4, 'mapping': 'cifar10'}"
-  --config.losses.elr.lam=1.0 --config.losses.elr.beta=0.9
+
+with the paper's lambda = 1 and beta = 0.9 for it in the levels of the grid.
 """
 
 from ml_collections import ConfigDict, FieldReference

@@ -62,6 +62,36 @@ def epoch_ramp(epochs: float, steps_per_epoch: float, shape: Literal["linear", "
   return schedule
 
 
+def exponential_ramp(steps: float, rate: float = 5.0) -> Schedule:
+  """Rises from exp(-rate) at step 0 to 1 at step `steps`, and stays there: exp(-r (1 - t / T)^2).
+
+  Laine & Aila 2017, arXiv:1610.02242; ELR+ (arXiv:2007.00151) ramps its λ so on CIFAR-100, over 40,000 steps.
+  """
+  _check_positive(steps=steps)
+
+  def schedule(step: jax.Array) -> jax.Array:
+    left = 1 - jnp.clip(jnp.asarray(step, jnp.float32) / steps, 0.0, 1.0)
+    return jnp.where(step >= steps, 1.0, jnp.exp(-rate * left**2))
+
+  return schedule
+
+
+def cosine_restarts(peak_value: float, period: int, end_value: float = 0.0) -> Schedule:
+  """Falls as half a cosine from the peak to the end within each period, and starts again.
+
+      end + (peak - end) (1 + cos(pi (t mod P) / P)) / 2        P = period, in steps
+
+  Loshchilov & Hutter 2017, arXiv:1608.03983, eq. 5, with one period throughout. optax's sgdr_schedule has them differ.
+  """
+  _check_positive(period=period)
+
+  def schedule(step: jax.Array) -> jax.Array:
+    share = (jnp.asarray(step, jnp.float32) % period) / period
+    return end_value + (peak_value - end_value) * 0.5 * (1 + jnp.cos(jnp.pi * share))
+
+  return schedule
+
+
 def _check_positive(**values: float) -> None:
   for name, value in values.items():
     if not isinstance(value, jax.Array) and not value > 0:
@@ -71,7 +101,9 @@ def _check_positive(**values: float) -> None:
 SCHEDULES = {
   "constant_schedule": optax.constant_schedule,
   "cosine_decay_schedule": optax.cosine_decay_schedule,
+  "cosine_restarts": cosine_restarts,
   "epoch_ramp": epoch_ramp,
+  "exponential_ramp": exponential_ramp,
   "exponential_decay": optax.exponential_decay,
   "linear_schedule": optax.linear_schedule,
   "piecewise_constant_schedule": piecewise_constant_schedule,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import types
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
@@ -25,7 +26,8 @@ class Outputs(NamedTuple):
   Attributes:
     logits: [B, K] (or [B, T, K] for a sequence model).
     taps: intermediate arrays by name, each [B, ...], named so that sorted order is call order
-      ("003_conv"). A tap that nobody reads costs nothing under jit.
+      ("003_conv"). A tap that nobody reads costs nothing under jit. Those of a reference with a cache are
+      `lib.similarity.Gram` matrices [B, B].
   """
 
   logits: Array
@@ -43,7 +45,7 @@ class Context:
     batch: the batch after augmentation and normalization.
     targets: [B, K] (or [B, T, K]) class probabilities; while targets are being made, those so far.
     outputs: the model's `Outputs` in training mode; None while targets are being made.
-    references: `Outputs` of each frozen network by its label, in evaluation mode.
+    references: `Outputs` of each network that config.references names, by its label; nothing flows back into it.
     progress: [] float32 in [0, 1], the share of the run that is done.
   """
 
@@ -87,7 +89,7 @@ class Network(NamedTuple):
     loss: (variables, batch) -> [] float32, the experiment's weighted loss, with the terms' current
       states and the model in evaluation mode. Differentiable, so gradients and curvature need no more.
     terms: (variables, batch) -> {label: [] float32}, the weighted terms that add up to the loss.
-    references: batch -> {label: `Outputs`} of the frozen networks.
+    references: batch -> {label: `Outputs`} of the networks that config.references names.
     loss_states: {label: state} of the loss terms as they stand.
   """
 
@@ -95,6 +97,6 @@ class Network(NamedTuple):
   inputs: Callable[[Batch], Array]
   apply: Callable[[Any, Array], Outputs]
   loss: Callable[[Any, Batch], Array]
-  terms: Callable[[Any, Batch], dict[str, Array]]
-  references: Callable[[Batch], Mapping[str, Outputs]]
-  loss_states: Mapping[str, Any]
+  terms: Callable[[Any, Batch], dict[str, Array]] = lambda variables, batch: {}
+  references: Callable[[Batch], Mapping[str, Outputs]] = lambda batch: {}
+  loss_states: Mapping[str, Any] = types.MappingProxyType({})

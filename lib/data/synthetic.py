@@ -31,8 +31,8 @@ class SequenceTask:
 
   Attributes:
     min_length, max_length: of l, in the unit of the task.
-    num_examples: training sequences. With "regenerate" they give their number and ids only, and a probe of the
-      training split measures sequences that were not trained on.
+    num_examples: training sequences. With "regenerate" only their number counts, as the length of an epoch, and a
+      probe of the training split measures sequences that were not trained on.
     test_examples: test sequences, which do not depend on num_examples.
     seed: of both splits. data.seed draws validation split and subsets from them, and moves no sequence.
   """

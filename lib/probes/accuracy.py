@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from lib.core import Batch, Network
-from lib.probes.spec import ProbeSpec
+from lib.probes.spec import ProbeSpec, counted
 
 Tree = Any
 
@@ -37,12 +37,13 @@ class Accuracy:
     """Returns the sums {"correct", "loss", "count"} over one batch, and {"solved", "sequences"} of sequences."""
     logits = net.apply(variables, net.inputs(piece)).logits
     label = piece["label"]
-    weight = piece["weight"].reshape((-1,) + (1,) * (label.ndim - 1)) * (label >= 0)
+    mask = counted(piece)
     log_p = jnp.take_along_axis(jax.nn.log_softmax(logits), jnp.maximum(label, 0)[..., None], axis=-1)[..., 0]
     correct = jnp.argmax(logits, axis=-1) == label
-    sums = {"correct": jnp.sum(weight * correct), "loss": -jnp.sum(weight * log_p), "count": jnp.sum(weight)}
+    total = lambda values: jnp.sum(jnp.where(mask, values, 0.0))
+    sums = {"correct": total(correct), "loss": -total(log_p), "count": total(1.0)}
     if label.ndim == 2:
-      asked = jnp.any(weight > 0, axis=1)
+      asked = jnp.any(mask, axis=1)
       solved = asked & jnp.all(correct | (label < 0), axis=1)
       sums |= {"solved": jnp.sum(solved, dtype=jnp.float32), "sequences": jnp.sum(asked, dtype=jnp.float32)}
     return sums

@@ -10,7 +10,8 @@ import jax.numpy as jnp
 
 from lib.core import Batch, Network, UserError
 from lib.core.build import suggest
-from lib.probes.spec import ProbeSpec
+from lib.probes.spec import ProbeSpec, counted
+from lib.similarity import kappa
 
 Tree = Any
 
@@ -47,22 +48,23 @@ class Agreement:
     if self.reference not in references:
       raise UserError(f"the probe 'agreement' reads the reference {self.reference!r}; "
                       f"{suggest(self.reference, references)}; add it to config.references.")
-    label = piece["label"]
-    weight = piece["weight"].reshape((-1,) + (1,) * (label.ndim - 1)) * (label >= 0)
+    label, mask = piece["label"], counted(piece)
     mine = jnp.argmax(net.apply(variables, net.inputs(piece)).logits, axis=-1)
     theirs = jnp.argmax(references[self.reference].logits, axis=-1)
     right, also = mine == label, theirs == label
-    count = lambda which: jnp.sum(weight * which)
+    count = lambda which: jnp.sum(mask & which, dtype=jnp.float32)
     return {
-      "count": jnp.sum(weight), "right": count(right), "reference_right": count(also),
-      "consistent": count(right == also), "same": count(mine == theirs),
+      "count": count(True), "both_right": count(right & also), "both_wrong": count(~right & ~also),
+      "only_right": count(right & ~also), "only_reference_right": count(~right & also), "same": count(mine == theirs),
     }
 
   def finish(self, sums: dict[str, jax.Array]) -> dict[str, jax.Array]:
     """Returns {"error_consistency", "same_prediction", "reference_accuracy"}."""
     share = lambda name: sums[name] / sums["count"]
-    p, q = share("right"), share("reference_right")
-    expected = p * q + (1 - p) * (1 - q)
-    defined = expected < 1
-    kappa = jnp.where(defined, (share("consistent") - expected) / jnp.where(defined, 1 - expected, 1.0), 0.0)
-    return {"error_consistency": kappa, "same_prediction": share("same"), "reference_accuracy": q}
+    return {
+      "error_consistency": kappa(
+        share("both_right"), share("both_wrong"), share("only_right"), share("only_reference_right")
+      ),
+      "same_prediction": share("same"),
+      "reference_accuracy": share("both_right") + share("only_reference_right"),
+    }

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from lib.core import Batch, Network
-from lib.probes.spec import ProbeSpec
+from lib.probes.spec import ProbeSpec, counted
 
 Tree = Any
 
@@ -49,27 +49,31 @@ class Calibration:
     """Returns sums over one batch; those over the bins are [M]."""
     logits = net.apply(variables, net.inputs(piece)).logits.astype(jnp.float32)
     label = piece["label"]
-    counted = (piece["weight"].reshape((-1,) + (1,) * (label.ndim - 1)) > 0) & (label >= 0)
+    mask = counted(piece)
     log_p = jax.nn.log_softmax(logits)
     p, y = jnp.exp(log_p), jax.nn.one_hot(label, logits.shape[-1])
     confidence, correct = jnp.max(p, axis=-1), jnp.argmax(logits, axis=-1) == label
     bin_of = jnp.clip(jnp.ceil(confidence * self.bins).astype(jnp.int32) - 1, 0, self.bins - 1)
-    # Padded examples may hold anything, and infinity times a weight of 0 is not 0.
-    total = lambda values, **axes: jnp.sum(jnp.where(counted, values, 0.0), **axes)
-    in_bins = lambda values: jnp.zeros(self.bins).at[bin_of].add(jnp.where(counted, values, 0.0))
+    total = lambda values: jnp.sum(jnp.where(mask, values, 0.0))
+    # Doubt, 1 - confidence, is small where a sum of confidences would lose digits; a scatter would add one by one.
+    in_bin = mask[None] & (bin_of[None] == jnp.arange(self.bins).reshape((-1,) + (1,) * mask.ndim))
+    in_bins = lambda values: jnp.sum(jnp.where(in_bin, values[None], 0.0), axis=tuple(range(1, in_bin.ndim)))
+    doubt = jnp.sum(jnp.where(jax.nn.one_hot(jnp.argmax(logits, axis=-1), p.shape[-1]) > 0, 0.0, p), axis=-1)
     return {
       "count": total(1.0),
       "nll": -total(jnp.sum(jnp.where(y > 0, log_p, 0.0), axis=-1)),
       "brier": total(jnp.sum(jnp.square(p - y), axis=-1)),
       "p_true": total(jnp.sum(p * y, axis=-1)),
-      "confidence": in_bins(confidence),
-      "accuracy": in_bins(correct.astype(jnp.float32)),
+      "doubt": in_bins(doubt),
+      "wrong": in_bins(1.0 - correct),
     }
 
   def finish(self, sums: dict[str, jax.Array]) -> dict[str, jax.Array]:
     """Returns {"ece", "nll", "brier", "confidence", "accuracy", "p_true"}."""
-    count = sums["count"]
-    gaps = jnp.abs(sums["accuracy"] - sums["confidence"])
-    return {"ece": jnp.sum(gaps) / count} | {
-      name: jnp.sum(sums[name]) / count for name in ("nll", "brier", "confidence", "accuracy", "p_true")
+    mean = lambda values: jnp.sum(values) / sums["count"]
+    return {
+      "ece": mean(jnp.abs(sums["doubt"] - sums["wrong"])),
+      "confidence": 1 - mean(sums["doubt"]),
+      "accuracy": 1 - mean(sums["wrong"]),
+      **{name: mean(sums[name]) for name in ("nll", "brier", "p_true")},
     }

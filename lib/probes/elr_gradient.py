@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -10,12 +11,12 @@ import jax.numpy as jnp
 
 from lib.core import Batch, Network, UserError
 from lib.probes.spec import ProbeSpec
-from lib.transforms.losses.example_rows import read_rows
+from lib.transforms.losses import target_memory
 
 Tree = Any
 
 
-def regularizer_gradient(log_p: jax.Array, t: jax.Array) -> jax.Array:
+def regularizer_gradient(log_p: jax.Array, t: jax.Array, missing: jax.Array) -> jax.Array:
   """Returns g [B, K], the gradient of log(1 - <p, t>) with respect to the logits:
 
       g_c = p_c (<p, t> - t_c) / (1 - <p, t>) = softmax_c(log p + log(1 - t)) - p_c
@@ -24,9 +25,10 @@ def regularizer_gradient(log_p: jax.Array, t: jax.Array) -> jax.Array:
 
   Args:
     log_p: [B, K] logarithms of probabilities.
-    t: [B, K] running averages in [0, 1]; not all 1.
+    t: [B, K] running averages.
+    missing: [B], what they lack to sum to 1.
   """
-  return jax.nn.softmax(log_p + jnp.log1p(-jnp.minimum(t, 1.0))) - jnp.exp(log_p)
+  return jax.nn.softmax(log_p + jnp.log(target_memory.complement(t, missing))) - jnp.exp(log_p)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,8 +47,7 @@ class ElrGradient:
 
   Attributes:
     term: label of the loss term whose state is the memory t: an "elr", or a "target_divergence".
-    split: "train", or another split whose examples training has presented.
-    limit: takes the first examples only; 0 takes all.
+    limit: takes the first training examples only; 0 takes all.
 
   Raises:
     UserError: if there is no such loss term.
@@ -55,23 +56,24 @@ class ElrGradient:
   """
 
   term: str
-  split: str = "train"
   limit: int = 0
 
   def prepare(self, spec: ProbeSpec, key: jax.Array) -> list[Batch]:
-    """Returns the split's batches."""
-    return spec.batches(self.split, self.limit)
+    """Returns batches of the training split, the only one whose ids are those of the term's rows."""
+    return spec.batches("train", self.limit)
 
   def __call__(self, net: Network, variables: Tree, piece: Batch) -> dict[str, dict[str, jax.Array]]:
     """Returns sums over one batch, by group."""
-    memories = {label: state for label, state in net.loss_states.items() if getattr(state, "ndim", 0) == 2}
+    memories = {
+      label: state for label, state in net.loss_states.items() if isinstance(state, Mapping) and "targets" in state
+    }
     if self.term not in memories:
       raise UserError(
         f"the probe 'elr_gradient' reads the loss term {self.term!r}, which keeps no running average of predictions; "
         f"known: {', '.join(memories) or 'none, add one: {name: elr, weight: 1.0} in config.losses'}."
       )
     log_p = jax.nn.log_softmax(net.apply(variables, net.inputs(piece)).logits.astype(jnp.float32))
-    g = regularizer_gradient(log_p, read_rows(memories[self.term], piece["id"]))
+    g = regularizer_gradient(log_p, *target_memory.read(memories[self.term], piece["id"]))
     residual = jnp.exp(log_p) - jax.nn.one_hot(piece["label"], log_p.shape[-1])
     truth = jax.nn.one_hot(piece["true_label"], log_p.shape[-1])
     clean = piece["label"] == piece["true_label"]

@@ -30,8 +30,7 @@ class Forgetting:
 
   Attributes:
     term: label of the loss term that counts, a "forgetting_events".
-    split: "train", or another split whose examples training has presented.
-    limit: takes the first examples only; 0 takes all.
+    limit: takes the first training examples only; 0 takes all.
 
   Raises:
     UserError: if there is no such loss term.
@@ -40,12 +39,11 @@ class Forgetting:
   """
 
   term: str
-  split: str = "train"
   limit: int = 0
 
   def prepare(self, spec: ProbeSpec, key: jax.Array) -> list[Batch]:
-    """Returns the split's batches."""
-    return spec.batches(self.split, self.limit)
+    """Returns batches of the training split, the only one whose ids are those of the term's rows."""
+    return spec.batches("train", self.limit)
 
   def __call__(self, net: Network, variables: Tree, piece: Batch) -> dict[str, dict[str, jax.Array]]:
     """Returns counts over one batch, by group."""

@@ -8,7 +8,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from lib.core import Batch, Network
+from lib.core import Batch, Network, UserError
 from lib.probes.spec import ProbeSpec
 
 Tree = Any
@@ -35,8 +35,16 @@ class Memorization:
   limit: int = 0
 
   def prepare(self, spec: ProbeSpec, key: jax.Array) -> list[Batch]:
-    """Returns the split's batches."""
-    return spec.batches(self.split, self.limit)
+    """Returns the split's batches.
+
+    Raises:
+      UserError: for labels of sequences.
+    """
+    batches = spec.batches(self.split, self.limit)
+    if batches[0]["label"].ndim != 1:
+      raise UserError("the probe 'memorization' needs one label an example, and these data have one a position; use "
+                      "'accuracy', or remove it.")
+    return batches
 
   def __call__(self, net: Network, variables: Tree, piece: Batch) -> dict[str, jax.Array]:
     """Returns counts over one batch."""

@@ -55,7 +55,7 @@ class MutualInformation:
   Attributes:
     split: "train", "validation" or "test".
     classes: the two.
-    limit: N, at most: the first examples of the two classes.
+    limit: N, at most: the first examples of the two classes; 0 takes all.
     samples: L, draws of the augmentation for each example.
     shift: pixels of the image as stored; 0 for no shifts.
     noise: standard deviation of Gaussian noise on the normalized input; 0 for none.
@@ -87,7 +87,7 @@ class MutualInformation:
       raise UserError("the probe mutual_information shifts images that have one label each; set its shift to 0 and its "
                       "noise above 0 for other inputs, or remove it.")
     kept = (rows["weight"] > 0) & np.isin(rows["label"], self.classes)
-    index = np.flatnonzero(kept)[: self.limit]
+    index = np.flatnonzero(kept)[: self.limit or None]
     for c in self.classes:
       if not np.any(rows["label"][index] == c):
         raise UserError(f"the probe mutual_information finds no example of class {c} among the first {self.limit} of "

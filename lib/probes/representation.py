@@ -8,12 +8,12 @@ from typing import Any, Literal
 import jax
 import jax.numpy as jnp
 
-from lib.core import Batch, Network, UserError
+from lib.core import Batch, Network, Outputs, UserError
 from lib.core.build import suggest
 from lib.core.taps import select
 from lib.probes.spec import ProbeSpec
 from lib.similarity import cka_of_sums, flatten, hsic_sums
-from lib.transforms.losses.layer_maps import layer_pairs
+from lib.transforms.losses.layer_maps import LayerMap, check_layer_map, layer_pairs
 
 Tree = Any
 
@@ -27,9 +27,10 @@ class Representation:
   are "<tap of the reference>~<tap of the network>", and "mean" is over the pairs.
 
   Attributes:
-    reference: label in config.references.
+    reference: label in config.references, or "input" for the input itself.
     taps, reference_taps: as `lib.core.taps.select` takes them.
-    pairs: "uniform" as guidance pairs layers (see lib.transforms.losses.layer_maps); "all" is the whole matrix.
+    pairs: as guidance pairs layers, by a rule or one by one (see lib.transforms.losses.layer_maps); "all" is the whole
+      matrix.
     split: "train", "validation" or "test".
     limit: takes the first examples only; 0 takes all. Batches need at least 4 examples.
   """
@@ -37,27 +38,41 @@ class Representation:
   reference: str
   taps: str | tuple[str, ...] = "pre"
   reference_taps: str | tuple[str, ...] = "pre"
-  pairs: Literal["uniform", "all"] = "uniform"
+  pairs: LayerMap | Literal["all"] = "uniform"
   split: str = "test"
   limit: int = 1000
 
+  def __post_init__(self):
+    check_layer_map(self.pairs)
+
   def prepare(self, spec: ProbeSpec, key: jax.Array) -> list[Batch]:
-    """Returns the split's batches."""
-    return spec.batches(self.split, self.limit)
+    """Returns the split's batches.
+
+    Raises:
+      UserError: if they are too small for an unbiased estimate.
+    """
+    batches = spec.batches(self.split, self.limit)
+    if len(batches[0]["weight"]) < 4:
+      raise UserError("the probe 'representation' needs batches of at least 4 examples; raise its limit, or "
+                      "config.evaluation.batch_size.")
+    return batches
 
   def __call__(self, net: Network, variables: Tree, piece: Batch) -> dict[str, Tree]:
     """Returns the sums of HSIC of every pair over one batch."""
     references = net.references(piece)
+    if self.reference == "input":
+      references = {"input": Outputs(None, {"000_input": net.inputs(piece)})}
     if self.reference not in references:
       raise UserError(f"the probe 'representation' reads the reference {self.reference!r}; "
                       f"{suggest(self.reference, references)}; add it to config.references.")
-    theirs = select(references[self.reference].taps, self.reference_taps)
+    theirs = references[self.reference].taps
+    theirs = theirs if self.reference == "input" else select(theirs, self.reference_taps)
     mine = select(net.apply(variables, net.inputs(piece)).taps, self.taps)
     features = lambda tap: flatten(tap).astype(jnp.float32)
     if self.pairs == "all":
       pairs = [(a, b) for a in theirs for b in mine]
     else:
-      pairs = layer_pairs(list(theirs), list(mine), "uniform")
+      pairs = layer_pairs(list(theirs), list(mine), self.pairs)
     return {f"{a}~{b}": hsic_sums(features(theirs[a]), features(mine[b]), piece["weight"]) for a, b in pairs}
 
   def finish(self, sums: dict[str, Tree]) -> dict[str, jax.Array]:

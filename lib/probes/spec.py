@@ -27,6 +27,15 @@ class ProbeSpec:
   model: Any = None
 
 
+def counted(piece: Batch) -> jax.Array:
+  """Returns which predictions of a batch count, [B] or [B, T] bool: no padded example, no position with label -1.
+
+  Select with it (`jnp.where`) rather than multiply: padding may hold anything, and infinity times 0 is not 0.
+  """
+  label = piece["label"]
+  return (piece["weight"].reshape((-1,) + (1,) * (label.ndim - 1)) > 0) & (label >= 0)
+
+
 class Probe(Protocol):
   """A measurement that is a function of sums over pieces of fixed data."""
 

@@ -5,7 +5,7 @@ They jit, vmap and differentiate; constant input gives no similarity and no grad
 
 from lib.similarity.cca import cca, pwcca, svcca
 from lib.similarity.cka import cka_of_sums, hsic_sums, linear_cka, rbf_cka
-from lib.similarity.error_consistency import error_consistency
+from lib.similarity.error_consistency import error_consistency, kappa
 from lib.similarity.gram import Gram, flatten, gram
 from lib.similarity.measures import MEASURES, Measure
 from lib.similarity.neighbors import knn_overlap
@@ -15,5 +15,5 @@ from lib.similarity.rsa import rsa
 
 __all__ = [
   "MEASURES", "Gram", "Measure", "cca", "cka_of_sums", "error_consistency", "flatten", "gram", "hsic_sums",
-  "knn_overlap", "linear_cka", "linear_regression", "procrustes", "pwcca", "rbf_cka", "rsa", "svcca",
+  "kappa", "knn_overlap", "linear_cka", "linear_regression", "procrustes", "pwcca", "rbf_cka", "rsa", "svcca",
 ]

@@ -39,7 +39,11 @@ def error_consistency(correct_a: Array, correct_b: Array, weight: Array | None =
     raise UserError(f"correct_a is {list(a.shape)} and correct_b {list(b.shape)}; give both one entry an example.")
   count = jnp.sum(weight)
   mean = lambda answers: jnp.sum(weight * answers) / jnp.where(count > 0, count, 1.0)
-  right, wrong, only_a, only_b = mean(a * b), mean((1 - a) * (1 - b)), mean(a * (1 - b)), mean((1 - a) * b)
+  return kappa(mean(a * b), mean((1 - a) * (1 - b)), mean(a * (1 - b)), mean((1 - a) * b))
+
+
+def kappa(right: Array, wrong: Array, only_a: Array, only_b: Array) -> Array:
+  """Returns `error_consistency` from the shares of examples on which both are right, both wrong, or only one right."""
   # The formula multiplied out: 1 - c_exp without its cancellation, and an exact 0 above where it is 0.
   chance = (right + only_a) * (wrong + only_a) + (right + only_b) * (wrong + only_b)
   return 2 * (right * wrong - only_a * only_b) / jnp.where(chance > 0, chance, 1.0)

@@ -23,9 +23,11 @@ class Gram:
 
   Attributes:
     values: [n, n] float32 (float64 stays), X X^T of centred features of Frobenius norm 1.
+    is_centred: whether that holds for these n samples, so that it need not be done again; not so for a sub-batch.
   """
 
   values: Array
+  is_centred: bool = dataclasses.field(default=False, metadata={"static": True})
 
   def take(self, rows: Array) -> Gram:
     """Returns the Gram matrix of the samples `rows`, [m] int, of these; differentiable, and jit takes traced rows."""
@@ -43,7 +45,7 @@ def gram(x: Array) -> Gram:
   constants = jnp.mean(x, axis=0, keepdims=True), jnp.where(largest > 0, largest, 1.0)
   mean, largest = jax.lax.stop_gradient(constants)
   # Digits are saved here; the derivative of centring and scaling is taken on the n x n matrix, where it is cheap.
-  return Gram(recentred(self_product((x - mean) / largest)))
+  return Gram(recentred(self_product((x - mean) / largest)), is_centred=True)
 
 
 def flatten(activations: Array) -> Array:
@@ -110,9 +112,9 @@ def kernels(x: Array | Gram, y: Array | Gram) -> tuple[Array, Array]:
   Raises:
     UserError: if one is neither features [n, d] nor a Gram, or if their numbers of samples differ.
   """
-  x, y = (Gram(as_float(s.values)) if isinstance(s, Gram) else checked(s, name) for name, s in (("x", x), ("y", y)))
-  _same_samples(*(s.values if isinstance(s, Gram) else s for s in (x, y)))
-  return tuple(recentred(s.values) if isinstance(s, Gram) else gram(s).values for s in (x, y))
+  x, y = (s if isinstance(s, Gram) else gram(checked(s, name)) for name, s in (("x", x), ("y", y)))
+  _same_samples(x.values, y.values)
+  return tuple(as_float(s.values) if s.is_centred else recentred(as_float(s.values)) for s in (x, y))
 
 
 def _same_samples(x: Array, y: Array):

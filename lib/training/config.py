@@ -88,7 +88,10 @@ def check(config: Config) -> None:
   if last >= 2**32:
     raise UserError(f"config.seed leads to the seed {last}, which has more than 32 bits; give smaller ones.")
   for section in ("targets", "losses", "gradients", "parameters", "probes", "references", "data.augment"):
-    for label, part in get(config, section).items():
+    parts = get(config, section)
+    if not isinstance(parts, Mapping):
+      raise UserError(f"config.{section} is {parts!r}; give a dict of parts by label, {{}} for none.")
+    for label, part in parts.items():
       if not isinstance(part, Mapping):
         raise UserError(f"config.{section}.{label} is {part!r}; give a dict with a 'name'.")
 

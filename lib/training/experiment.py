@@ -9,6 +9,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax.interpreters import partial_eval
 
 from lib import models
 from lib.core import Batch, DataSpec, Network, UserError, build
@@ -94,7 +95,8 @@ class Experiment:
       optimizer=build_optimizer(config["optimizer"], path="config.optimizer"),
       parameters={n: build(PARAMETERS, v, path=f"config.parameters.{n}") for n, v in config["parameters"].items()},
     )
-    _check_mixup(config)
+    if phase is not None:
+      _check_mixup(config, f" at step {phase}" if len(self.phases) > 1 else "")
     _check_scheduled(parts.model, config)
     return parts
 
@@ -152,7 +154,7 @@ class Experiment:
     hp = jax.eval_shape(lambda: hyper_parameters(0, dict.fromkeys(values, 0.0)))
     state = jax.eval_shape(self.init, hp)
     step_in = lambda phase: lambda *args: self.step(*args, phase)
-    return [jax.make_jaxpr(step_in(phase))(state, batch, hp, references) for phase in self.phases]
+    return [_used(jax.make_jaxpr(step_in(phase))(state, batch, hp, references)) for phase in self.phases]
 
   @property
   def phases(self) -> tuple[int, ...]:
@@ -197,25 +199,38 @@ class Experiment:
     return used
 
 
+def _used(closed: Any) -> Any:
+  """Returns a jaxpr without what no result needs, as the compiler will see it: a reference that nobody reads."""
+  used, _ = partial_eval.dce_jaxpr(closed.jaxpr, [True] * len(closed.jaxpr.outvars))
+  return used
+
+
 def uses_convolution(jaxprs: Any) -> bool:
   """Whether a convolution stands anywhere in a jaxpr or in several, nested ones included."""
   return "conv_general_dilated" in str(jaxprs)
 
 
-def _check_mixup(config: Config) -> None:
-  """Mixed images with unmixed targets, or the reverse, would train silently on something else."""
+def _check_mixup(config: Config, when: str) -> None:
+  """Mixed images with unmixed targets, or the reverse, would train silently on something else.
+
+  Args:
+    config: of one phase.
+    when: names the phase, where there are several.
+  """
   mixing = lambda section: [label for label, fields in section.items() if fields.get("name") == "mixup"]
   images, targets = mixing(config["data"]["augment"]), mixing(config["targets"])
   if len(images) > 1:
-    raise UserError(f"config.data.augment mixes twice ({', '.join(images)}), and targets can follow one; remove one.")
+    raise UserError(
+      f"config.data.augment mixes twice{when} ({', '.join(images)}), and targets can follow one; remove one."
+    )
   if images and not targets:
     raise UserError(
-      f"config.data.augment.{images[0]} mixes images but config.targets does not mix their labels; "
+      f"config.data.augment.{images[0]} mixes images{when} but config.targets does not mix their labels; "
       "add the target transform {'name': 'mixup'}."
     )
   if targets and not images:
     raise UserError(
-      f"config.targets.{targets[0]} mixes labels but config.data.augment mixes no images; "
+      f"config.targets.{targets[0]} mixes labels{when} but config.data.augment mixes no images; "
       "add the augmentation {'name': 'mixup', 'alpha': ...}, or remove it."
     )
 

@@ -7,6 +7,7 @@ checkpoint that counts on them, so a kill at any moment leaves neither a gap nor
 from __future__ import annotations
 
 import dataclasses
+import functools
 import time
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -20,6 +21,7 @@ from lib.training.checkpoint import Checkpoints
 from lib.training.dispatch import Programs, next_boundary
 from lib.training.ensemble import Cohort
 from lib.training.experiment import HyperParameters
+from lib.training.phases import losses_at_work
 from lib.training.preemption import Preempted, StopSignal
 from lib.training.profiling import Profiler
 from lib.training.state import State
@@ -106,6 +108,7 @@ class Loop:
     if restored is None:
       step = 0
       states = self.programs.init(self.hp)
+      self._trace_probes(states)
       sums = self.programs.zeros(self.programs.abstract_sums(self.hp, self.fields, self.references))
       self._record(step, states, {})
       self.writer.flush()
@@ -123,7 +126,10 @@ class Loop:
       logged = {}
       if step % self.log_every == 0 or step == self.total:
         count = (step - 1) % self.log_every + 1
-        logged = {name: np.asarray(value) / np.float32(count) for name, value in sums.items()}
+        logged = {
+          name: np.asarray(value) / np.float32(count)
+          for name, value in sums.items() if self._is_whole(name, step - count, step - 1)
+        }
         sums = self.programs.zeros(sums)
         self._check_alive(states)
       self._record(step, states, logged)
@@ -132,6 +138,13 @@ class Loop:
         self._save(step, states, sums)
       self.progress.update(self.cohort.index * self.total + step, self.loss)
     return states
+
+  def _trace_probes(self, states: State) -> None:
+    """Traces every probe in every phase that it measures, so that its mistakes are found before training."""
+    for probe in self.probes.values():
+      for phase in self.phases if probe.every else self.phases[-1:]:
+        measure = functools.partial(probe.measure, phase=phase)
+        jax.eval_shape(measure, states, self.hp, self.references, probe.pieces)
 
   def _take_steps(self, states: State, sums: Tree, step: int, length: int) -> tuple[State, Tree]:
     phase = self._phase(step)
@@ -142,6 +155,11 @@ class Loop:
   def _phase(self, step: int) -> int:
     """Returns the beginning of the phase that takes this step; after the last step, of the last phase."""
     return max(start for start in self.phases if start <= step)
+
+  def _is_whole(self, name: str, first: int, last: int) -> bool:
+    """Whether a metric has a value of each of these steps; that of a loss term that was not at work has none."""
+    label = name.removeprefix("loss/")
+    return label == name or label in losses_at_work(self.cohort.config, first, last)
 
   def _record(self, step: int, states: State, logged: Mapping[str, np.ndarray]) -> None:
     """Writes the rows of this step: what was logged over the steps before it, and the probes that are due."""

@@ -38,6 +38,12 @@ def starts(config: Config) -> tuple[int, ...]:
   return tuple(sorted(steps))
 
 
+def losses_at_work(config: Config, first: int, last: int) -> set[str]:
+  """Returns the labels of the loss terms that are at work in every step from `first` to `last`."""
+  windows = {label: _window(fields, f"config.losses.{label}") for label, fields in config["losses"].items()}
+  return {label for label, (start, stop) in windows.items() if start <= first and last < stop}
+
+
 def at(config: Config, step: int | None) -> Config:
   """Returns the config without its windows, and without the parts that are not at work at a step.
 
@@ -64,9 +70,11 @@ def _window(fields: Config, path: str) -> tuple[int, float]:
   """Returns the first step of a part, and the one after its last; infinity where it has none."""
   for name in _FIELDS:
     value = fields.get(name, 0)
-    plain = isinstance(value, (int, float)) and not isinstance(value, bool)
-    if not plain and not isinstance(value, jax.core.Tracer) or plain and (value < 0 or value != int(value)):
-      raise UserError(f"{path}.{name} is {value!r}; give a whole number of steps.")
+    if isinstance(value, jax.core.Tracer):  # the comparison below says that it must be known
+      continue
+    number = isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+    if not number or value < 0 or value != int(value):
+      raise UserError(f"{path}.{name} is {value!r}; give a whole number of steps, or leave it out.")
   start, stop = fields.get("start_step", 0), fields.get("stop_step", math.inf)
   if not start < stop:
     raise UserError(f"{path} is at work from step {start} until step {stop}, which is no step at all; give a later "

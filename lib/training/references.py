@@ -22,6 +22,7 @@ from lib import models
 from lib.core import Batch, DataSpec, Outputs, UserError, build, rng
 from lib.reporting import read_json
 from lib.training.checkpoint import Checkpoints
+from lib.training.config import to_json
 from lib.training.reference_cache import Cache, make_cache
 from lib.training.state import State
 from lib.training.step import Parts, input_dtype, scheduled_values
@@ -42,7 +43,8 @@ class Entry:
     member: of the run.
     seed: of the initialization.
     batch_norm: "running" normalizes by the running statistics, which in an untrained network are mean 0 and variance
-      1, so that normalization does nothing; "batch" is training mode, statistics of the batch and dropout included;
+      1, so that normalization does nothing; "batch" is training mode, statistics of the batch
+      (in evaluation with the padding of the last one) and dropout included;
       "calibrated" fills the running statistics from training batches before the run.
     cache: what is computed of all training examples before the run and looked up in the step: "logits", or taps as
       `lib.core.taps.select` takes them ("pre"), of which the Gram matrices [n, n] are kept, and the logits. Inputs
@@ -76,11 +78,13 @@ class Reference:
   Attributes:
     entry: its config.
     module: of a frozen network; None for the trained one with averaged parameters.
+    data: section of the config.
     path: of the entry, for error messages.
   """
 
   entry: Entry
   module: nn.Module | None
+  data: Mapping[str, Any]
   path: str
 
   @classmethod
@@ -91,14 +95,23 @@ class Reference:
       UserError: for a malformed entry.
     """
     path = f"config.references.{label}"
+    if label == "input":
+      raise UserError(f"{path} cannot be called 'input', which stands for the batch's own input; give another label.")
     entry = build({"reference": Entry}, {"name": "reference", **config["references"][label]}, path=path)
+    if not 0 <= entry.seed < 2**32 and not isinstance(entry.seed, jax.Array):
+      raise UserError(f"{path}.seed is {entry.seed}; give a whole number of at least 0 that has 32 bits.")
+    if entry.view == "unmixed" and not any(f.get("name") == "mixup" for f in config["data"]["augment"].values()):
+      raise UserError(f"{path}.view is 'unmixed', but config.data.augment has no mixup; set it to ''.")
     if not entry.parameters:
       module = build(models.MODELS, entry.model, path=f"{path}.model", num_classes=spec.num_classes)
       if entry.cache and config["data"]["augment"]:
         changing = ", ".join(config["data"]["augment"])
         raise UserError(f"{path}.cache keeps what the network says of inputs that never change, but "
                         f"config.data.augment has {changing}; remove that, or set the cache to ''.")
-      return cls(entry, module, path)
+      if entry.cache and entry.batch_norm == "batch":
+        raise UserError(f"{path}.cache knows no batches, but its batch_norm is 'batch'; set that to 'running' or "
+                        "'calibrated', or the cache to ''.")
+      return cls(entry, module, config["data"], path)
     if entry.parameters not in config["parameters"]:
       known = ", ".join(config["parameters"]) or "none"
       raise UserError(f"{path}.parameters is {entry.parameters!r}, which config.parameters does not have (known: "
@@ -106,9 +119,11 @@ class Reference:
     if entry.model or entry.run or entry.cache or entry.batch_norm == "calibrated":
       raise UserError(f"{path} runs the trained network with the parameters of {entry.parameters!r}; leave its model "
                       "{}, its run and cache empty, and batch_norm 'running' or 'batch'.")
-    return cls(entry, None, path)
+    return cls(entry, None, config["data"], path)
 
-  def outputs(self, parts: Parts, state: State, loaded: Loaded, batch: Batch, train: bool) -> Outputs:
+  def outputs(
+    self, parts: Parts, state: State, loaded: Loaded, batch: Batch, key: jax.Array, *, train: bool
+  ) -> Outputs:
     """Returns the network's outputs on a batch whose input is ready for a model.
 
     Args:
@@ -116,6 +131,7 @@ class Reference:
       state: of the member, for averaged parameters.
       loaded: of this reference.
       batch: of training or evaluation.
+      key: for dropout, where it is active.
       train: whether it is of training, so that the cache knows it.
     """
     if train and loaded.cache is not None:
@@ -124,17 +140,19 @@ class Reference:
     if self.entry.view:
       inputs = batch.get(self.entry.view, inputs)
     if self.module is not None:
-      return self._apply(self.module, loaded.variables, inputs)
+      return self._apply(self.module, loaded.variables, inputs, key)
     average = parts.parameters[self.entry.parameters]
     params = average.evaluation(state.parameter_states[self.entry.parameters], state.variables["params"])
     scheduled = scheduled_values(parts, state.step)
-    return self._apply(parts.model, {**state.variables, "params": params}, inputs, **scheduled)
+    return self._apply(parts.model, {**state.variables, "params": params}, inputs, key, **scheduled)
 
-  def _apply(self, module: nn.Module, variables: Tree, inputs: jax.Array, **scheduled: jax.Array) -> Outputs:
+  def _apply(
+    self, module: nn.Module, variables: Tree, inputs: jax.Array, key: jax.Array, **scheduled: jax.Array
+  ) -> Outputs:
     if self.entry.batch_norm != "batch":
       return module.apply(variables, inputs, train=False, **scheduled)
     outputs, _ = module.apply(
-      variables, inputs, train=True, mutable=_collections(variables), rngs={"dropout": jax.random.key(0)}, **scheduled
+      variables, inputs, train=True, mutable=_collections(variables), rngs={"dropout": key}, **scheduled
     )
     return outputs
 
@@ -155,7 +173,7 @@ class Reference:
       variables = _calibrated(self.module, variables, inputs, self.path)
     if not self.entry.cache:
       return Loaded(variables, None)
-    apply = lambda variables, x: self._apply(self.module, variables, x)
+    apply = lambda variables, x: self.module.apply(variables, x, train=False)
     return Loaded(variables, make_cache(apply, variables, spec, inputs, self.entry.cache, self.path))
 
   def _variables(self, spec: DataSpec) -> Tree:
@@ -164,7 +182,9 @@ class Reference:
     make = lambda key: self.module.init(key, jnp.zeros((1, *spec.input_shape), input_dtype(spec)))
     if not self.entry.run:
       return jax.jit(make)(key)
-    variables = member_variables(pathlib.Path(self.entry.run), self.entry.member)
+    run = pathlib.Path(self.entry.run)
+    variables = member_variables(run, self.entry.member)
+    self._check_data(read_json(run / "config.json")["data"])
     expected, found = (
       {jax.tree_util.keystr(path): leaf.shape for path, leaf in jax.tree_util.tree_leaves_with_path(tree)}
       for tree in (jax.eval_shape(make, key), variables)
@@ -176,6 +196,19 @@ class Reference:
                       f"these data: {name} is {there} there and {here} here; copy the model section of that run's "
                       "config.json, with its num_classes, and use inputs of its shape.")
     return jax.tree.map(jnp.asarray, variables)
+
+
+  def _check_data(self, theirs: Mapping[str, Any]) -> None:
+    """Refuses a network that reads inputs on another scale, or has seen this run's validation examples."""
+    if theirs["normalize"] != self.data["normalize"]:
+      raise UserError(f"{self.path}.run was trained with data.normalize={theirs['normalize']!r}, and this config has "
+                      f"{self.data['normalize']!r}; make them equal.")
+    if not self.data["validation"] or theirs["source"] != to_json(self.data["source"]):
+      return
+    for field in ("seed", "validation"):
+      if theirs[field] != self.data[field]:
+        raise UserError(f"{self.path}.run was trained with data.{field}={theirs[field]}, so it has seen validation "
+                        f"examples of this config, which has {self.data[field]}; make them equal.")
 
 
 def load(
@@ -219,6 +252,9 @@ def member_variables(workdir: pathlib.Path, member: int) -> Tree:
   entries = read_json(workdir / "results.json")["members"]
   if not 0 <= member < len(entries):
     raise UserError(f"{workdir} has {len(entries)} members, numbered from 0; member {member} does not exist.")
+  if entries[member]["died_at"] is not None:
+    raise UserError(f"member {member} of {workdir} left the finite numbers at step {entries[member]['died_at']}; "
+                    "choose another one.")
   cohort = entries[member]["cohort"]
   position = [entry["member"] for entry in entries if entry["cohort"] == cohort].index(member)
   checkpoints = Checkpoints(cohort_directory(workdir, cohort), keep=1)

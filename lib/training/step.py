@@ -82,7 +82,7 @@ def update(
 
   Returns:
     The next state and {"loss", "loss/<label>" where there are several, "gradient_norm"}, all [] float32
-    and all of the parameters before the update. A term that is not at work shows 0.
+    and all of the parameters before the update. A term that is not at work is 0 here, and is not logged.
   """
   at = functools.partial(rng.stream, root, step=state.step)
   params = state.variables["params"]
@@ -198,7 +198,9 @@ def make_context(
   """Runs the references and makes the targets: all that the loss needs except the model's outputs."""
   step = state.step
   outputs = {
-    label: jax.lax.stop_gradient(reference.outputs(parts, state, references[label], batch, train))
+    label: jax.lax.stop_gradient(reference.outputs(
+      parts, state, references[label], batch, rng.stream(root, f"references.{label}", step), train=train
+    ))
     for label, reference in parts.references.items()
   }
   context = Context(

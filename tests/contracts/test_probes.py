@@ -54,7 +54,7 @@ NETWORK = Network(
   terms=lambda variables, batch: {"a": loss(variables, batch), "b": jnp.sum(variables["params"]["dense"]["kernel"])},
   references=references,
   loss_states={
-    "elr": jax.random.dirichlet(jax.random.key(5), jnp.ones(K), (N,)),
+    "elr": {"targets": 0.9 * jax.random.dirichlet(jax.random.key(5), jnp.ones(K), (N,)), "missing": jnp.full(N, 0.1)},
     "events": {
       "presented": jnp.arange(N), "correct": jnp.arange(N) % 2 == 0, "learned": jnp.arange(N) % 3 == 0,
       "forgotten": jnp.arange(N) % 2,

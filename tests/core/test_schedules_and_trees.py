@@ -57,7 +57,7 @@ def test_compiled_ramps_are_exact_at_every_epoch_and_at_the_end(count):
   ({"name": "step_ramp", "steps": 5, "shape": "square"}, "'linear', 'cosine'"),
   ("0.1", "w is '0.1', but a number or a schedule"),
   (True, "a number or a schedule"),
-  ({"name": "cosine"}, "did you mean 'cosine_decay_schedule'"),
+  ({"name": "cosine_decay"}, "did you mean 'cosine_decay_schedule'"),
   ({"name": "piecewise_constant_schedule", "init_value": 1.0, "boundaries": (1,), "scales": ()}, "one scale a bound"),
 ])
 def test_bad_schedules_are_one_sentence(value, message):

@@ -4,11 +4,6 @@ import json
 import subprocess
 import sys
 
-import pytest
-
-from experiments.distillation_table import best_rate, students_of
-from lib.core import UserError
-
 
 def member(kind, number, temperature, lr, test, validation, seed=0, died_at=None):
   metrics = {"test/accuracy": test, "validation/accuracy": validation}
@@ -24,13 +19,6 @@ MEMBERS = [
   # A rate at which a student died is not chosen.
   *(member("smoothed", i, 1.0, 0.2, 0.99, 0.99, died_at=3 if i else None) for i in range(2)),
 ]
-
-
-def test_the_rate_is_chosen_on_validation_and_the_dead_are_left_out():
-  arms = students_of(MEMBERS, ("validation/accuracy", "test/accuracy"))
-  assert best_rate(arms["plain", 1.0]) == 0.2
-  assert best_rate(arms["smoothed", 1.0]) == 0.1
-  assert set(arms["plain", 1.0][0.2]) == {("0", 0), ("1", 0)}
 
 
 def run(directory, *arguments):
@@ -51,8 +39,9 @@ def test_the_binary_prints_paired_differences_and_draws(tmp_path):
 
 def test_another_grid_or_metric_is_one_sentence(tmp_path):
   other = [{**MEMBERS[0], "values": {"lr": 0.1}}]
-  with pytest.raises(UserError, match="no axes 'teacher'"):
-    students_of(other, ())
+  (tmp_path / "results.json").write_text(json.dumps({"members": other}))
+  done = run(tmp_path)
+  assert done.returncode == 2 and done.stderr.startswith("error: the run's grid has no axes 'teacher'")
   (tmp_path / "results.json").write_text(json.dumps({"members": MEMBERS}))
   done = run(tmp_path, "--metric=test/acuracy")
   assert done.returncode == 2 and done.stderr.startswith("error: test/acuracy is in no metric of the run")

@@ -89,7 +89,7 @@ def test_a_sequence_is_right_if_all_that_is_asked_of_it_is(batch_size):
 def test_the_limit_reaches_the_data():
   asked = []
   spec = ProbeSpec(None, lambda split, limit: asked.append((split, limit)))
-  for name in ("accuracy", "memorization", "gradient_norms"):
+  for name in ("accuracy", "calibration", "gradient_norms"):
     build(PROBES, {"name": name, "split": "validation", "limit": 7}).prepare(spec, None)
   assert asked == [("validation", 7)] * 3
 

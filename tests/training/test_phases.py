@@ -70,6 +70,8 @@ def test_what_is_at_work():
   ({"start_step": 4, "stop_step": 4}, "from step 4 until step 4"),
   ({"start_step": -1}, "start_step is -1; give a whole number"),
   ({"stop_step": 2.5}, "stop_step is 2.5; give a whole number"),
+  ({"stop_step": float("inf")}, "stop_step is inf; give a whole number"),
+  ({"start_step": float("nan")}, "start_step is nan; give a whole number"),
   ({"stop_step": "soon"}, "stop_step is 'soon'; give a whole number"),
   ({"stop_step": True}, "stop_step is True"),
 ])
@@ -78,9 +80,27 @@ def test_a_bad_window_is_named(window, words, tmp_path):
     training.run(config({"ce": CE, "more": COUNT | window}), tmp_path / "run")
 
 
-def test_steps_without_any_loss_are_refused(tmp_path):
-  with pytest.raises(UserError, match="no term at work at step 0"):
-    training.run(config({"ce": CE | {"start_step": 2}}), tmp_path / "run")
+MIX = {"name": "mixup", "alpha": 1.0, "symmetric": True}
+
+
+@pytest.mark.parametrize("changes, words", [
+  ({"losses": {"ce": CE | {"start_step": 2}}}, "no term at work at step 0"),
+  ({"losses": {"ce": CE | {"stop_step": 4}, "more": COUNT | {"start_step": 7}}}, "no term at work at step 4"),
+  ({"data.augment": {"mix": MIX}, "targets": {"mix": {"name": "mixup", "stop_step": 5}}},
+   "augment.mix mixes images at step 5 but config.targets does not"),
+  ({"data.augment": {"mix": MIX | {"stop_step": 5}}, "targets": {"mix": {"name": "mixup"}}},
+   "targets.mix mixes labels at step 5 but config.data.augment mixes no images"),
+])
+def test_a_phase_that_cannot_be_is_found_before_training(changes, words, tmp_path):
+  with pytest.raises(UserError, match=words):
+    training.run(put(config({"ce": CE}), changes), tmp_path / "run")
+  assert not (tmp_path / "run" / "metrics.jsonl").exists()
+
+
+def test_one_mixup_after_the_other(tmp_path):
+  images = {"a": MIX | {"stop_step": 5}, "b": MIX | {"start_step": 5}}
+  changes = {"data.augment": images, "targets": {"mix": {"name": "mixup"}}}
+  training.run(put(config({"ce": CE}), changes), tmp_path / "run")
 
 
 def test_after_its_release_a_term_is_not_traced_and_a_step_is_the_plain_one(monkeypatch):
@@ -107,8 +127,9 @@ def test_a_released_state_waits(tmp_path):
   training.run(config({"ce": CE, "more": COUNT | {"stop_step": 5}}), tmp_path / "run")
   checkpoints = Checkpoints(cohort_directory(tmp_path / "run", 0), keep=1)
   assert checkpoints.read_arrays(checkpoints.steps()[-1])["state/loss_states/more"] == 5
-  rows = [row for row in read_rows(tmp_path / "run/metrics.jsonl") if "loss" in row]
-  assert rows[0]["loss/more"] > 0 and rows[-1]["loss/more"] == 0
+  rows = {row["step"]: row for row in read_rows(tmp_path / "run/metrics.jsonl") if "loss" in row}
+  assert rows[3]["loss/more"] > 0 and list(rows) == [3, 6, 9, 12]
+  assert not any("loss/more" in rows[step] for step in (6, 9, 12))  # not in part of an interval either
 
 
 def test_a_window_over_all_steps_changes_no_bit(tmp_path):
@@ -165,6 +186,24 @@ def test_windows_of_augmentations_targets_and_gradients(tmp_path):
       training.run(put(plain, {section: {"part": part | window}}), tmp_path / name)
       a, b = (member_variables(tmp_path / run, 0)["params"] for run in (name, "plain"))
       assert jax.tree.all(jax.tree.map(np.array_equal, a, b)) == equal, name
+
+
+def test_phases_moving_references_and_members_that_die(tmp_path):
+  """Members side by side, in chunks and one after another are the same, whoever dies, wherever the run is cut."""
+  watch = {"name": "distillation", "teachers": ("average",), "weight": 0.5, "teacher_temperature": 1.0,
+           "student_temperature": 1.0, "scale": "none", "form": "kl"}
+  whole = config(
+    {"ce": CE, "kd": watch | {"start_step": 2, "stop_step": 7}, "more": COUNT | {"stop_step": 6}},
+    references={"average": {"model": {}, "parameters": "average"}}, checkpoint__every=5,
+    ensemble__grid={"lr": {"path": "optimizer.learning_rate", "levels": (0.1, 1e30)}}, ensemble__seeds=2,
+  )
+  results = {}
+  for name, changes in {"all": {}, "chunks": {"ensemble.chunk": 2}, "map": {"ensemble.map": "map"}}.items():
+    results[name] = training.run(put(whole, changes), tmp_path / name)["members"]
+  for members in results.values():
+    assert [member["died_at"] is None for member in members] == [True, True, False, False]
+    for member, other in zip(members[:2], results["all"]):
+      np.testing.assert_allclose(member["metrics"]["loss"], other["metrics"]["loss"], rtol=1e-5)
 
 
 def assert_equal_parameters(a, b):

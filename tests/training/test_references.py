@@ -39,7 +39,8 @@ def outputs(ready, state, rows, train):
   parts = ready.experiment.parts()
   batch = parts.preprocess.gather(ready.fields, jnp.asarray(rows))
   batch = {**batch, "image": parts.preprocess.inputs(batch)}
-  return parts.references["guide"].outputs(parts, state, ready.references["guide"], batch, train)
+  guide, key = parts.references["guide"], jax.random.key(0)
+  return guide.outputs(parts, state, ready.references["guide"], batch, key, train=train)
 
 
 def test_no_weight_on_guidance_changes_no_bit(tmp_path):
@@ -55,6 +56,14 @@ def test_a_guide_is_not_changed_by_training(tmp_path):
   training.run(guided, tmp_path / "run")
   assert read_json(tmp_path / "run/manifest.json")["checksums"]["config.references.guide"] == before
   assert trees.digest(Preparer("data")(guided).references["guide"].variables) == before
+
+
+def test_an_untrained_guide_is_not_the_network_of_that_seed():
+  """Or guidance by the same architecture would be no control."""
+  model = tiny_config()["model"]
+  ready, state, _ = prepared(config({"model": model, "seed": 0}))
+  kernel = lambda variables: np.asarray(variables["params"]["dense_00"]["kernel"])
+  assert not np.array_equal(kernel(ready.references["guide"].variables), kernel(state.variables))
 
 
 def test_a_cache_gives_what_the_network_gives():
@@ -138,7 +147,8 @@ def test_an_unmixed_view():
   batch = parts.preprocess.gather(ready.fields, jnp.arange(8))
   plain = {**batch, "image": parts.preprocess.inputs(batch)}
   mixed = parts.preprocess.train_batch(jax.random.key(1), batch)
-  read = lambda batch: parts.references["guide"].outputs(parts, state, ready.references["guide"], batch, True).logits
+  guide, loaded, key = parts.references["guide"], ready.references["guide"], jax.random.key(0)
+  read = lambda batch: guide.outputs(parts, state, loaded, batch, key, train=True).logits
   assert np.abs(mixed["image"] - plain["image"]).max() > 0.1
   np.testing.assert_array_equal(read(mixed), read(plain))
 
@@ -146,6 +156,9 @@ def test_an_unmixed_view():
 @pytest.mark.parametrize("reference, changes, words", [
   ({"cache": "pre"}, {"data__augment": {"noise": {"name": "noise_input"}}}, "inputs that never change.*has noise"),
   ({"cache": "conv"}, {}, "no taps of kind 'conv'"),
+  ({"cache": "pre", "batch_norm": "batch"}, {}, "cache knows no batches"),
+  ({"view": "unmixed"}, {}, "'unmixed', but config.data.augment has no mixup"),
+  ({"seed": 2**40}, {}, "seed is 1099511627776"),
   ({"batch_norm": "calibrated"}, {}, "'calibrated', but the network has no batch statistics"),
   ({"batch_norm": "none"}, {}, "batch_norm is 'none'.*one of 'running', 'batch', 'calibrated'"),
   ({"model": {}, "parameters": "ema"}, {}, "'ema', which config.parameters does not have .known: average"),
@@ -170,6 +183,64 @@ def test_a_run_of_another_shape_or_of_other_classes_is_refused(tmp_path):
   ):
     with pytest.raises(UserError, match=words):
       Preparer("data")(config(guide | {"model": model | change}))
+
+
+def test_a_run_on_other_data_is_refused(tmp_path):
+  """On another scale, or with training examples that validate here."""
+  plain = dict(losses={"ce": CE}, steps=1, checkpoint__every=1, data__validation=20)
+  training.run(config(**plain), tmp_path / "teacher")
+  guide = {"model": tiny_config()["model"], "run": str(tmp_path / "teacher")}
+  Preparer("data")(config(guide, data__validation=20))
+  for changes, words in (
+    ({"data__normalize": "standardize"}, "data.normalize='unit', and this config has 'standardize'"),
+    ({"data__seed": 1}, "data.seed=0, so it has seen validation examples"),
+    ({"data__validation": 10}, "data.validation=20, so"),
+  ):
+    with pytest.raises(UserError, match=words):
+      Preparer("data")(config(guide, **{"data__validation": 20} | changes))
+
+
+def test_a_member_that_died_teaches_nothing(tmp_path):
+  grid = {"lr": {"path": "optimizer.learning_rate", "levels": (0.1, 1e30)}}
+  training.run(config(losses={"ce": CE}, ensemble__grid=grid), tmp_path / "teacher")
+  guide = {"model": tiny_config()["model"], "run": str(tmp_path / "teacher")}
+  Preparer("data")(config(guide))
+  with pytest.raises(UserError, match="member 1 of .* left the finite numbers at step"):
+    Preparer("data")(config(guide | {"member": 1}))
+
+
+def test_a_mean_teacher_has_the_scheduled_arguments_of_the_step():
+  model = {"name": "vanillanet", "dims": (3, 4), "strides": (2,), "stem_patch": 2, "act_num": 1}
+  schedule = {"name": "linear_schedule", "init_value": 0.0, "end_value": 1.0, "transition_steps": 10}
+  cfg = tiny_config(
+    model=model, scheduled={"lam": schedule}, probes={}, losses={"ce": CE},
+    references={"average": {"model": {}, "parameters": "average"}},
+  )
+  ready, state, _ = prepared(cfg)
+  parts = ready.experiment.parts()
+  batch = parts.preprocess.gather(ready.fields, jnp.arange(4))
+  batch = {**batch, "image": parts.preprocess.inputs(batch)}
+
+  def logits(step):
+    later = dataclasses.replace(state, step=jnp.int32(step))
+    return parts.references["average"].outputs(
+      parts, later, ready.references["average"], batch, jax.random.key(0), train=True
+    ).logits
+
+  assert np.abs(logits(0) - logits(10)).max() > 0.1 * np.abs(logits(0)).max() > 0
+
+
+def test_a_mistake_of_a_probe_is_found_before_training(tmp_path):
+  probes = {"late": {"name": "agreement", "reference": "gide", "every": 0}}
+  with pytest.raises(UserError, match="did you mean 'guide'"):
+    training.run(put(config({}), {"probes": probes}), tmp_path / "run")
+  assert not (tmp_path / "run/metrics.jsonl").read_text()
+
+
+def test_a_reference_that_nobody_reads_costs_nothing():
+  cnn = {"name": "cnn", "layers": (("conv", 4, 3), ("dense", 5))}
+  ready, _, _ = prepared(config({"model": cnn}, {"ce": CE}))
+  assert "conv_general_dilated" not in str(ready.jaxprs)
 
 
 def test_guide_seeds_make_groups_and_share_what_they_can(tmp_path):

@@ -44,11 +44,11 @@ def loss(state, student=STUDENT, term=WIDE):
   return float(term.apply(state, context(student))[0].mean())
 
 
-def test_sizes_are_those_of_the_paper_and_at_least_one():
+def test_sizes_are_those_of_the_paper_and_at_least_eight():
   params = lambda k: jax.eval_shape(lambda: Discriminator(("t",), "published").init(spec(k)))["params"]
   kernels = lambda k: [layer["kernel"].shape for layer in params(k).values()]
   assert kernels(1000) == [(1000, 125), (125, 15), (15, 2)]
-  assert kernels(10) == [(10, 1), (1, 1), (1, 2)]
+  assert kernels(10) == [(10, 8), (8, 8), (8, 2)]
 
 
 def test_it_learns_to_tell_the_two_apart(learned):

@@ -9,7 +9,6 @@ import pytest
 
 from lib import training
 from lib.core import Context, DataSpec, Outputs, UserError
-from lib.transforms.losses import LOSSES
 from lib.transforms.losses.cross_entropy import CrossEntropy
 from lib.transforms.losses.elr import EarlyLearningRegularization
 from lib.transforms.losses.forgetting_events import ForgettingEvents
@@ -45,6 +44,12 @@ def softmax(z):
   return p / p.sum(axis=-1, keepdims=True)
 
 
+def remember(targets):
+  """Returns running averages as the state of a term."""
+  targets = jnp.asarray(targets)
+  return {"targets": targets, "missing": jnp.maximum(1 - targets.sum(axis=-1), 0)}
+
+
 @pytest.fixture
 def memory():
   """A memory some visits old: rows sum to less than 1."""
@@ -63,7 +68,7 @@ def test_value_and_gradient_are_the_papers_in_float64(memory, form):
   p, old = softmax(z), memory[np.asarray(IDS)]
   t = beta * old + (1 - beta) * p
   with jax.enable_x64(True):
-    value, gradient = value_and_grad(EarlyLearningRegularization(lam, beta, form), jnp.asarray(memory), jnp.asarray(z))
+    value, gradient = value_and_grad(EarlyLearningRegularization(lam, beta, form), remember(memory), jnp.asarray(z))
   assert value.dtype == np.float64
   np.testing.assert_allclose(value, lam * np.log(1 - np.sum(p * t, axis=-1)), rtol=1e-12)  # the naive form
   np.testing.assert_allclose(gradient, lam * lemma_2(z, t), atol=1e-13)  # with t a constant, (1 - beta) p included
@@ -77,7 +82,7 @@ def test_the_divergence_and_its_gradient_in_float64(memory):
   t = beta * memory[np.asarray(IDS)] + (1 - beta) * p
   mass = t.sum(axis=-1, keepdims=True)
   with jax.enable_x64(True):
-    value, gradient = value_and_grad(TargetDivergence(lam, beta), jnp.asarray(memory), jnp.asarray(z))
+    value, gradient = value_and_grad(TargetDivergence(lam, beta), remember(memory), jnp.asarray(z))
   np.testing.assert_allclose(value, lam * np.sum(t * np.log(t / mass / p), axis=-1), rtol=1e-12)
   np.testing.assert_allclose(gradient, lam * (mass * p - t), atol=1e-13)
   assert np.all(value > 0)
@@ -87,30 +92,30 @@ def test_targets_that_say_nothing_pull_nowhere():
   z = jnp.asarray(random(3, scale=0.5), jnp.float32)  # no probability is near enough to 0 to be cut
   for form in ("clamped", "exact"):
     untouched = EarlyLearningRegularization(beta=1.0, form=form)  # keeps t as it was
-    value, gradient = value_and_grad(untouched, jnp.zeros((N, K)), z)
+    value, gradient = value_and_grad(untouched, untouched.init(SPEC), z)
     np.testing.assert_allclose(value, 0, atol=1e-6)
     np.testing.assert_allclose(gradient, 0, atol=1e-6)
-    value, gradient = value_and_grad(untouched, jnp.full((N, K), 1 / K), z)
+    value, gradient = value_and_grad(untouched, remember(jnp.full((N, K), 1 / K)), z)
     np.testing.assert_allclose(value, 3.0 * np.log(1 - 1 / K), rtol=1e-5)
     np.testing.assert_allclose(gradient, 0, atol=1e-6)
   # The divergence has no pull at its own targets: at the first visit, and without a memory.
   for term, memory in ((TargetDivergence(), jnp.zeros((N, K))), (TargetDivergence(beta=0.0), jnp.full((N, K), 0.2))):
-    value, gradient = value_and_grad(term, memory, z)
+    value, gradient = value_and_grad(term, remember(memory), z)
     np.testing.assert_allclose(value, 0, atol=1e-6)
     np.testing.assert_allclose(gradient, 0, atol=1e-6)
 
 
 @pytest.mark.parametrize("term", FORMS, ids=label)
 def test_no_class_and_no_row_is_special_and_a_shift_of_the_logits_is_nothing(term, memory):
-  z, memory = jnp.asarray(random(4), jnp.float32), jnp.asarray(memory, jnp.float32)
+  z, memory = jnp.asarray(random(4), jnp.float32), remember(jnp.asarray(memory, jnp.float32))
   value, new = term.apply(memory, context(z))
   classes, order = np.array([3, 0, 4, 1, 2]), np.array([2, 0, 3, 1])
-  value_c, new_c = term.apply(memory[:, classes], context(z[:, classes]))
+  value_c, new_c = term.apply(memory | {"targets": memory["targets"][:, classes]}, context(z[:, classes]))
   np.testing.assert_allclose(value_c, value, rtol=1e-5)
-  np.testing.assert_allclose(new_c, new[:, classes], rtol=1e-5)
+  np.testing.assert_allclose(new_c["targets"], new["targets"][:, classes], rtol=1e-5)
   value_o, new_o = term.apply(memory, context(z[order], IDS[order]))
   np.testing.assert_allclose(value_o, value[order], rtol=1e-6)
-  np.testing.assert_allclose(new_o, new, rtol=1e-6)
+  np.testing.assert_allclose(new_o["targets"], new["targets"], rtol=1e-6)
   np.testing.assert_allclose(term.apply(memory, context(z + 11.0))[0], value, rtol=1e-4)
   at_last = jax.jit(lambda beta: dataclasses.replace(term, beta=beta).apply(memory, context(z))[0])
   np.testing.assert_allclose(at_last(jnp.float32(0.7)), value, rtol=1e-5)  # a traced number is a number
@@ -122,24 +127,27 @@ def test_the_memory_is_an_exponential_average_of_the_visited_rows(term):
   memory, sequence = term.init(SPEC), [jnp.asarray(random(10 + k), jnp.float32) for k in range(visits)]
   for z in sequence:
     memory = term.apply(memory, context(z))[1]
+  memory, missing = memory["targets"], memory["missing"]
   expected = sum((1 - beta) * beta ** (visits - 1 - k) * softmax(z) for k, z in enumerate(sequence))
   np.testing.assert_allclose(memory[IDS], expected, atol=1e-3 if label(term).endswith("clamped") else 1e-6)
   np.testing.assert_allclose(memory[IDS].sum(axis=-1), 1 - beta**visits, rtol=1e-5)
   others = np.setdiff1d(np.arange(N), IDS)
   assert memory.dtype == jnp.float32 and not np.any(memory[others])
+  np.testing.assert_allclose(missing[IDS], beta**visits, rtol=1e-6)
+  np.testing.assert_array_equal(missing[others], 1)
 
 
 @pytest.mark.parametrize("term", [*FORMS, ForgettingEvents()], ids=label)
 def test_ids_of_other_splits_and_of_padding_are_read_and_not_written(term, memory):
   z, ids = jnp.asarray(random(5), jnp.float32), jnp.array([-1, N, 3, 10**6])
-  state = term.init(SPEC) if isinstance(term, ForgettingEvents) else jnp.asarray(memory, jnp.float32)
+  state = term.init(SPEC) if isinstance(term, ForgettingEvents) else remember(jnp.asarray(memory, jnp.float32))
   value, new = term.apply(state, context(z, ids, label=jnp.argmax(z, axis=-1)))
   assert np.all(np.isfinite(value))
   for before, after in zip(jax.tree.leaves(state), jax.tree.leaves(new)):
     changed = np.asarray(before != after).reshape(N, -1).any(axis=-1)
     assert set(np.flatnonzero(changed)) <= {3}
   if value.ndim:  # an unknown example is one that was never visited
-    never = term.apply(jnp.zeros((N, K)), context(z, ids))[0]
+    never = term.apply(term.init(SPEC), context(z, ids))[0]
     np.testing.assert_array_equal(value[np.array([0, 1, 3])], never[np.array([0, 1, 3])])
     assert value[2] != never[2]
 
@@ -151,7 +159,7 @@ def test_finite_at_the_extremes(term, dtype, beta):
   z = jnp.asarray(np.where(np.eye(B, K) > 0, 1e4, -1e4), dtype)
   certain, opposite = jax.nn.one_hot(jnp.zeros(N, int), K), jax.nn.one_hot(jnp.full(N, 4), K)
   term = dataclasses.replace(term, beta=beta)
-  for memory in (term.init(SPEC), certain, opposite, jnp.full((N, K), 1 / K)):
+  for memory in (term.init(SPEC), *map(remember, (certain, opposite, jnp.full((N, K), 1 / K)))):
     value, gradient = value_and_grad(term, memory, z)
     assert value.dtype == np.float32
     assert np.all(np.isfinite(value)) and np.all(np.isfinite(gradient.astype(np.float32)))
@@ -159,18 +167,29 @@ def test_finite_at_the_extremes(term, dtype, beta):
 
 def test_the_exact_form_keeps_pushing_where_the_clamped_one_stops():
   z = jnp.float32([[12.0, 0, 0, 0, 0]] * B)
-  memory = jax.nn.one_hot(jnp.zeros(N, int), K)
+  memory = remember(jax.nn.one_hot(jnp.zeros(N, int), K))
   _, clamped = value_and_grad(EarlyLearningRegularization(1.0, 1.0, "clamped"), memory, z)
   _, exact = value_and_grad(EarlyLearningRegularization(1.0, 1.0, "exact"), memory, z)
   np.testing.assert_array_equal(clamped, 0)
   np.testing.assert_allclose(exact, [[-1, 0.25, 0.25, 0.25, 0.25]] * B, atol=1e-3)
-  above = np.float32(1 + 1e-7) * memory  # an average that rounded to more than 1
-  np.testing.assert_array_equal(value_and_grad(EarlyLearningRegularization(1.0, 1.0, "exact"), above, z)[1], exact)
+
+
+@pytest.mark.parametrize("beta", [0.5, 0.7, 0.9, 0.99])
+@pytest.mark.parametrize("margin", [10.0, 16.0, 20.0, 25.0])
+def test_the_exact_form_keeps_its_force_where_float32_rounds_the_average_to_one(beta, margin):
+  """At constant logits t = p in the end, and the force on a certain class is λ / 2, however certain."""
+  z, term = jnp.float32([[margin, 0, 0, 0, 0]] * B), EarlyLearningRegularization(1.0, beta, "exact")
+  p = jax.nn.softmax(z)
+  memory = term.init(SPEC) | {
+    "targets": jnp.zeros((N, K)).at[IDS].set(p), "missing": jnp.zeros(N)
+  }
+  _, gradient = value_and_grad(term, memory, z)
+  np.testing.assert_allclose(gradient[:, 0], -0.5, rtol=1e-3)
 
 
 @pytest.mark.parametrize("term", FORMS, ids=label)
 def test_no_strength_is_plain_cross_entropy_bit_for_bit(term, memory):
-  z, memory = jnp.asarray(random(6), jnp.float32), jnp.asarray(memory, jnp.float32)
+  z, memory = jnp.asarray(random(6), jnp.float32), remember(jnp.asarray(memory, jnp.float32))
   term = dataclasses.replace(term, lam=0.0)
   plain = lambda z: jnp.mean(CrossEntropy().apply((), context(z))[0])
   total = lambda z: plain(z) + jnp.mean(term.apply(memory, context(z))[0])
@@ -179,9 +198,7 @@ def test_no_strength_is_plain_cross_entropy_bit_for_bit(term, memory):
 
 
 @pytest.mark.slow  # compiles two programs
-def test_a_run_without_strength_equals_the_plain_run_bit_for_bit(tmp_path, monkeypatch):
-  monkeypatch.setitem(LOSSES, "elr", EarlyLearningRegularization)
-  monkeypatch.setitem(LOSSES, "forgetting_events", ForgettingEvents)
+def test_a_run_without_strength_equals_the_plain_run_bit_for_bit(tmp_path):
   ce = {"ce": {"name": "cross_entropy", "weight": 1.0}}
   sha = lambda name, losses: training.run(
     tiny_config(losses=losses, probes={}, targets={}, gradients={}, parameters={}), tmp_path / name, name=name

@@ -152,6 +152,9 @@ def test_descending_aligns(key):
   ({"taps": "conv"}, "taps of the target: the model has no taps of kind 'conv'.*its taps are: 000_dense, 001_relu"),
   ({"guide_taps": "007_conv"}, "guide_taps: the model has no taps of kind '007_conv'"),
   ({"layer_map": ((9, 0),)}, "tap 9 of the guide, which has 1: 0 000_dense"),
+  ({"layer_map": ((0, 0), (-1, 0))}, "names the pair of 000_dense and 000_dense twice"),
+  ({"layer_map": ()}, "layer_map is .*; give pairs"),
+  ({"layer_map": ((0,),)}, "layer_map is .*; give pairs"),
   ({"measure": "knn_overlap"}, "no useful gradient; use one of linear_cka"),
   ({"measure": "cka"}, "measure|name is 'cka', which does not exist"),
 ])

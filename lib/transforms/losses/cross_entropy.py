@@ -8,8 +8,8 @@ from typing import Literal
 import jax
 import jax.numpy as jnp
 
-from lib.core import Context, DataSpec
-from lib.core.taps import select
+from lib.core import Context, DataSpec, UserError
+from lib.core.taps import kind
 from lib.transforms.losses.positions import per_example
 
 
@@ -34,7 +34,12 @@ class CrossEntropy:
     return ()
 
   def apply(self, state: tuple[()], ctx: Context) -> tuple[jax.Array, tuple[()]]:
-    several = select(ctx.outputs.taps, "logits").values() if self.of == "members" else (ctx.outputs.logits,)
+    several = (ctx.outputs.logits,)
+    if self.of == "members":
+      several = [tap for name, tap in sorted(ctx.outputs.taps.items()) if kind(name) == "logits"]
+      if not several:
+        raise UserError("cross-entropy of 'members' needs a model of several networks, such as 'pair'; choose one, or "
+                        "set of='logits'.")
     return sum(per_example(_cross_entropy(logits, ctx.targets), ctx.targets) for logits in several), state
 
 

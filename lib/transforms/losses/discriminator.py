@@ -44,7 +44,8 @@ class Discriminator:
     form: see above; the papers' words and code differ, so there is no default.
     learning_rate: of D; may be traced.
     momentum: of D, in [0, 1); may be traced.
-    hidden: units of D's hidden layers; () is (K/8, K/64), rounded down and at least 1, which for few classes is narrow.
+    hidden: units of D's hidden layers; () is (K/8, K/64), rounded down, the published (125, 15) for 1,000 classes, and
+      at least 8: layers of one or two ReLUs are often dead from the start.
     final_relu: see above.
     seed: of D's initial weights.
 
@@ -68,10 +69,12 @@ class Discriminator:
       raise ValueError(f"hidden is {self.hidden}; give layers of at least 1 unit")
     if isinstance(self.momentum, (int, float)) and not 0 <= self.momentum < 1:
       raise ValueError(f"momentum is {self.momentum}; give a number from 0 to below 1")
+    if isinstance(self.learning_rate, (int, float)) and not self.learning_rate >= 0:
+      raise ValueError(f"learning_rate is {self.learning_rate}; give a number of at least 0")
 
   def init(self, spec: DataSpec) -> dict[str, Params]:
     """Returns {"params", "momentum"} of D."""
-    hidden = self.hidden or (max(1, spec.num_classes // 8), max(1, spec.num_classes // 64))
+    hidden = self.hidden or (max(8, spec.num_classes // 8), max(8, spec.num_classes // 64))
     sizes = (spec.num_classes, *hidden, 2)
     keys = jax.random.split(jax.random.key(self.seed), len(sizes) - 1)
     params = {f"dense_{i}": _dense(key, *sizes[i : i + 2]) for i, key in enumerate(keys)}

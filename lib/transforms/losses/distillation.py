@@ -21,7 +21,8 @@ class Distillation:
       L_i = s KL(p_t || p_s)   or   s H(p_t, p_s),    s = 1   or   s = T_s^2
 
   KL and cross-entropy differ by the teachers' entropy and have one gradient. L is linear in p_t, so the mean over
-  teachers of H is H of their mean. Softening the student divides the gradient by about T_s^2, which s = T_s^2 undoes.
+  teachers of H is H of their mean. Softening both by T divides the gradient by about T^2,
+  which s = T_s^2 undoes; softening the student alone divides it by T_s.
 
   There is no hard part here: it is the term cross_entropy beside this one, and the two terms' weights are the weights
   of hard and soft. Published settings, as (T_t, T_s, form, scale):

@@ -32,14 +32,15 @@ class EarlyLearningRegularization:
   the batch's "id"; only visited rows change, each once a step, and ids outside of [0, num_examples) are read as t = 0
   and not written. (A test split counts its ids from 0 too, so the term's value there means nothing.) λ = 0 changes no
   gradient. β = 0 has no memory of earlier visits and fails (38 % on CIFAR-10 with 60 % noise in the paper's study of
-  the hyper-parameters): a control, not a mistake.
+  the hyper-parameters; the exact form leaves the finite numbers): a control, not a mistake.
 
   Args:
     lam: λ, at least 0; may be traced.
     beta: β in [0, 1]; may be traced.
     form: "clamped" cuts p to [1e-4, 1 - 1e-4] in the inner product, where outside of it no gradient flows, and scales
       the cut p to sum 1 for the average: with p_k above 0.9999 and all others below 1e-4, the regularizer stops.
-      "exact" has log(1 - <p, t>) = log sum_c p_c (1 - t_c), stable in the logits, and never stops.
+      "exact" has log(1 - <p, t>) = log sum_c p_c (1 - t_c), stable in the logits and where t is almost 1: it never
+      stops.
 
   Raises:
     UserError: for logits of sequences, or a batch without "id".
@@ -56,17 +57,17 @@ class EarlyLearningRegularization:
   def __post_init__(self):
     target_memory.check_strength(self.lam, self.beta)
 
-  def init(self, spec: DataSpec) -> jax.Array:
+  def init(self, spec: DataSpec) -> target_memory.Memory:
     return target_memory.empty(spec)
 
-  def apply(self, memory: jax.Array, ctx: Context) -> tuple[jax.Array, jax.Array]:
+  def apply(self, memory: target_memory.Memory, ctx: Context) -> tuple[jax.Array, target_memory.Memory]:
     ids = example_ids(ctx, "early-learning regularization")
     logits = ctx.outputs.logits
     log_p = jax.nn.log_softmax(logits.astype(jnp.promote_types(logits.dtype, jnp.float32)))
     if self.form == "exact":
-      t, memory = target_memory.update(memory, ids, jnp.exp(log_p), self.beta)
-      # Rounding may leave 1 - t a little below 0. A factor of exactly 0 takes its class out of the sum.
-      return self.lam * jax.nn.logsumexp(log_p, axis=-1, b=jnp.maximum(1 - t, 0)), memory
+      t, missing, memory = target_memory.update(memory, ids, jnp.exp(log_p), self.beta)
+      # A factor of exactly 0 takes its class out of the sum.
+      return self.lam * jax.nn.logsumexp(log_p, axis=-1, b=target_memory.complement(t, missing)), memory
     p = jax.lax.clamp(SMALLEST, jnp.exp(log_p), 1 - SMALLEST)
-    t, memory = target_memory.update(memory, ids, p / jnp.sum(p, axis=-1, keepdims=True), self.beta)
+    t, _, memory = target_memory.update(memory, ids, p / jnp.sum(p, axis=-1, keepdims=True), self.beta)
     return self.lam * jnp.log1p(-jnp.sum(p * t, axis=-1)), memory

@@ -14,6 +14,8 @@ from lib.transforms.losses import target_memory
 from lib.transforms.losses.elr import SMALLEST
 from lib.transforms.losses.example_rows import example_ids
 
+_NETWORKS = ("first", "second")
+
 
 @dataclasses.dataclass(frozen=True)
 class EarlyLearningRegularizationPlus:
@@ -31,10 +33,11 @@ class EarlyLearningRegularizationPlus:
       augment     {"mix": {"name": "mixup", "alpha": 1.0, "symmetric": False}},    targets  {"mix": {"name": "mixup"}}
       losses      {"ce": {"name": "cross_entropy", "of": "members", ...}, "elr": {"name": "elr_plus", ...}}
 
-  The state is t, [2, num_examples, K] float32 from 0.
+  The state is t of both, [num_examples, K] float32 each, from 0.
 
   Args:
-    lam: λ; may be traced. The paper's ramp of λ for CIFAR-100 is a schedule of the term's weight.
+    lam: λ; may be traced. The paper's ramp of λ for CIFAR-100 is a schedule of the term's weight,
+      "exponential_ramp".
     beta: β in [0, 1]; may be traced.
     reference: label of the reference that runs the pair with averaged weights.
 
@@ -56,10 +59,10 @@ class EarlyLearningRegularizationPlus:
   def __post_init__(self):
     target_memory.check_strength(self.lam, self.beta)
 
-  def init(self, spec: DataSpec) -> jax.Array:
-    return jnp.stack([target_memory.empty(spec)] * 2)
+  def init(self, spec: DataSpec) -> dict[str, target_memory.Memory]:
+    return {name: target_memory.empty(spec) for name in _NETWORKS}
 
-  def apply(self, memory: jax.Array, ctx: Context) -> tuple[jax.Array, jax.Array]:
+  def apply(self, memory: dict[str, target_memory.Memory], ctx: Context) -> tuple[jax.Array, dict]:
     ids = example_ids(ctx, "ELR+")
     if self.reference not in ctx.references:
       raise UserError(f"ELR+ reads the reference {self.reference!r}; {suggest(self.reference, ctx.references)}; add it "
@@ -67,17 +70,20 @@ class EarlyLearningRegularizationPlus:
     logits, averaged = _both(ctx.outputs.taps, "config.model"), _both(
       ctx.references[self.reference].taps, f"config.references.{self.reference}"
     )
-    total, memories = 0.0, []
-    for k in range(2):
-      other = jax.nn.softmax(averaged[1 - k].astype(jnp.float32))
-      t, updated = target_memory.update(memory[k], ids, other, self.beta)
-      memories.append(updated)
+    total, memories = 0.0, {}
+    for k, name in enumerate(_NETWORKS):
+      other = _softmax(averaged[1 - k])
+      t, _, memories[name] = target_memory.update(memory[name], ids, other, self.beta)
       if "mix_index" in ctx.batch:
         weight = ctx.batch["mix_weight"][:, None]
         t = weight * t + (1 - weight) * t[ctx.batch["mix_index"]]
-      p = jax.lax.clamp(SMALLEST, jax.nn.softmax(logits[k].astype(jnp.float32)), 1 - SMALLEST)
+      p = jnp.clip(_softmax(logits[k]), SMALLEST, 1 - SMALLEST)
       total = total + self.lam * jnp.log1p(-jnp.sum(p * t, axis=-1))
-    return total, jnp.stack(memories)
+    return total, memories
+
+
+def _softmax(logits: jax.Array) -> jax.Array:
+  return jax.nn.softmax(logits.astype(jnp.promote_types(logits.dtype, jnp.float32)))
 
 
 def _both(taps: dict[str, jax.Array], path: str) -> list[jax.Array]:

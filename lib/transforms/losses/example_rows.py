@@ -24,9 +24,9 @@ def example_ids(ctx: Context, term: str) -> jax.Array:
   return ctx.batch["id"]
 
 
-def read_rows(table: jax.Array, ids: jax.Array) -> jax.Array:
-  """Returns the rows of some examples, [B, ...]; zeros for an id outside of the table, such as the -1 of padding."""
-  return table.at[_inside_or_beyond(table, ids)].get(mode="fill", fill_value=0)
+def read_rows(table: jax.Array, ids: jax.Array, fill: float = 0) -> jax.Array:
+  """Returns the rows of some examples, [B, ...]; `fill` for an id outside of the table, such as the -1 of padding."""
+  return table.at[_inside_or_beyond(table, ids)].get(mode="fill", fill_value=fill)
 
 
 def write_rows(table: jax.Array, ids: jax.Array, rows: jax.Array) -> jax.Array:

@@ -13,7 +13,7 @@ from lib.core import Context, DataSpec, Outputs, UserError
 from lib.core.build import lookup, suggest
 from lib.core.taps import select
 from lib.similarity import MEASURES, Gram, flatten, gram
-from lib.transforms.losses.layer_maps import LayerMap, layer_pairs
+from lib.transforms.losses.layer_maps import LayerMap, check_layer_map, layer_pairs
 
 INPUT = "input"  # the name that stands for the batch itself as a guide of one tap
 
@@ -62,6 +62,7 @@ class Guidance:
     if not measure.differentiable:
       known = ", ".join(name for name, row in MEASURES.items() if row.differentiable)
       raise ValueError(f"the measure {self.measure!r} has no useful gradient; use one of {known}")
+    check_layer_map(self.layer_map)
 
   def init(self, spec: DataSpec) -> tuple[()]:
     del spec
@@ -78,9 +79,9 @@ class Guidance:
     Raises:
       UserError: if config.references has no such label.
     """
-    if self.reference in references:
-      return references[self.reference]
     if self.reference != INPUT:
+      if self.reference in references:
+        return references[self.reference]
       known = suggest(self.reference, [*references, INPUT])
       raise UserError(f"guidance reads the reference {self.reference!r}; {known}; add it to config.references.")
     inputs = batch["image"] if "image" in batch else batch["tokens"]
@@ -92,8 +93,13 @@ class Guidance:
     if not guide.taps:
       raise UserError(f"the cache of the reference {self.reference!r} keeps no taps; make it taps such as 'pre'.")
     mine = self._select(target.taps, self.taps, "taps of the target")
-    kept = any(isinstance(tap, Gram) for tap in guide.taps.values()) or self.reference == INPUT
-    theirs = guide.taps if kept else self._select(guide.taps, self.guide_taps, "guide_taps")
+    cached = any(isinstance(tap, Gram) for tap in guide.taps.values())
+    if cached and not measure.accepts_gram:
+      known = ", ".join(name for name, row in MEASURES.items() if row.accepts_gram and row.differentiable)
+      raise UserError(f"the measure {self.measure!r} needs features, and config.references.{self.reference}.cache "
+                      f"keeps Gram matrices; set the cache to '', or take one of {known}.")
+    whole = cached or self.reference == INPUT
+    theirs = guide.taps if whole else self._select(guide.taps, self.guide_taps, "guide_taps")
     prepared: dict[tuple[str, str], Any] = {}  # what several pairs share is computed once
 
     def prepare(side, name, tap):

@@ -36,7 +36,11 @@ def layer_pairs(guide: Sequence[str], target: Sequence[str], rule: LayerMap) -> 
     UserError: for a position or name that does not exist; lists those that do.
   """
   if not isinstance(rule, str):
-    return tuple((_find(guide, a, "guide"), _find(target, b, "target")) for a, b in rule)
+    pairs = tuple((_find(guide, a, "guide"), _find(target, b, "target")) for a, b in rule)
+    twice = [pair for i, pair in enumerate(pairs) if pair in pairs[:i]]
+    if twice:
+      raise UserError(f"the layer map names the pair of {twice[0][0]} and {twice[0][1]} twice; name each pair once.")
+    return pairs
   s, t = len(guide), len(target)
   if rule == "uniform" and s > t:
     step = (s - 1) / (t - 1) if t > 1 else 0
@@ -51,6 +55,16 @@ def layer_pairs(guide: Sequence[str], target: Sequence[str], rule: LayerMap) -> 
       "not compared; 'uniform' says which to compare.", stacklevel=2,
     )
   return tuple((guide[i], target[j]) for j, i in sorted(chosen.items()))
+
+
+def check_layer_map(rule: LayerMap) -> None:
+  """Checks that an explicit map is at least one pair.
+
+  Raises:
+    ValueError: if it is not.
+  """
+  if not isinstance(rule, str) and not (rule and all(isinstance(p, (tuple, list)) and len(p) == 2 for p in rule)):
+    raise ValueError(f"layer_map is {rule}; give pairs (guide, target) such as ((0, 0), (6, 23)), or 'uniform'")
 
 
 def _find(names: Sequence[str], which: int | str, whose: str) -> str:
