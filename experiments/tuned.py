@@ -3,7 +3,8 @@
   python -m experiments.tuned DIR... --over=lr [--pool=guide] [--by=validation/loss] [--metric=test/accuracy ...]
 
 Each DIR is a finished run whose grid has the axis --over. Members are grouped by the other axes; axes named by --pool
-(say the seed of a guide) count as replicates. For every group the level with the best mean of --by is chosen, among
+(say the seed of a guide) count as replicates, crossed with the seeds: the standard error is for new seeds and new
+guides. For every group the level with the best mean of --by is chosen, among
 levels at which no member left the finite numbers if there are such; the other metrics of the table are measured at
 that level and were not looked at in choosing it. A level at the end of its range is marked "edge": the best may lie
 beyond. Writes the table and a picture to --out.
@@ -39,7 +40,8 @@ def main(argv: Sequence[str]) -> None:
     alive = [m for m in members if m["died_at"] is None]
     shown = f"{level}, edge" if edge else f"{level}"
     dead = f" ({len(members) - len(alive)} dead)" if len(alive) < len(members) else ""
-    metrics = [_summary(alive, name) for name in (_BY.value, *_METRIC.value)]
+    summaries = [reporting.summarize_crossed(alive, name, _POOL.value) for name in (_BY.value, *_METRIC.value)]
+    metrics = [reporting.format_mean_sem(s["mean"], s["sem"], s["n"]) for s in summaries]
     if _SOLVED.value is not None:
       reached = sum(reporting.metric_of(member, _METRIC.value[0]) >= _SOLVED.value for member in alive)
       metrics.append(f"{reached} of {len(members)}")
@@ -51,15 +53,13 @@ def main(argv: Sequence[str]) -> None:
   panels = []
   for name in _METRIC.value:
     values = {label: [reporting.metric_of(m, name) for m in members] for label, (_, _, members) in chosen.items()}
-    panels.append(reporting.Intervals(name, name.split("/")[-1], values, log_x=name.endswith("loss")))
+    errors = {
+      label: reporting.summarize_crossed(members, name, _POOL.value)["sem"] for label, (_, _, members) in chosen.items()
+    }
+    panels.append(reporting.Intervals(name, name.split("/")[-1], values, errors, log_x=name.endswith("loss")))
   plot = reporting.intervals(out / "plots" / "tuned.png", panels)
   reporting.replace_file(out / "tuned.md", f"{table}\n\n![{', '.join(_METRIC.value)}](plots/tuned.png)\n")
   print(f"\n{plot}")
-
-
-def _summary(members: Sequence[reporting.Member], name: str) -> str:
-  summary = reporting.summarize([reporting.metric_of(m, name) for m in members])
-  return reporting.format_mean_sem(summary["mean"], summary["sem"], summary["n"])
 
 
 if __name__ == "__main__":

@@ -8,11 +8,12 @@ from lib.reporting.plots import Panel, curves
 from lib.reporting.progress import Progress
 from lib.reporting.results import read_json, summarize, write_json
 from lib.reporting.tables import format_mean_sem, markdown_table, plain_table
-from lib.reporting.tuning import Member, choose_level, metric_of, read_arms
+from lib.reporting.tuning import Member, choose_level, metric_of, read_arms, summarize_crossed
 from lib.reporting.writer import MetricsWriter, read_rows
 
 __all__ = [
   "Intervals", "Member", "MetricsWriter", "Panel", "Progress", "choose_level", "collect", "curves", "effects",
   "format_mean_sem", "intervals", "markdown_table", "metric_of", "plain_table", "read_arms", "read_json", "read_rows",
-  "replace_file", "responses", "start", "stop", "summarize", "write_json",
+  "replace_file", "responses", "start", "stop", "summarize", "summarize_crossed",
+  "write_json",
 ]

@@ -21,6 +21,7 @@ class Intervals:
     title: stands above the axes.
     xlabel: quantity and unit.
     values: label -> values [members]; what is not finite is left out.
+    errors: label -> standard error of the mean, where members are not independent; else that of the values.
     zero: whether a line marks 0, for differences.
     log_x: a logarithmic axis.
   """
@@ -28,6 +29,7 @@ class Intervals:
   title: str
   xlabel: str
   values: Mapping[str, Sequence[float]]
+  errors: Mapping[str, float | None] = dataclasses.field(default_factory=dict)
   zero: bool = False
   log_x: bool = False
 
@@ -55,6 +57,7 @@ def intervals(path: Path, panels: Sequence[Intervals]) -> pathlib.Path:
       values = values[np.isfinite(values)]
       if len(values):
         mean, sem = mean_and_sem(values[:, None])
+        sem = sem if panel.errors.get(label) is None else [panel.errors[label]]
         axes.plot(values, np.full(len(values), row), "o", color=color, markersize=3.5, alpha=0.25, markeredgewidth=0)
         axes.errorbar(mean, [row], xerr=sem, fmt="o", color=color, markersize=5, capsize=3, linewidth=1.6)
     _decorate(axes, panel, labels, named=i == 0)

@@ -27,18 +27,20 @@ class Cache:
   Attributes:
     row: [num_examples] int32, where the example of an id stands in the others.
     logits: [n, K].
-    grams: {tap: Gram matrix [n, n] of the centred and normalized activations}.
+    grams: [P, n, n], the Gram matrices of P taps' centred and normalized activations.
+    taps: their P names.
   """
 
   row: jax.Array
   logits: jax.Array
-  grams: dict[str, jax.Array]
+  grams: jax.Array
+  taps: tuple[str, ...] = dataclasses.field(metadata={"static": True})
 
   def outputs(self, ids: jax.Array) -> Outputs:
     """Returns the outputs on the examples with these ids [B]; taps are `lib.similarity.Gram` matrices [B, B]."""
     rows = self.row[ids]
-    taps = {name: Gram(values[rows[:, None], rows[None]]) for name, values in self.grams.items()}
-    return Outputs(self.logits[rows], taps)
+    values = self.grams[:, rows[:, None], rows[None]]
+    return Outputs(self.logits[rows], {name: Gram(values[i]) for i, name in enumerate(self.taps)})
 
 
 def make_cache(
@@ -82,5 +84,6 @@ def make_cache(
   return Cache(
     row=jnp.asarray(row),
     logits=jnp.asarray(over_split(lambda outputs: outputs.logits)),
-    grams={name: jax.jit(gram)(activations(name)).values for name in names},
+    grams=jnp.stack([jax.jit(gram)(activations(name)).values for name in names]) if names else jnp.zeros((0, 1, 1)),
+    taps=names,
   )

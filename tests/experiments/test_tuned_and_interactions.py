@@ -42,6 +42,25 @@ def test_the_level_is_chosen_on_the_validation_split(tmp_path):
   assert reporting.choose_level(arms["b"], "lr", "test/accuracy")[0] == 1.0  # no loss: the largest
 
 
+def test_replicates_that_share_seeds_are_not_independent():
+  crossed = lambda value: [
+    member(seed, {"guide": guide}, y=value(seed, guide)) for guide in range(3) for seed in range(5)
+  ]
+  draws = np.random.default_rng(0).standard_normal((3, 5))
+  plain = lambda values: np.std(values, ddof=1) / np.sqrt(np.size(values))
+  of = lambda members, pool: reporting.summarize_crossed(members, "y", pool)
+  only_seeds = of(crossed(lambda seed, guide: draws[0, seed]), ["guide"])  # guides add nothing: five values, not 15
+  np.testing.assert_allclose(only_seeds["sem"], plain(draws[0]), rtol=1e-6)
+  only_guides = of(crossed(lambda seed, guide: draws[guide, 0]), ["guide"])
+  np.testing.assert_allclose(only_guides["sem"], plain(draws[:, 0]), rtol=1e-6)
+  assert only_guides["n"] == 15
+  independent = of(crossed(lambda seed, guide: draws[guide, seed]), ["guide"])
+  assert 0.4 * plain(draws) < independent["sem"] < 2.5 * plain(draws)
+  assert of(crossed(lambda seed, guide: draws[guide, seed]), [])["n"] == 15
+  alone = [member(seed, {}, y=draws[0, seed]) for seed in range(5)]
+  np.testing.assert_allclose(of(alone, ["guide"])["sem"], plain(draws[0]))
+
+
 @pytest.mark.parametrize("over, by, words", [
   ("rate", "validation/loss", "no axis 'rate' in its grid; .*known: arm, guide, lr"),
   ("lr", "validation/accuracy", "'validation/accuracy' was not measured; did you mean"),

@@ -100,19 +100,19 @@ class Guidance:
                       f"keeps Gram matrices; set the cache to '', or take one of {known}.")
     whole = cached or self.reference == INPUT
     theirs = guide.taps if whole else self._select(guide.taps, self.guide_taps, "guide_taps")
-    prepared: dict[tuple[str, str], Any] = {}  # what several pairs share is computed once
-
-    def prepare(side, name, tap):
-      if (side, name) not in prepared:
-        prepared[side, name] = _prepare(tap, measure.accepts_gram, len(target.logits), name)
-      return prepared[side, name]
-
-    values = {}
-    for theirs_name, mine_name in layer_pairs(sorted(theirs), sorted(mine), self.layer_map):
-      x = jax.lax.stop_gradient(prepare("guide", theirs_name, theirs[theirs_name]))
-      y = prepare("target", mine_name, mine[mine_name])
-      values[theirs_name, mine_name] = measure.dissimilarity(x, y)
-    return values
+    pairs = layer_pairs(sorted(theirs), sorted(mine), self.layer_map)
+    count = len(target.logits)
+    x = {name: _features(theirs[name], name, count) for name in dict.fromkeys(name for name, _ in pairs)}
+    y = {name: _features(mine[name], name, count) for name in dict.fromkeys(name for _, name in pairs)}
+    x = jax.lax.stop_gradient(x)
+    wide = all(f.shape[0] <= f.shape[1] for f in (*x.values(), *y.values()) if not isinstance(f, Gram))
+    if not (measure.accepts_gram and (cached or wide)):
+      return {(a, b): measure.dissimilarity(x[a], y[b]) for a, b in pairs}
+    # All Gram matrices are [B, B], so that all pairs are compared at once: few large operations instead of many.
+    x, y = _grams(x), _grams(y)
+    stack = lambda grams: Gram(jnp.stack([gram.values for gram in grams]), grams[0].is_centred)
+    values = jax.vmap(measure.dissimilarity)(stack([x[a] for a, _ in pairs]), stack([y[b] for _, b in pairs]))
+    return dict(zip(pairs, values))
 
   def _select(self, taps: Mapping[str, Any], which: str | tuple[str, ...], field: str) -> dict[str, Any]:
     try:
@@ -121,12 +121,23 @@ class Guidance:
       raise UserError(f"guidance: {field}: {error}") from error
 
 
-def _prepare(tap: Any, as_gram: bool, batch_size: int, name: str) -> Any:
-  """Returns a tap as its Gram matrix where the measure takes one, else as features [B, D] in float32."""
+def _features(tap: Any, name: str, count: int) -> Any:
+  """Returns a tap as features [B, D] in float32; a Gram matrix as it is."""
   if isinstance(tap, Gram):
     return tap
-  if tap.shape[0] != batch_size:
-    raise UserError(f"the tap {name} has {tap.shape[0]} rows for a batch of {batch_size}; the first axis of a tap must "
-                    "be the examples of the batch.")
-  features = flatten(tap).astype(jnp.promote_types(tap.dtype, jnp.float32))
-  return gram(features) if as_gram and features.shape[0] <= features.shape[1] else features
+  if tap.shape[0] != count:
+    raise UserError(f"the tap {name} has {tap.shape[0]} rows for a batch of {count}; the first axis of a tap must be "
+                    "the examples of the batch.")
+  return flatten(tap).astype(jnp.promote_types(tap.dtype, jnp.float32))
+
+
+def _grams(features: Mapping[str, Any]) -> dict[str, Gram]:
+  """Returns the Gram matrix of each; those of features of one shape are computed together."""
+  shapes: dict[Any, list[str]] = {}
+  for name, x in features.items():
+    shapes.setdefault(None if isinstance(x, Gram) else x.shape, []).append(name)
+  grams = {name: features[name] for name in shapes.pop(None, ())}
+  for names in shapes.values():
+    together = jax.vmap(gram)(jnp.stack([features[name] for name in names]))
+    grams |= {name: Gram(together.values[i], together.is_centred) for i, name in enumerate(names)}
+  return grams
