@@ -81,7 +81,7 @@ def get_config():
           "levels": tuple((t, t) for t in temperatures),
           "names": temperatures,
         },
-        "lr": {"path": "optimizer.learning_rate.init_value", "levels": (0.03, 0.1, 0.3)},
+        "lr": {"path": "optimizer.learning_rate.init_value", "levels": (0.01, 0.03, 0.1, 0.3, 1.0)},
       },
       "chunk": 0,  # members trained at once; 0 as many as fit
       "map": "vmap",

@@ -16,7 +16,8 @@ MLP = {"name": "mlp", "depth": 2, "width": 256, "activation": "relu", "kernel_in
 PAIR = {"name": "pair", "model": MLP}
 MIXED = ({"mix": {"name": "mixup", "alpha": 1.0, "symmetric": False}}, {"mix": {"name": "mixup"}})
 PLAIN = ({}, {})
-AVERAGE = {"average": {"model": {}, "parameters": "average", "view": "unmixed"}}
+AVERAGE = {"average": {"model": {}, "parameters": "average", "view": ""}}
+UNMIXED = {"average": AVERAGE["average"] | {"view": "unmixed"}}
 ELR = {"name": "elr", "weight": 1.0, "lam": 3.0, "beta": 0.7, "form": "clamped"}
 PLUS = {"name": "elr_plus", "weight": 1.0, "lam": 3.0, "beta": 0.7, "reference": "average"}
 
@@ -37,7 +38,7 @@ ARMS = {
   "ELR": (MLP, *PLAIN, {}, losses(elr=ELR)),
   "ELR, mixup": (MLP, *MIXED, {}, losses(elr=ELR)),
   "ELR+ without mixup": (PAIR, *PLAIN, AVERAGE, losses("members", PLUS)),
-  "ELR+": (PAIR, *MIXED, AVERAGE, losses("members", PLUS)),
+  "ELR+": (PAIR, *MIXED, UNMIXED, losses("members", PLUS)),
 }
 
 

@@ -97,7 +97,7 @@ def with_references(value, root, trained):
       run = value["run"]
       if run not in trained:
         trained[run] = train_reference(run, root / str(len(trained)))
-      value["run"] = trained[run]
+      value |= {"run": trained[run], "member": 0}
   elif isinstance(value, tuple):
     value = tuple(with_references(inner, root, trained) for inner in value)
   return value
