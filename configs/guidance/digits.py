@@ -99,7 +99,7 @@ def get_config(part="guided"):
     },
     "batches": {
       "batch": {"path": "batch_size", "levels": (32, 500)},
-      **grid({"base": UNGUIDED["base"], "untrained guide": GUIDED["untrained guide"]}, (3e-4, 1e-3, 2e-3)),
+      **grid({name: (UNGUIDED | GUIDED)[name] for name in ("base", "untrained guide")}, (1e-4, 3e-4, 1e-3, 2e-3, 4e-3)),
     },
   }
   config = ConfigDict({

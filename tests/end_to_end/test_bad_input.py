@@ -9,7 +9,7 @@ import sys
 
 import pytest
 
-QUICK = "--config=configs/quickstart.py"
+QUICK, TRANSFORMS = "--config=configs/quickstart.py", "--config=configs/composition/everything.py"
 
 
 def train(*arguments):
@@ -40,6 +40,14 @@ def assert_one_sentence(done, *fragments):
   ([QUICK, "--config.ensemble.grid.method.path=('gradients.noise.etaa','a','b')"], ["etaa", "did you mean 'eta'"]),
   ([QUICK, "--config.ensemble.grid.method.path=('steps','log_every','seed')"], ["cannot differ between members"]),
   ([QUICK, "--config.data.source.name=digitz"], ["digitz", "did you mean 'digits'"]),
+  ([QUICK, "--config.probes.test.split=validation"], ["'validation' of digits is empty", "data.validation sets"]),
+  ([TRANSFORMS, "--config.losses.guide.taps=conv"], ["no taps of kind 'conv'", "000_dense, 001_relu"]),
+  ([TRANSFORMS, "--config.losses.guide.reference=gide"], ["'gide'", "did you mean 'guide'"]),
+  ([TRANSFORMS, '--config.references.guide={"model": {"name": "lenet5"}, "run": "nowhere"}'],
+   ["nowhere is not a finished run"]),
+  ([TRANSFORMS, '--config.references.teacher={"model": {"name": "mlp", "num_classes": 7, "depth": 1, "width": 4}}'],
+   ["teacher", "7", "10"]),
+  ([TRANSFORMS, '--config.model={"name": "rnn", "width": 8}'], ["config.model makes predictions (64, 8, 10)"]),
   (["--config=configs/mnist_mlp.py", "--data_dir=nowhere"], ["nowhere", "train-images-idx3-ubyte.gz", "--data_dir"]),
 ])
 def test_bad_command_lines(tmp_path, arguments, fragments):
