@@ -19,7 +19,7 @@ from experiments import terminal
 from lib import reporting
 from lib.core import UserError
 
-_METRIC = flags.DEFINE_string("metric", "test/accuracy", "What to show, a share.")
+_METRIC = flags.DEFINE_string("metric", "test/accuracy", "What to show, a share.", **terminal.SHARED)
 _SELECT = flags.DEFINE_string("select", "validation/accuracy", "What chooses the learning rate, a share.")
 
 Student = tuple[str, int]  # number of its teacher, seed

@@ -41,16 +41,18 @@ from experiments import terminal
 from lib import reporting
 from lib.core import UserError
 
-_WORKDIR = flags.DEFINE_string("workdir", None, "Directory for results.json, manifest.json and the plot.")
+_WORKDIR = flags.DEFINE_string(
+  "workdir", None, "Directory for results.json, manifest.json and the plot.", **terminal.SHARED,
+)
 _N = flags.DEFINE_integer("n", 1000, "Examples.", lower_bound=2)
 _P = flags.DEFINE_integer("p", 900, "Dimensions.", lower_bound=1)
 _DELTA = flags.DEFINE_float("delta", 0.4, "Probability Δ of a random label; half of them are wrong.", 0.0, 1.0)
 _SIGMA = flags.DEFINE_float("sigma", 0.1, "Scale σ of the noise in the inputs.")
 _ETA = flags.DEFINE_float("eta", 0.5, "Step size η.")
-_STEPS = flags.DEFINE_integer("steps", 10_000, "Steps of gradient descent.", lower_bound=1)
+_STEPS = flags.DEFINE_integer("steps", 10_000, "Steps of gradient descent.", lower_bound=1, **terminal.SHARED)
 _LAM = flags.DEFINE_float("lam", 3.0, "Strength λ of the regularizer.", lower_bound=0.0)
 _BETA = flags.DEFINE_float("beta", 0.7, "Weight β of the past in the running averages.", 0.0, 1.0)
-_SEEDS = flags.DEFINE_integer("seeds", 4, "Draws of data and initialization.", lower_bound=1)
+_SEEDS = flags.DEFINE_integer("seeds", 4, "Draws of data and initialization.", lower_bound=1, **terminal.SHARED)
 flags.mark_flag_as_required("workdir")
 
 METHODS = ("cross-entropy", "ELR")

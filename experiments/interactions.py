@@ -24,8 +24,12 @@ from experiments import terminal
 from lib import reporting
 from lib.core import UserError
 
-_METRIC = flags.DEFINE_multi_string("metric", ["test/accuracy"], "Metric to analyse; may be given several times.")
-_OUT = flags.DEFINE_string("out", None, "Directory for interactions.md and plots/. Default: the run's own.")
+_METRIC = flags.DEFINE_multi_string(
+  "metric", ["test/accuracy"], "Metric to analyse; may be given several times.", **terminal.SHARED,
+)
+_OUT = flags.DEFINE_string(
+  "out", None, "Directory for interactions.md and plots/. Default: the run's own.", **terminal.SHARED,
+)
 
 
 def main(argv: Sequence[str]) -> None:

@@ -33,8 +33,8 @@ _MEMBER = flags.DEFINE_multi_integer("member", [0], "Member of every run; may be
 _CLASSES = flags.DEFINE_list("classes", ["0", "1", "2"], "Three class numbers.")
 _SPLIT = flags.DEFINE_string("split", "test", "train, validation or test.")
 _LIMIT = flags.DEFINE_integer("limit", 300, "Examples of each class, at most.", lower_bound=2)
-_DATA_DIR = flags.DEFINE_string("data_dir", "data", "Directory of data sets that are not embedded.")
-_OUT = flags.DEFINE_string("out", "runs/projection.png", "Picture to write.")
+_DATA_DIR = flags.DEFINE_string("data_dir", "data", "Directory of data sets that are not embedded.", **terminal.SHARED)
+_OUT = flags.DEFINE_string("out", "runs/projection.png", "Picture to write.", **terminal.SHARED)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -23,9 +23,12 @@ from lib.core import UserError
 from lib.core.build import suggest
 
 _METRIC = flags.DEFINE_multi_string(
-  "metric", [], "Metric to show, as it is called in metrics.jsonl; may be given several times. Default: the first six."
+  "metric", [], "Metric to show, as it is called in metrics.jsonl; may be given several times. Default: the first six.",
+  **terminal.SHARED,
 )
-_OUT = flags.DEFINE_string("out", None, "Directory for report.md and plots/. Default: the run's own, or runs/report.")
+_OUT = flags.DEFINE_string(
+  "out", None, "Directory for report.md and plots/. Default: the run's own, or runs/report.", **terminal.SHARED,
+)
 
 _INDICES = ("step", "cohort", "member")
 _SHOWN = 6  # metrics; more do not fit on a page unless --metric asks for them

@@ -17,6 +17,8 @@ from lib.core.build import suggest
 
 CACHE_VARIABLE = "NURTURE_COMPILATION_CACHE"
 USER_ERROR, INTERRUPTED = 2, 130  # exit codes
+# For flags of a name that several binaries have: a notebook or a test may import more than one of them.
+SHARED = {"allow_override": True}
 
 
 def run(main: Callable[[Sequence[str]], Any], *, takes_arguments: bool = False) -> NoReturn:

@@ -20,8 +20,10 @@ from lib import reporting, training
 from lib.core.build import suggest
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "Config file, such as configs/quickstart.py.")
-_WORKDIR = flags.DEFINE_string("workdir", None, "Run directory; made if needed, continued if it belongs to the config.")
-_DATA_DIR = flags.DEFINE_string("data_dir", "data", "Directory of data sets that are not embedded.")
+_WORKDIR = flags.DEFINE_string(
+  "workdir", None, "Run directory; made if needed, continued if it belongs to the config.", **terminal.SHARED,
+)
+_DATA_DIR = flags.DEFINE_string("data_dir", "data", "Directory of data sets that are not embedded.", **terminal.SHARED)
 _PROFILE = flags.DEFINE_bool("profile", False, "Write a jax.profiler trace of a few dispatches to WORKDIR/profile.")
 _TENSORBOARD = flags.DEFINE_bool("tensorboard", False, "Also write TensorBoard events to WORKDIR/tensorboard.")
 flags.mark_flags_as_required(["config", "workdir"])

@@ -22,9 +22,13 @@ from lib.core import UserError
 _OVER = flags.DEFINE_string("over", "lr", "Axis of the grid whose level is chosen.")
 _POOL = flags.DEFINE_multi_string("pool", [], "Axis whose levels are replicates; may be given several times.")
 _BY = flags.DEFINE_string("by", "validation/loss", "Metric that chooses: the smallest loss, the largest of all others.")
-_METRIC = flags.DEFINE_multi_string("metric", ["test/accuracy", "test/loss"], "Metric to show; may be repeated.")
+_METRIC = flags.DEFINE_multi_string(
+  "metric", ["test/accuracy", "test/loss"], "Metric to show; may be repeated.", **terminal.SHARED,
+)
 _SOLVED = flags.DEFINE_float("solved", None, "Also counts the members whose first --metric reaches this value.")
-_OUT = flags.DEFINE_string("out", None, "Directory for tuned.md and plots/tuned.png. Default: the first run's own.")
+_OUT = flags.DEFINE_string(
+  "out", None, "Directory for tuned.md and plots/tuned.png. Default: the first run's own.", **terminal.SHARED,
+)
 
 def main(argv: Sequence[str]) -> None:
   directories = [pathlib.Path(argument) for argument in argv[1:]]

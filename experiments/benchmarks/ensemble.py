@@ -30,9 +30,11 @@ from lib.training.dispatch import Programs, members_that_fit
 from lib.training.experiment import Experiment
 
 _MEMBERS = flags.DEFINE_list("members", ["1", "16", "128"], "Sizes of the ensemble.")
-_ROUNDS = flags.DEFINE_integer("rounds", 7, "Times that every contender is measured.", lower_bound=1)
-_SECONDS = flags.DEFINE_float("seconds", 1.5, "Length of one measurement, about.", lower_bound=0.01)
-_OUT = flags.DEFINE_string("out", "runs/benchmark_ensemble", "Directory for results.json and the plot.")
+_ROUNDS = flags.DEFINE_integer("rounds", 7, "Times that every contender is measured.", lower_bound=1, **terminal.SHARED)
+_SECONDS = flags.DEFINE_float("seconds", 1.5, "Length of one measurement, about.", lower_bound=0.01, **terminal.SHARED)
+_OUT = flags.DEFINE_string(
+  "out", "runs/benchmark_ensemble", "Directory for results.json and the plot.", **terminal.SHARED,
+)
 
 DEPTH, WIDTH, BATCH, INPUTS, CLASSES, EXAMPLES = 20, 50, 32, 784, 10, 10_000
 LEARNING_RATE, MAX_NORM, ETA, GAMMA = 0.1, 10.0, 0.01, 0.55

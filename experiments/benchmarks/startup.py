@@ -17,7 +17,7 @@ from absl import flags
 from experiments import terminal
 from lib import reporting
 
-_ROUNDS = flags.DEFINE_integer("rounds", 5, "Times that every import is measured.", lower_bound=1)
+_ROUNDS = flags.DEFINE_integer("rounds", 5, "Times that every import is measured.", lower_bound=1, **terminal.SHARED)
 
 MODULES = (
   "jax", "flax.linen", "lib.core", "lib.data", "lib.models", "lib.transforms.losses", "lib.probes", "lib.training",

@@ -98,7 +98,7 @@ class Reference:
     if label == "input":
       raise UserError(f"{path} cannot be called 'input', which stands for the batch's own input; give another label.")
     entry = build({"reference": Entry}, {"name": "reference", **config["references"][label]}, path=path)
-    if not 0 <= entry.seed < 2**32 and not isinstance(entry.seed, jax.Array):
+    if not 0 <= entry.seed < 2**32:
       raise UserError(f"{path}.seed is {entry.seed}; give a whole number of at least 0 that has 32 bits.")
     if entry.view == "unmixed" and not any(f.get("name") == "mixup" for f in config["data"]["augment"].values()):
       raise UserError(f"{path}.view is 'unmixed', but config.data.augment has no mixup; set it to ''.")

@@ -62,11 +62,7 @@ CONFIGS = {
   },
   "losses": {
     "cross_entropy": [{}],
-    # With 5 classes the discriminator's own sizes would be one unit a layer, which may be dead.
-    "discriminator": [
-      {"teachers": ("teacher",), "form": "published", "hidden": (8, 4)},
-      {"teachers": ("teacher",), "form": "adversarial", "hidden": (8, 4)},
-    ],
+    "discriminator": [{"teachers": ("teacher",), "form": "adversarial"}],
     "distillation": [
       {"teachers": ("teacher",), "teacher_temperature": 2.0, "student_temperature": 3.0, "scale": "t_squared"},
     ],

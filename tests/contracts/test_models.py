@@ -145,7 +145,7 @@ def test_evaluation_is_pure():
 
 
 # Every model with a loss of its logits and with one of all its taps; every loss with a model of each kind of labels.
-GUIDANCE = {"name": "guidance", "reference": "input", "taps": "all", "layer_map": ((0, 0), (0, -1))}
+GUIDANCE = {"name": "guidance", "reference": "input", "taps": "all", "layer_map": ((0, 0),)}
 OF_LOGITS = [{"name": "pair", "model": {"name": "mlp", "depth": 1, "width": 4}}, {"name": "rnn", "width": 4}]
 
 

@@ -1,16 +1,19 @@
 """Every config is sound: it builds, takes a step of every one of its programs, and its header's commands are real."""
 
 import importlib
+import json
 import pathlib
 import re
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from lib import training
 from lib.reporting import read_json
 from lib.training.config import plain, put
-from lib.training.ensemble import cohorts_of, members_of
+from lib.training.ensemble import members_of
 from lib.training.prepare import Preparer
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
@@ -45,29 +48,33 @@ def write_tiny_cifar100(root):
   return {"name": "cifar100", "train_examples": 100, "test_examples": 20}
 
 
-# Too large to train here, or even to compile: these are only traced.
-TRACED = {
-  "cifar100_students", "cifar100_teachers", "cifar10_resnet34", "convnet50", "deep_fcn", "elr_plus_cifar10",
-}
-SLOW = {"architectures", "cifar100_students", "convnet50", "digits.py:guided", "sequences"}
 WRITERS = {"cifar10": write_tiny_cifar10, "cifar100": write_tiny_cifar100}
 # A config may have parts, as in --config=configs/guidance/digits.py:guides.
 PARTS = [(path, part) for path in CONFIGS for part in getattr(load(path), "PARTS", ("",))]
+# Are trained for two steps; the others are traced only, which finds what is wrong with a config and costs a tenth.
+TRAINED = ("quickstart", "mnist_mlp", "cifar10_cnn", "everything")
+# Take more than ten seconds to trace: very deep, or many programs.
+SLOW = ("convnet50", "deep_fcn", "cifar100_students", "digits.py:guided", "vit_cifar10")
+# Of these one program is traced, the last of the grid.
+DEEP = ("convnet50", "deep_fcn", "cifar100_students", "cifar100_teachers")
 
 
 def label(path, part):
   return str(path.relative_to(ROOT / "configs")) + (f":{part}" if part else "")
 
 
+def config_of(path, part=""):
+  return plain(load(path).get_config(*([part] if part else [])))
+
+
 def shrunk(path, part, root):
-  """Returns a config at two steps of four examples; networks that it learns from are trained so, too, below root."""
-  config = plain(load(path).get_config(*([part] if part else [])))
+  """Returns a config at two steps of four examples of tiny data, with untrained references."""
+  config = untrained(config_of(path, part))
   root.mkdir()
   config["probes"] = {name: fields | {"every": 1} for name, fields in config["probes"].items()}
   for name, axis in config["ensemble"]["grid"].items():
     if axis["path"] == "batch_size" or str(axis["path"]).startswith(("references.", "('references.")):
       config = put(config, {f"ensemble.grid.{name}": first(axis)})  # the same program with other weights, or too large
-  config = with_references(config, root, {})
   source = config["data"]["source"]
   if source["name"] in WRITERS:
     source = WRITERS[source["name"]](root)
@@ -89,58 +96,81 @@ def first(axis, at=0):
   return axis | {field: (axis[field][at],) for field in ("levels", "names") if axis.get(field)}
 
 
-def with_references(value, root, trained):
-  """Replaces the runs that references name, wherever they stand, by shrunk ones below root."""
+def untrained(value):
+  """Returns a config whose references are not members of a run, wherever they stand."""
   if isinstance(value, dict):
-    value = {name: with_references(inner, root, trained) for name, inner in value.items()}
+    value = {name: untrained(inner) for name, inner in value.items()}
+    return value | {"run": "", "member": 0} if "model" in value and value.get("run") else value
+  return tuple(map(untrained, value)) if isinstance(value, tuple) else value
+
+
+def references(value):
+  """Yields the references of a config that are members of a run."""
+  if isinstance(value, dict):
     if "model" in value and value.get("run"):
-      run = value["run"]
-      if run not in trained:
-        trained[run] = train_reference(run, root / str(len(trained)))
-      value |= {"run": trained[run], "member": 0}
-  elif isinstance(value, tuple):
-    value = tuple(with_references(inner, root, trained) for inner in value)
-  return value
+      yield value
+    value = tuple(value.values())
+  if isinstance(value, tuple):
+    for inner in value:
+      yield from references(inner)
 
 
-def train_reference(run, root):
-  """Trains the config whose header writes this run; returns where it is."""
-  command = re.compile(r"--config=([^\s:]+)(?::(\w+))? [^\n]*(?:\\\n[^\n]*)?--workdir=" + re.escape(run) + r"\b")
-  [(path, part)] = [
-    (path, found[2] or "") for path in CONFIGS
-    if (found := command.search(load(path).__doc__)) and path == ROOT / found[1]
-  ]
-  if path.stem in TRACED:
-    return ""
-  config = shrunk(path, part, root)
-  training.run(config, root / "run", data_dir=root)
-  return str(root / "run")
+def metrics_of(prepared):
+  """Returns the names that a run will log, from traces alone."""
+  programs = prepared.programs(1)
+  hp, fields, loaded = {"seed": jnp.zeros(1, jnp.uint32), "values": {}}, prepared.fields, dict(prepared.references)
+  names = set(programs.abstract_sums(hp, fields, loaded))
+  states = jax.eval_shape(programs.init, hp)
+  for name, probe in prepared.probes(programs).items():
+    measured = jax.eval_shape(probe.measure, states, hp, loaded, probe.pieces)
+    names |= {f"{name}/{quantity}" for quantity in measured}
+  return names
 
 
 @pytest.mark.parametrize("path, part", [
-  # Networks made for 32 x 32 pixels cannot take the 8 x 8 of the digits, and compile (the deepest: trace) for longer;
-  # the others have many programs.
-  pytest.param(path, part, marks=pytest.mark.slow if {*path.parts, path.stem, f"{path.name}:{part}"} & SLOW else ())
+  pytest.param(path, part, marks=pytest.mark.slow if {path.stem, f"{path.name}:{part}"} & set(SLOW) else ())
   for path, part in PARTS
 ], ids=[label(*case) for case in PARTS])
-def test_builds_and_takes_two_steps_on_tiny_data(path, part, tmp_path):
-  """All programs of the grid are traced, which finds what is wrong with a config; the first of them takes the steps."""
+def test_every_program_of_the_grid_can_be_traced_and_logs_what_is_reported(path, part, tmp_path):
   config = shrunk(path, part, tmp_path / "data")
   prepare = Preparer(tmp_path / "data")
-  if path.stem in TRACED:  # one program of those at the end of the grid: the trace of each takes long
-    last = {name: first(axis, -1) for name, axis in config["ensemble"]["grid"].items()}
-    [member] = members_of(put(config, {"ensemble.grid": last}))
+  numbers = (int, float)
+  structures = {  # members that differ in numbers only are one program, or the same one with another number
+    json.dumps([(p, v) for p, v in member.assignments.items() if not isinstance(v, numbers)]): member
+    for member in members_of(config)
+  }
+  for member in list(structures.values())[-1:] if path.stem in DEEP else structures.values():
     prepared = prepare(put(config, member.assignments))
-    assert prepared.probes(prepared.programs(1)).keys() == config["probes"].keys()
-    return
-  cohorts = cohorts_of(config, members_of(config), lambda inner, points: prepare(inner).can_vary(points), lambda _: 99)
-  for cohort in cohorts:
-    prepare(cohort.config)
+  assert set(config["report"]["metrics"]) <= metrics_of(prepared)
+
+
+@pytest.mark.parametrize("path, part", [case for case in PARTS if case[0].stem in TRAINED],
+                         ids=lambda value: getattr(value, "stem", value))
+def test_takes_two_steps_on_tiny_data(path, part, tmp_path):
+  config = shrunk(path, part, tmp_path / "data")
   one = put(config, {"ensemble.grid": {name: first(axis) for name, axis in config["ensemble"]["grid"].items()}})
   results = training.run(one, tmp_path / "run", data_dir=tmp_path / "data")
   assert len(results["members"]) == len(read_json(tmp_path / "run" / "manifest.json")["members"]) == 1
   for metric in config["report"]["metrics"]:
     assert metric in results["groups"][0]["metrics"], metric
+
+
+@pytest.mark.parametrize("path, part", PARTS, ids=[label(*case) for case in PARTS])
+def test_references_are_what_their_run_trains(path, part):
+  """The config whose header writes the run has the model, inputs and split that the reference is read with."""
+  config = config_of(path, part)
+  for reference in references(config):
+    command = re.compile(
+      r"--config=([^\s:]+)(?::(\w+))? [^\n]*(?:\\\n[^\n]*)?--workdir=" + re.escape(reference["run"]) + r"\b"
+    )
+    [(other, its_part)] = {
+      (other, found[2] or "") for other in CONFIGS
+      if (found := command.search(load(other).__doc__)) and other == ROOT / found[1]
+    }
+    theirs = config_of(other, its_part)
+    assert theirs["model"] == reference["model"]
+    for field in ("source", "seed", "validation", "normalize"):
+      assert theirs["data"][field] == config["data"][field], field
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: str(path.relative_to(ROOT / "configs")))
@@ -150,4 +180,5 @@ def test_header_gives_the_command_and_what_to_expect(path):
   assert f"python -m experiments.train --config={name}" in header
   assert re.search(r"--workdir=runs/\w+", header)
   assert re.search(r"\d+ (s|min|minutes|seconds)\b", header), "say how long it takes, and on what"
+  assert not re.search(r"\b[A-Z]+\?", header), "a number is still missing"
   assert load(path).get_config().is_locked
