@@ -4,7 +4,7 @@
 
 Digits with 40 % wrong labels and the network of the quickstart. The guide is an untrained convolutional network, whose
 Gram matrices are computed once; the teacher is the network itself with averaged weights (Tarvainen & Valpola 2017,
-arXiv:1703.01780), whose predictions it is distilled from. Nothing here knows of anything else here. Takes 3 min on 2
+arXiv:1703.01780), whose predictions it is distilled from. Nothing here knows of anything else here. Takes 110 s on 2
 CPU cores; RESULTS.md has the accuracies.
 """
 

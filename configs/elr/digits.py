@@ -7,7 +7,7 @@
 Scikit-learn's 8x8 digits with 40 % wrong labels and an MLP, as in configs/quickstart.py. Four losses, 8 seeds each:
 cross-entropy, early-learning regularization (Liu et al. 2020, arXiv:2007.00151), the same without memory (beta = 0),
 and the divergence from the same running averages (their appendix C), the last three at the strength that is best on 237
-validation examples with labels as wrong as those of training. Takes 3 min on 2 CPU cores; the numbers stand in
+validation examples with labels as wrong as those of training. Takes 130 s on 2 CPU cores; the numbers stand in
 RESULTS.md.
 """
 

@@ -7,8 +7,7 @@ The label is asked at the last bit only, and every string is new. Parity is all 
 and then within a few steps at 1, so results.json is to be read member by member, for the share of seeds that solve it.
 A recurrent network needs one bit of state, a transformer attention over all earlier bits.
 
-Takes TIME? (not measured; 100 steps extrapolate to about 3 min) on 2 CPU cores and ends, on the test set, at NUMBER?
-(transformer) and NUMBER? (rnn).
+About 10 min on 2 CPU cores by its first steps; not measured yet.
 """
 
 from ml_collections import ConfigDict, FieldReference
