@@ -7,7 +7,7 @@
 alpha is 0 or 0.1 (y <- (1 - alpha) y + alpha / K), 3 seeds each. Measured are what smoothing is said to change: the
 calibration (Müller et al. 2019, arXiv:1906.02629), the spread of predictions within a class on training and test
 examples (1 - S of Shen et al. 2021, arXiv:2104.00676) and the information that a logit difference has of its example.
-About 1 min on 2 idle CPU cores, extrapolated from 100 steps.
+Takes 32 s on 2 CPU cores.
 """
 
 from ml_collections import ConfigDict, FieldReference
