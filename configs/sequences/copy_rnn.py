@@ -6,8 +6,7 @@ Three layers of 128 units read 20 random digits and a delimiter, and then repeat
 string is new. Nothing but U, the map from a state to the next one, differs between the arms: orthogonal, or
 uniform on +- 1 / sqrt(128), PyTorch's default for recurrent layers. Accuracy is of digits, 0.1 by chance.
 
-Takes TIME? (not measured; 500 steps took 45 s, which extrapolates to about 2 min) on 2 CPU cores and ends, on the test
-set, at NUMBER? (uniform) and NUMBER? (orthogonal).
+Takes 165 s on 2 CPU cores beside another job and ends, on the test set, at 0.101 (uniform) and 1.0 (orthogonal).
 """
 
 from ml_collections import ConfigDict, FieldReference
