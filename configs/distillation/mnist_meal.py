@@ -8,8 +8,8 @@
 Shen & Savvides 2020 (arXiv:2009.08453): the target is the mean of the teachers' softmaxes at T = 1, the loss its cross-
 entropy, without labels and without weight decay, and a discriminator that tells the student's logits from the mean of
 the teachers'. In their code the student minimizes the discriminator's loss too, and so is pushed to be told apart
-("published"); "adversarial" has it the other way round. Students 784-32-10 on 10,000 MNIST images, 4 seeds. About
-3 min on 2 CPU cores; not measured yet.
+("published"); "adversarial" has it the other way round. Students 784-32-10 on 10,000 MNIST images, 4 seeds. Takes
+38 s on 2 CPU cores; the numbers stand in RESULTS.md.
 
 Differs from the paper: a student from scratch, where theirs starts from weights trained on ImageNet.
 """
