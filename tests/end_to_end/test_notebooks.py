@@ -11,7 +11,8 @@ NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 
 
 def test_there_are_notebooks():
-  assert {"architectures.ipynb", "gradient_noise.ipynb"} <= {path.name for path in NOTEBOOKS}
+  names = {"architectures", "elr", "gradient_noise", "guidance", "smoothing_distillation"}
+  assert {f"{name}.ipynb" for name in names} <= {path.name for path in NOTEBOOKS}
 
 
 @pytest.mark.slow  # each trains for up to two minutes
