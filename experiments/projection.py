@@ -23,8 +23,8 @@ from absl import flags
 from experiments import terminal
 from lib import data, models, reporting
 from lib.core import Outputs, UserError
-from lib.probes.projection import project
 from lib.reporting.plots import COLORS
+from lib.similarity.projection import project
 from lib.training.config import plain, put
 from lib.training.ensemble import members_of
 from lib.training.references import member_variables

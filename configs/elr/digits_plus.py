@@ -6,8 +6,8 @@
 
 40 % wrong labels and the network of the quickstart, 5 seeds. Two networks are evaluated by the mean of their logits;
 the arm "two networks" tells what that alone is worth, as in table 5 of Liu et al. 2020 (arXiv:2007.00151). lambda is
-chosen on 237 validation examples with labels as wrong as those of training. Takes 3 min on 2 CPU cores; the numbers
-stand in RESULTS.md.
+chosen on 237 validation examples with labels as wrong as those of training. Takes 289 s on 2 CPU cores, with a pause;
+the numbers stand in RESULTS.md.
 """
 
 from ml_collections import ConfigDict, FieldReference

@@ -9,7 +9,8 @@
 The target is an MLP of 24 layers of 128 ReLU units without normalization, on 500 training images, for 500 steps of
 Adam; the guide a residual CNN of three blocks, trained (part "guides", three seeds) or not, whose Gram matrices are
 computed once. 5 target seeds x 3 guide seeds an arm, each arm at the learning rate that is best on 500 validation
-images. Takes 1, 7, 45 and 5 min on 2 CPU cores beside other jobs; the numbers stand in RESULTS.md.
+images. The first three take 1, 7 and 45 min on 2 CPU cores beside other jobs; the numbers
+stand in RESULTS.md.
 
 Subramaniam et al. 2024 (arXiv:2410.20035) report that an untrained guide makes "untrainable" networks train. The arms
 "same architecture", "random MLP" and "input" have no convolutions; "distillation" has the same guide, by its logits.

@@ -11,6 +11,7 @@ model that takes its vocabulary from num_classes fits.
 
 from __future__ import annotations
 
+import abc
 import dataclasses
 import functools
 import hashlib
@@ -26,7 +27,7 @@ from lib.data.arrays import Dataset, Split
 
 
 @dataclasses.dataclass(frozen=True)
-class SequenceTask:
+class SequenceTask(abc.ABC):
   """What the tasks share. The length l of each example is uniform over [min_length, max_length].
 
   Attributes:
@@ -54,13 +55,13 @@ class SequenceTask:
       raise ValueError(f"seed is {self.seed}; give a whole number from 0 to 2^32 - 1")
 
   @property
+  @abc.abstractmethod
   def class_names(self) -> tuple[str, ...]:
     """The tokens, which are the classes."""
-    raise NotImplementedError
 
+  @abc.abstractmethod
   def generate(self, key: jax.Array, n: int) -> dict[str, jax.Array]:
     """Returns n fresh examples {"tokens", "label", "true_label"}, each [n, T] int32. Can be traced."""
-    raise NotImplementedError
 
   def load(self, data_dir: str | os.PathLike = "") -> Dataset:
     """Returns both splits; `data_dir` is not read."""

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from lib.core import UserError
-from lib.probes import projection
+from lib.similarity import projection
 
 project = jax.jit(projection.project, static_argnums=2)
 
