@@ -31,7 +31,7 @@ class Gram:
 
   def take(self, rows: Array) -> Gram:
     """Returns the Gram matrix of the samples `rows`, [m] int, of these; differentiable, and jit takes traced rows."""
-    return Gram(self.values[rows][:, rows])
+    return Gram(self.values[rows[:, None], rows[None, :]])
 
 
 def gram(x: Array) -> Gram:
