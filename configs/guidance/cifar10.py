@@ -13,7 +13,7 @@ computed once. 5 target seeds x 3 guide seeds an arm, each arm at the learning r
 images. About 60 min on 2 CPU cores by the digits' times; not measured yet.
 
 Subramaniam et al. 2024 (arXiv:2410.20035), ImageNet, top-5: deep FCN 1.65 %, trained guide 7.50 %, untrained 13.10 %.
-The full size is configs/guidance/deep_fcn.py, for a GPU.
+The full size is configs/guidance/full_size.py, for a GPU.
 """
 
 from ml_collections import ConfigDict, FieldReference

@@ -54,9 +54,9 @@ PARTS = [(path, part) for path in CONFIGS for part in getattr(load(path), "PARTS
 # Are trained for two steps; the others are traced only, which finds what is wrong with a config and costs a tenth.
 TRAINED = ("quickstart", "mnist_mlp", "cifar10_cnn", "everything")
 # Take more than ten seconds to trace: very deep, or many programs.
-SLOW = ("convnet50", "deep_fcn", "cifar100_students", "digits.py:guided", "vit_cifar10")
+SLOW = ("full_size", "cifar100_students", "digits.py:guided", "vit_cifar10")
 # Of these one program is traced, the last of the grid.
-DEEP = ("convnet50", "deep_fcn", "cifar100_students", "cifar100_teachers")
+DEEP = ("full_size", "cifar100_students", "cifar100_teachers")
 
 
 def label(path, part):
