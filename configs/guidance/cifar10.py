@@ -77,10 +77,10 @@ def get_config(part="guided"):
   if part not in PARTS:
     raise ValueError(f"cifar10.py has the parts {', '.join(PARTS)}, not {part!r}")
   seed = FieldReference(0)
-  rates = (3e-4, 1e-3, 3e-3)
+  rates = (1e-3, 3e-3)
   axes = {
     "guides": {},
-    "unguided": grid(UNGUIDED, rates),
+    "unguided": grid(UNGUIDED, (3e-4, *rates, 1e-2)),
     "guided": grid(GUIDED, rates) | {
       "guide": {"path": ("references.guide.seed", "references.guide.member"), "levels": ((0, 0), (1, 1), (2, 2))},
     },
