@@ -92,7 +92,7 @@ class Contender:
     self.programs = self.prepared.programs(1)
     self.hp = jax.tree.map(lambda leaf: leaf[None], hyper_parameters(0))
     self.states = self.programs.init(self.hp)
-    fields, references = self.prepared.fields, dict(self.prepared.references)
+    fields, references = self.prepared.fields, self.prepared.references
     self.sums = self.programs.zeros(self.programs.abstract_sums(self.hp, fields, references))
 
   def seconds_per_step(self, seconds: float) -> float:
@@ -100,7 +100,7 @@ class Contender:
     taken, began = 0, time.perf_counter()
     while (elapsed := time.perf_counter() - began) < seconds:
       self.states, self.sums = self.programs.steps(
-        self.states, self.sums, self.hp, self.prepared.fields, dict(self.prepared.references), length=STEPS
+        self.states, self.sums, self.hp, self.prepared.fields, self.prepared.references, length=STEPS
       )
       jax.block_until_ready(self.sums)
       taken += STEPS

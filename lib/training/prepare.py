@@ -31,13 +31,13 @@ class Prepared:
   Attributes:
     experiment: built from the config.
     dataset: its data.
-    references: what the steps need of each, by label.
+    abstract_references: what the steps need of each, by label, with the shapes of what is kept of its outputs.
     jaxprs: of one training step, one a phase.
   """
 
   experiment: Experiment
   dataset: data.Dataset
-  references: Mapping[str, Tree]
+  abstract_references: Mapping[str, Tree]
   jaxprs: Any
   _programs: dict[int, dispatch.Programs] = dataclasses.field(default_factory=dict, repr=False)
   _probes: dict[int, dict[str, AttachedProbe]] = dataclasses.field(default_factory=dict, repr=False)
@@ -51,6 +51,12 @@ class Prepared:
     """The training split on the device."""
     return self.experiment.parts().preprocess.device_fields(self.dataset.train)
 
+  @functools.cached_property
+  def references(self) -> dict[str, Tree]:
+    """What the steps need of each reference, by label; its outputs are computed here, only if somebody trains."""
+    inputs = functools.partial(_training_inputs, self.experiment, self.dataset)
+    return references.filled(self.config, self.experiment.spec, self.abstract_references, inputs)
+
   def can_vary(self, points: Sequence[Mapping[str, float]]) -> tuple[str, ...]:
     """Returns the paths whose values may differ between members of one program.
 
@@ -61,7 +67,8 @@ class Prepared:
     for point in points:
       self.experiment.parts(point)
     paths = tuple(points[0])
-    return self.experiment.can_vary(_abstract_batch(self.experiment, self.dataset), self.references, paths)
+    batch = _abstract_batch(self.experiment, self.dataset)
+    return self.experiment.can_vary(batch, self.abstract_references, paths)
 
   def members_that_fit(self) -> int:
     """Returns how many members to train at once."""
@@ -142,7 +149,8 @@ class Preparer:
       class_names=tuple(dataset.class_names),
     )
     experiment = Experiment(config, spec, lambda section: data.preprocess(section, dataset))
-    loaded = references.load(config, spec, functools.partial(_training_inputs, experiment, dataset))
+    inputs = functools.partial(_training_inputs, experiment, dataset)
+    loaded = references.load(config, spec, inputs, len(dataset.train))
     self.checksums.update(
       {f"config.references.{label}": trees.digest(one.variables) for label, one in loaded.items() if one.variables}
     )

@@ -43,47 +43,70 @@ class Cache:
     return Outputs(self.logits[rows], {name: Gram(values[i]) for i, name in enumerate(self.taps)})
 
 
-def make_cache(
+def abstract_cache(
   apply: Callable[[Tree, jax.Array], Outputs],
   variables: Tree,
   spec: DataSpec,
-  inputs: Callable[[], Iterable[tuple[np.ndarray, jax.Array]]],
+  inputs: jax.ShapeDtypeStruct,
+  count: int,
   which: str | tuple[str, ...],
   path: str,
 ) -> Cache:
-  """Runs a network over the training split.
+  """Returns the shapes and dtypes of what `filled` computes, from a trace.
 
   Args:
     apply: (variables, input) -> outputs.
     variables: of the network.
     spec: of the data.
-    inputs: () -> (ids [B], model inputs [B, ...]) over the split.
+    inputs: shape of a batch of model inputs.
+    count: n, the number of training examples.
     which: "logits", or taps as `select` takes them.
     path: of the reference's config, for error messages.
 
   Raises:
     UserError: for taps that do not exist, or Gram matrices that take more than 8 GiB.
   """
-  batches = list(inputs())
-  ids = np.concatenate([ids for ids, _ in batches])
-  names = () if which == "logits" else tuple(
-    select(jax.eval_shape(apply, variables, batches[0][1]).taps, which)
-  )
-  needed = 4 * len(ids) ** 2 * len(names)
+  outputs = jax.eval_shape(apply, variables, inputs)
+  names = () if which == "logits" else tuple(select(outputs.taps, which))
+  needed = 4 * count**2 * len(names)
   if needed > _LARGEST:
-    raise UserError(f"{path}.cache would keep {len(names)} Gram matrices of {len(ids)} examples, "
+    raise UserError(f"{path}.cache would keep {len(names)} Gram matrices of {count} examples, "
                     f"{needed / 2**30:.0f} GiB; name fewer taps, set config.data.subset, or set the cache to ''.")
+  return Cache(
+    row=jax.ShapeDtypeStruct((spec.num_examples,), jnp.int32),
+    logits=jax.ShapeDtypeStruct((count, *outputs.logits.shape[1:]), outputs.logits.dtype),
+    grams=jax.ShapeDtypeStruct((len(names), count, count) if names else (0, 1, 1), jnp.float32),
+    taps=names,
+  )
+
+
+def filled(
+  cache: Cache,
+  apply: Callable[[Tree, jax.Array], Outputs],
+  variables: Tree,
+  inputs: Iterable[tuple[np.ndarray, jax.Array]],
+) -> Cache:
+  """Runs a network over the training split and returns the cache with its numbers.
+
+  Args:
+    cache: of `abstract_cache`.
+    apply, variables: as there.
+    inputs: (ids [B], model inputs [B, ...]) over the split.
+  """
+  batches = list(inputs)
+  ids = np.concatenate([ids for ids, _ in batches])
 
   def over_split(read):  # one array at a time: all activations at once would be the larger part of the memory
     compiled = jax.jit(lambda variables, x: read(apply(variables, x)))
     return np.concatenate([np.asarray(compiled(variables, x)) for _, x in batches])
 
   activations = lambda name: over_split(lambda outputs: flatten(outputs.taps[name]).astype(jnp.float32))
-  row = np.zeros(spec.num_examples, np.int32)
+  grams = [jax.jit(gram)(activations(name)).values for name in cache.taps]
+  row = np.zeros(cache.row.shape, np.int32)
   row[ids] = np.arange(len(ids), dtype=np.int32)
   return Cache(
     row=jnp.asarray(row),
     logits=jnp.asarray(over_split(lambda outputs: outputs.logits)),
-    grams=jnp.stack([jax.jit(gram)(activations(name)).values for name in names]) if names else jnp.zeros((0, 1, 1)),
-    taps=names,
+    grams=jnp.stack(grams) if grams else jnp.zeros(cache.grams.shape),
+    taps=cache.taps,
   )

@@ -21,9 +21,10 @@ from flax import linen as nn
 from lib import models
 from lib.core import Batch, DataSpec, Outputs, UserError, build, rng
 from lib.reporting import read_json
+from lib.training import reference_cache
 from lib.training.checkpoint import Checkpoints
 from lib.training.config import to_json
-from lib.training.reference_cache import Cache, make_cache
+from lib.training.reference_cache import Cache
 from lib.training.state import State
 from lib.training.step import Parts, input_dtype, scheduled_values
 
@@ -62,6 +63,9 @@ class Entry:
   cache: str | tuple[str, ...] = ""
   parameters: str = ""
   view: Literal["", "unmixed"] = ""
+
+
+Inputs = Callable[[], Iterable[tuple[np.ndarray, jax.Array]]]  # () -> (ids [B], model inputs [B, ...]) of batches
 
 
 class Loaded(NamedTuple):
@@ -156,12 +160,13 @@ class Reference:
     )
     return outputs
 
-  def load(self, spec: DataSpec, inputs: Callable[[], Iterable[tuple[np.ndarray, jax.Array]]]) -> Loaded:
-    """Loads or initializes the variables, and computes what is kept of them.
+  def load(self, spec: DataSpec, inputs: Inputs, count: int) -> Loaded:
+    """Loads or initializes the variables; of what is kept of them, the shapes.
 
     Args:
       spec: of the data.
-      inputs: () -> (ids [B], model inputs [B, ...]) over the training split.
+      inputs: of the training split.
+      count: its number of examples.
 
     Raises:
       UserError: for a run that is missing or unfinished or holds another model, and a cache that takes too much memory.
@@ -173,8 +178,21 @@ class Reference:
       variables = _calibrated(self.module, variables, inputs, self.path)
     if not self.entry.cache:
       return Loaded(variables, None)
-    apply = lambda variables, x: self.module.apply(variables, x, train=False)
-    return Loaded(variables, make_cache(apply, variables, spec, inputs, self.entry.cache, self.path))
+    one = jax.ShapeDtypeStruct((1, *spec.input_shape), input_dtype(spec))
+    return Loaded(variables, reference_cache.abstract_cache(
+      self._evaluated, variables, spec, one, count, self.entry.cache, self.path
+    ))
+
+  def filled(self, loaded: Loaded, inputs: Inputs) -> Loaded:
+    """Computes what is kept: slow, and large."""
+    if loaded.cache is None:
+      return loaded
+    return Loaded(
+      loaded.variables, reference_cache.filled(loaded.cache, self._evaluated, loaded.variables, inputs())
+    )
+
+  def _evaluated(self, variables: Tree, x: jax.Array) -> Outputs:
+    return self.module.apply(variables, x, train=False)
 
   def _variables(self, spec: DataSpec) -> Tree:
     # A stream of its own: an untrained guide must not start as the member with the same seed does.
@@ -211,11 +229,16 @@ class Reference:
                         f"examples of this config, which has {self.data[field]}; make them equal.")
 
 
-def load(
-  config: Mapping[str, Any], spec: DataSpec, inputs: Callable[[], Iterable[tuple[np.ndarray, jax.Array]]]
+def load(config: Mapping[str, Any], spec: DataSpec, inputs: Inputs, count: int) -> dict[str, Loaded]:
+  """Returns {label: what its steps need} for the references of a config, caches by their shapes only."""
+  return {label: Reference.read(config, label, spec).load(spec, inputs, count) for label in config["references"]}
+
+
+def filled(
+  config: Mapping[str, Any], spec: DataSpec, loaded: Mapping[str, Loaded], inputs: Inputs
 ) -> dict[str, Loaded]:
-  """Returns {label: what its steps need} for the references of a config; see `Reference.load`."""
-  return {label: Reference.read(config, label, spec).load(spec, inputs) for label in config["references"]}
+  """Returns the same with the numbers of the caches."""
+  return {label: Reference.read(config, label, spec).filled(one, inputs) for label, one in loaded.items()}
 
 
 def _collections(variables: Tree) -> list[str]:

@@ -160,7 +160,7 @@ def _train(
       prepared = prepare(cohort.config)
       programs = prepared.programs(len(cohort.members))
       hp = jax.device_put(cohort.hyper_parameters(), programs.by_member)
-      fields, references = jax.device_put((prepared.fields, dict(prepared.references)), programs.replicated)
+      fields, references = jax.device_put((prepared.fields, prepared.references), programs.replicated)
       checkpoints = Checkpoints(cohort_directory(workdir, cohort.index), config["checkpoint"]["keep"])
       restored = checkpoints.restore({"state": jax.eval_shape(programs.init, hp),
                                       "sums": programs.abstract_sums(hp, fields, references)})

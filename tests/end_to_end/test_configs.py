@@ -118,7 +118,8 @@ def references(value):
 def metrics_of(prepared):
   """Returns the names that a run will log, from traces alone."""
   programs = prepared.programs(1)
-  hp, fields, loaded = {"seed": jnp.zeros(1, jnp.uint32), "values": {}}, prepared.fields, dict(prepared.references)
+  hp, fields = {"seed": jnp.zeros(1, jnp.uint32), "values": {}}, prepared.fields
+  loaded = dict(prepared.abstract_references)
   names = set(programs.abstract_sums(hp, fields, loaded))
   states = jax.eval_shape(programs.init, hp)
   for name, probe in prepared.probes(programs).items():

@@ -10,6 +10,7 @@ import pytest
 from lib import training
 from lib.core import UserError, trees
 from lib.reporting import read_json
+from lib.training import reference_cache
 from lib.training.config import put
 from lib.training.experiment import hyper_parameters
 from lib.training.prepare import Preparer
@@ -253,3 +254,14 @@ def test_guide_seeds_make_groups_and_share_what_they_can(tmp_path):
   digest = {(m["values"]["guide"], m["values"]["alpha"]): m["params_sha256"] for m in members}
   assert digest[0, 0.0] == digest[1, 0.0] and digest[0, 1.0] != digest[1, 1.0]
   assert {m["values"]["guide"]: m["cohort"] for m in members} == {0: 0, 1: 1}
+
+
+def test_outputs_are_computed_only_if_somebody_trains(monkeypatch):
+  """Finding out which members make a program prepares every one of them: what is slow and large must wait."""
+  calls, filled = [], reference_cache.filled
+  monkeypatch.setattr(reference_cache, "filled", lambda *args: calls.append(args) or filled(*args))
+  ready = Preparer("data")(config({"cache": "pre"}))
+  assert ready.can_vary([{"optimizer.learning_rate": 0.1}]) and not calls
+  shapes = lambda tree: jax.tree.map(lambda x: (x.shape, x.dtype), tree)
+  assert shapes(ready.references) == shapes(dict(ready.abstract_references))
+  assert len(calls) == 1 and ready.references is ready.references
