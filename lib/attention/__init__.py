@@ -1,6 +1,7 @@
 """Attention as pure functions of queries, keys and values, named as in `jax.nn.dot_product_attention`."""
 
+from lib.attention.api import SIGMOID, SOFTMAX, sigmoid_attention, softmax_attention
+from lib.attention.chunked import Chunked
 from lib.attention.positions import alibi_slopes
-from lib.attention.reference import sigmoid_attention, softmax_attention
 
-__all__ = ["alibi_slopes", "sigmoid_attention", "softmax_attention"]
+__all__ = ["SIGMOID", "SOFTMAX", "Chunked", "alibi_slopes", "sigmoid_attention", "softmax_attention"]

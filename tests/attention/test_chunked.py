@@ -1,0 +1,125 @@
+"""Blocks of queries and keys: exact, of any sizes, and in linear memory."""
+
+import subprocess
+import sys
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from lib.attention import Chunked, sigmoid_attention
+from lib.core import UserError
+from tests.attention.cases import CASES, arguments, reference, value_and_gradients
+
+
+@pytest.fixture(autouse=True)
+def float64():
+  with jax.enable_x64(True):
+    yield
+
+
+def assert_same(actual, expected, **tolerance):
+  (out, gradients), (expected_out, expected_gradients) = actual, expected
+  np.testing.assert_allclose(out, expected_out, **tolerance)
+  assert gradients.keys() == expected_gradients.keys()
+  for name, gradient in gradients.items():
+    np.testing.assert_allclose(gradient, expected_gradients[name], err_msg=name, **tolerance)
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_results_and_gradients(name):
+  arrays, fields = arguments(name)
+  actual = value_and_gradients(arrays, fields, implementation=Chunked(block_q=4, block_k=7))
+  assert_same(actual, reference(arrays, fields), rtol=1e-11, atol=1e-13)
+
+
+@pytest.mark.parametrize("shape", [(2, 4, 17, 11), (1, 1, 17, 11), (2, 1, 1, 11), (1, 4, 17, 1), (1, 1, 1, 1)])
+def test_arrays_of_biases_and_masks(shape):
+  arrays, fields = arguments("odd lengths, shared heads")
+  draws = np.random.default_rng(3)
+  arrays["bias"], fields["mask"] = draws.normal(size=shape), draws.random(shape) < 0.6
+  if shape == (1, 4, 17, 1):
+    arrays["bias"][0, :, 3] = -np.inf
+  actual = value_and_gradients(arrays, fields, implementation=Chunked(block_q=4, block_k=7))
+  assert_same(actual, reference(arrays, fields), rtol=1e-11, atol=1e-13)
+
+
+def test_rows_that_see_nothing_are_exactly_0():
+  arrays, fields = arguments("lengths")
+  out, gradients = value_and_gradients(arrays, fields, implementation=Chunked(4, 4))
+  assert not np.any(out[1, 3:]) and not np.any(out[2]) and np.all(out[0] != 0)
+  assert not np.any(gradients["query"][2]) and not np.any(gradients["key"][1, 1:])
+
+
+def test_row_sums():
+  arrays, fields = arguments("everything")
+  plain = sigmoid_attention(**arrays, **fields, return_row_sum=True)
+  chunked = sigmoid_attention(**arrays, **fields, return_row_sum=True, implementation=Chunked(5, 5))
+  np.testing.assert_allclose(plain[1], chunked[1], rtol=1e-12)
+
+
+@pytest.mark.parametrize("mapped", [
+  ("query", "key", "value", "bias", "alibi_slopes"), ("query",), ("bias",), ("value", "bias"),
+])
+def test_members_under_vmap(mapped):
+  """A member of an ensemble gets what it gets alone, also for what all members share."""
+  arrays, fields = arguments("everything")
+  arrays = {name: np.stack([x, 0.7 * x, -x]) if name in mapped else x for name, x in arrays.items()}
+  axes = {name: 0 if name in mapped else None for name in arrays}
+  take = lambda m: {name: x[m] if name in mapped else x for name, x in arrays.items()}
+  function = lambda arrays: value_and_gradients(arrays, fields, implementation=Chunked(8, 8))
+  out, gradients = jax.vmap(function, in_axes=(axes,))(arrays)
+  for m in range(3):
+    member = jax.tree.map(lambda x, m=m: x[m], (out, gradients))
+    assert_same(member, value_and_gradients(take(m), fields, implementation="xla"), rtol=1e-11, atol=1e-13)
+
+
+def test_low_precision_is_rounded_at_the_end_only():
+  arrays, fields = arguments("causal, more keys")
+  low = {name: jnp.asarray(x, jnp.bfloat16 if name in ("query", "key", "value") else jnp.float32)
+         for name, x in arrays.items()}
+  out, gradients = value_and_gradients(low, fields, implementation=Chunked(4, 4))
+  exact, exact_gradients = reference(low, fields)
+  assert out.dtype == jnp.bfloat16
+  np.testing.assert_allclose(out.astype(np.float64), exact, rtol=2**-8, atol=1e-6)
+  for name, gradient in gradients.items():
+    assert gradient.dtype == low[name].dtype
+    np.testing.assert_allclose(gradient.astype(np.float64), exact_gradients[name], rtol=2**-8, atol=1e-5, err_msg=name)
+
+
+MEMORY = """
+import resource, sys, jax, jax.numpy as jnp
+from lib.attention import sigmoid_attention
+resource.setrlimit(resource.RLIMIT_AS, (24 * 2**30, 24 * 2**30))
+query = jax.random.normal(jax.random.key(0), (1, 32_768, 1, 64))
+chunked = sys.argv[1] != "xla"
+window = dict(is_causal=True, local_window_size=4095) if chunked else {}  # an eighth of the work, and the same memory
+loss = lambda q: jnp.sum(sigmoid_attention(q, query, query, **window, implementation=sys.argv[1]) ** 2)
+compiled = jax.jit(jax.value_and_grad(loss)).lower(query).compile()
+print(compiled.memory_analysis().temp_size_in_bytes)
+if chunked:
+  assert jnp.isfinite(compiled(query)[0])
+  print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)
+"""
+
+
+def test_32768_tokens_need_less_than_2_gib():
+  sizes = {}
+  for implementation in ("xla", "xla_chunked"):
+    done = subprocess.run([sys.executable, "-c", MEMORY, implementation], capture_output=True, text=True, check=True)
+    sizes[implementation] = [int(line) for line in done.stdout.split()]
+  assert sizes["xla"][0] > 4 * 2**30  # one [T, S] array of float32; this is not run
+  assert max(sizes["xla_chunked"]) < 2 * 2**30
+
+
+def test_it_is_the_default_where_the_weights_are_large():
+  shapes = [jax.ShapeDtypeStruct((1, length, 1, 8), jnp.float32) for length in (64, 16_384)]
+  small, large = (str(jax.make_jaxpr(lambda q: sigmoid_attention(q, q, q))(s)) for s in shapes)
+  assert "while" not in small and "while" in large
+
+
+def test_an_unknown_implementation():
+  arrays, fields = arguments("full")
+  with pytest.raises(UserError, match="did you mean 'xla_chunked'"):
+    sigmoid_attention(**arrays, implementation="chunked")
