@@ -39,6 +39,8 @@ class Decoder(nn.Module):
     attention: "softmax" or "sigmoid".
     attention_bias: b of sigmoid attention: a number, "-log_n", or "learned", one for each head of each block, from
       -log n on. Softmax does without.
+    attention_implementation: of `lib.attention.sigmoid_attention` or `softmax_attention`; "auto" takes the best that
+      serves the device, the dtype and the heads. All of sigmoid attention but "xla" differentiate once, in reverse.
     qk_norm: layer norm of queries and keys over the features of a head (scale and shift shared by the heads).
     layer_scale: initial value of a learned factor for each feature of both branches; 0 is none.
     hybrid_norm: layer norm of the attention branch's output (not of the MLP's), x + LN(Attention(LN(x))).
@@ -66,6 +68,7 @@ class Decoder(nn.Module):
   positions: Literal["sinusoidal", "learned", "rope", "alibi", "none"] = "rope"
   attention: Literal["softmax", "sigmoid"] = "softmax"
   attention_bias: float | Literal["-log_n", "learned"] = "-log_n"
+  attention_implementation: Literal["auto", "xla", "xla_chunked", "mosaic_gpu", "mosaic_tpu", "cudnn"] = "auto"
   qk_norm: bool = False
   layer_scale: float = 0.0
   hybrid_norm: bool = False
@@ -103,7 +106,7 @@ class Decoder(nn.Module):
       attention_fields=dict(
         heads=self.heads, kv_heads=self.kv_heads or self.heads, attention=self.attention, bias=self.attention_bias,
         reference_length=self.max_length, causal=True, window=self.window, positions=self.positions,
-        qk_norm=self.qk_norm,
+        qk_norm=self.qk_norm, implementation=self.attention_implementation,
       ),
       mlp_dim=self.mlp_dim or 4 * self.width, layer_scale=self.layer_scale, hybrid_norm=self.hybrid_norm,
       dropout=self.dropout, train=train, use_bias=self.use_bias, kernel_init=self.kernel_init,

@@ -33,6 +33,7 @@ class Attention(nn.Module):
     reference_length: n of "-log_n".
     causal, window: whether a token sees itself and earlier tokens only, and how many of those; 0 is all.
     positions: "rope" rotates queries and keys, "alibi" penalizes distance, anything else does nothing here.
+    implementation: of attention; "auto" takes the best that serves.
     qk_norm: LayerNorm over the features of a head, with scale and shift shared by the heads, before "rope".
     use_bias: of the projections.
     kernel_init, bias_init, dtype: as in the models.
@@ -47,6 +48,7 @@ class Attention(nn.Module):
   window: int
   positions: str
   qk_norm: bool
+  implementation: str
   use_bias: bool
   kernel_init: str | Mapping[str, Any]
   bias_init: str | Mapping[str, Any]
@@ -71,6 +73,7 @@ class Attention(nn.Module):
       local_window_size=(self.window, 0) if self.window else None,
       alibi_slopes=alibi_slopes(self.heads) if self.positions == "alibi" else None,
       reference_length=self.reference_length,
+      implementation=None if self.implementation == "auto" else self.implementation,
       return_row_sum=True,
     )
     out = out.reshape(batch, length, width)
