@@ -1,0 +1,82 @@
+"""At which learning rates do sigmoid and softmax attention train, by the bias b? One vmapped sweep for sigmoid.
+
+  python -m experiments.train --config=configs/attention/stability.py:text --data_dir=DATA --workdir=runs/stability_text
+  python -m experiments.train --config=configs/attention/stability.py:vit --data_dir=DATA --workdir=runs/stability_vit
+
+DATA holds tinyshakespeare/input.txt and cifar-10-batches-bin/*.bin. Take about 10 min each on 2 CPU cores by their
+first steps; not measured yet.
+
+b and the learning rate are numbers, so that all members with sigmoid attention are one program, 5 rates x 4 biases x
+seeds; softmax is a second one. The transformers have neither QK-norm nor LayerScale, which both make sigmoid attention
+more stable (Ramapuram et al. 2024, arXiv:2409.04431). The loss is that of the last steps; a member that has left the
+finite numbers is marked dead and counted.
+"""
+
+import math
+
+from ml_collections import ConfigDict, FieldReference
+
+PARTS = ("text", "vit")
+TOKENS = 64  # n, of both
+
+TEXT = {"name": "decoder", "width": 64, "depth": 2, "heads": 4, "max_length": TOKENS, "positions": "sinusoidal"}
+VIT = {"name": "vit", "patch": 4, "width": 64, "depth": 2, "heads": 4, "positions": "sincos2d", "pool": "gap"}
+# Arm: (attention, b).
+ARMS = {
+  "softmax": ("softmax", 0.0),
+  "b = 0": ("sigmoid", 0.0),
+  "b = -2": ("sigmoid", -2.0),
+  "b = -log n": ("sigmoid", -math.log(TOKENS)),
+  "b = -10": ("sigmoid", -10.0),
+}
+
+
+def get_config(part="text"):
+  if part not in PARTS:
+    raise ValueError(f"stability.py has the parts {', '.join(PARTS)}, not {part!r}")
+  seed, text = FieldReference(0), part == "text"
+  config = ConfigDict({
+    "seed": seed,  # of member 0; member i of an ensemble has seed + i
+    "steps": 300,  # updates
+    "batch_size": 32,  # examples
+    "data": {
+      "source": {"name": "text", "context": TOKENS} if text else {"name": "cifar10"},
+      "seed": seed,  # of label noise, split and subsets, which all members share
+      "validation": 0,  # examples taken from the training file
+      "subset": 0,  # training examples; 0 keeps all
+      "test_subset": 500,  # test examples; 0 keeps all
+      "label_noise": {},
+      "noisy_validation": True,
+      "normalize": "none" if text else "standardize",
+      "augment": {},
+    },
+    "model": (TEXT if text else VIT) | {"attention": "sigmoid", "attention_bias": 0.0},
+    "scheduled": {},
+    "references": {},
+    "targets": {},
+    "losses": {"ce": {"name": "cross_entropy", "weight": 1.0}},
+    "gradients": {},
+    "optimizer": {
+      "name": "adamw", "b1": 0.9, "b2": 0.95, "weight_decay": 0.01, "decay": "matrices",
+      "learning_rate": {"name": "linear_schedule", "init_value": 0.0, "end_value": 1e-3, "transition_steps": 30},
+    },
+    "parameters": {},
+    "probes": {"test": {"name": "accuracy", "split": "test", "every": 0}},
+    "evaluation": {"batch_size": 100, "parameters": ""},
+    "ensemble": {
+      "seeds": 2,
+      "grid": {
+        "arm": {
+          "path": ("model.attention", "model.attention_bias"), "levels": tuple(ARMS.values()), "names": tuple(ARMS),
+        },
+        "lr": {"path": "optimizer.learning_rate.end_value", "levels": (3e-4, 1e-3, 3e-3, 1e-2, 3e-2)},
+      },
+      "chunk": 0,  # members trained at once; 0 as many as fit
+      "map": "vmap",
+    },
+    "log_every": 20,  # steps
+    "steps_per_dispatch": 20,
+    "checkpoint": {"every": 0, "keep": 1},
+    "report": {"metrics": ("loss", "test/loss", "test/accuracy")},
+  })
+  return config.lock()
