@@ -4,8 +4,10 @@ import os
 import pathlib
 import socket
 
-# Must be set before jax starts its backend.
-os.environ["XLA_FLAGS"] = os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=2"
+# Must be set before jax starts its backend. Most of what tests wait for is LLVM: programs that run once, for a moment.
+os.environ["XLA_FLAGS"] = " ".join((
+  os.environ.get("XLA_FLAGS", ""), "--xla_force_host_platform_device_count=2", "--xla_backend_optimization_level=1",
+))
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ.setdefault("MPLBACKEND", "Agg")
 # Many tests compile the same small programs, here and in processes that they start.
