@@ -19,7 +19,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -109,6 +109,32 @@ class MosaicGPU:
 # (scores of each stationary tile, weights, 1 - weights, distances), [rows, columns] each
 # -> ({result: (left operand [rows, columns], name of the streamed array that is the right one)}, {name: sums [rows]})
 Step = Callable[..., tuple[dict[str, tuple[jax.Array, str]], dict[str, jax.Array]]]
+
+
+class _Refs(NamedTuple):
+  """What a computing warpgroup reads, by the names of the arrays.
+
+  Attributes:
+    inputs: in global memory.
+    tiles: of the rows that are its own.
+    rings: tiles of the streams, [stages, columns, features].
+    full, empty: barriers of the slots of each ring.
+  """
+
+  inputs: dict[str, Any]
+  tiles: dict[str, Any]
+  rings: dict[str, Any]
+  full: dict[str, Any]
+  empty: dict[str, Any]
+
+
+class _Place(NamedTuple):
+  """Where a computing warpgroup is: batch, query head, first row, and the stream's place minus the column tile's."""
+
+  batch: jax.Array
+  head: jax.Array
+  start: jax.Array
+  shift: jax.Array
 
 
 class _Stream:
@@ -216,6 +242,7 @@ class _Stream:
     def _compute():
       plgpu.set_max_registers(232, action="increase")
       mine = {name: tile.at[warpgroup] for name, tile in tiles.items()}
+      buffers = _Refs(inputs, mine, rings, full, empty)
       start = index * (WARPGROUPS * ROWS) + warpgroup * ROWS
       rows = batch, pl.ds(start, ROWS), head
       for name, tile in mine.items():
@@ -225,13 +252,10 @@ class _Stream:
       def stream(accumulators, totals):
         def of_head(g, accumulators, totals):
           query_head = head if self.by_rows else head * np.int32(group) + g
-          take = functools.partial(
-            self._step, step, results, inputs, mine, rings, full, empty, batch, query_head, start, g * count - first
-          )
+          place = _Place(batch, query_head, start, g * count - first)
           for at, to, inside in self._sections(start, first, first + count):
-            accumulators, totals = self.ops.repeat(
-              at, to, functools.partial(take, inside=inside), accumulators, totals
-            )
+            take = functools.partial(self._take, step, results, buffers, place, inside=inside)
+            accumulators, totals = self.ops.repeat(at, to, take, accumulators, totals)
           return accumulators, totals
 
         return of_head(np.int32(0), accumulators, totals) if group == 1 else self.ops.repeat(
@@ -278,54 +302,51 @@ class _Stream:
 
   def _sections(self, start, first, end):
     """Returns [(from, to, whether every pair is inside the band)] of the columns' tiles for the rows from start on."""
-    if self.band.is_full and self.call.query_ids is None:
+    if self.band.is_full:
       return [(first, end, True)]
-    if self.call.query_ids is not None:
-      return [(first, end, False)]
     within = lambda x, low: jax.lax.max(jax.lax.min(x, end), low)
     inner, inner_end = self.band.inner_blocks_of(start, ROWS, self.columns)
     inner = within(inner, first)
     inner_end = within(inner_end, inner)
     return [(first, inner, False), (inner, inner_end, True), (inner_end, end, False)]
 
-  def _step(
-    self, step, results, inputs, mine, rings, full, empty, batch, head, start, shift, column, accumulators, totals, *,
-    inside,
-  ):
-    """Consumes one tile of every stream: place `column` among the columns, place column + shift in the stream."""
-    call = self.call
-    slot = jax.lax.rem(column + shift, np.int32(self.stages))
-    tiles = {name: ring.at[slot] for name, ring in rings.items()}
-    scored = list(zip(self.stationary, self.streamed))
-    for _, name in scored:
-      plgpu.barrier_wait(full[name].at[slot])
-    scores = self.ops.scores([(mine[a], tiles[b]) for a, b in scored])
-    shape = (ROWS, self.columns)
-    of_head = lambda name: inputs[name][batch if getattr(call, name).shape[0] > 1 else 0, head]
-    logits = scores[0] * (call.scale * numerics.LOG2_E)
-    needs_places = call.slopes is not None or not (inside or call.band.is_full)
-    if needs_places:
-      row, col = start + self.ops.iota(shape, 0), column * self.columns + self.ops.iota(shape, 1)
+  def _take(self, step, results, refs: _Refs, place: _Place, column, accumulators, totals, *, inside: bool):
+    """Consumes tile `column` of every stream; returns (accumulators, totals) with what comes of it."""
+    slot = jax.lax.rem(column + place.shift, np.int32(self.stages))
+    tiles = {name: ring.at[slot] for name, ring in refs.rings.items()}
+    scored = self.streamed[: len(self.stationary)]
+    for name in scored:
+      plgpu.barrier_wait(refs.full[name].at[slot])
+    scores = self.ops.scores([(refs.tiles[a], tiles[b]) for a, b in zip(self.stationary, scored)])
+    weights, rest, distance = self._weights(scores[0], refs.inputs, place, column, inside)
+    products, sums = step(scores, weights, rest, distance)
+    for name in self.streamed[len(scored):]:
+      plgpu.barrier_wait(refs.full[name].at[slot])
+    pairs = [(products[name][0], tiles[products[name][1]]) for name in results]
+    accumulators = self.ops.add_products(accumulators, pairs)
+    for name in self.streamed:
+      plgpu.barrier_arrive(refs.empty[name].at[slot])
+    return accumulators, {name: totals[name] + sums[name] for name in totals}
+
+  def _weights(self, scores, inputs: dict[str, Any], place: _Place, column, inside: bool):
+    """Returns the weights of a tile [rows, columns], 1 minus the weights that are not masked, and the distances."""
+    call, shape, distance = self.call, (ROWS, self.columns), None
+    of_head = lambda name: inputs[name][place.batch if getattr(call, name).shape[0] > 1 else 0, place.head]
+    columns = pl.ds(column * self.columns, self.columns)
+    if call.slopes is not None or not (inside or call.band.is_full):
+      row, col = place.start + self.ops.iota(shape, 0), column * self.columns + self.ops.iota(shape, 1)
       t, s = (row, col) if self.by_rows else (col, row)
-    distance = None
+    logits = scores * (call.scale * numerics.LOG2_E)
     if call.head_bias is not None:
       logits = logits + of_head("head_bias")
     if call.slopes is not None:
       distance = jnp.abs(t + np.int32(call.offset) - s).astype(jnp.float32)
       logits = logits - of_head("slopes") * distance
     weights, rest = self.form(logits)
-    if not inside:
-      if not call.band.is_full:
-        weights = jnp.where(call.band.sees(t, s), weights, 0.0)
-      if call.query_ids is not None:
-        row_ids = self.ops.along(inputs["row_ids"].at[batch, pl.ds(start, ROWS)], 0, shape)
-        columns = pl.ds(column * self.columns, self.columns)
-        weights = jnp.where(row_ids == self.ops.along(inputs["column_ids"].at[batch, columns], 1, shape), weights, 0.0)
-    products, sums = step(scores, weights, rest, distance)
-    for name in self.streamed[len(scored):]:
-      plgpu.barrier_wait(full[name].at[slot])
-    pairs = [(products[name][0], tiles[products[name][1]]) for name in results]
-    accumulators = self.ops.add_products(accumulators, pairs)
-    for name in self.streamed:
-      plgpu.barrier_arrive(empty[name].at[slot])
-    return accumulators, {name: totals[name] + sums[name] for name in totals}
+    if not (inside or call.band.is_full):
+      weights = jnp.where(call.band.sees(t, s), weights, 0.0)
+    if call.query_ids is not None:
+      row_ids = self.ops.along(inputs["row_ids"].at[place.batch, pl.ds(place.start, ROWS)], 0, shape)
+      column_ids = self.ops.along(inputs["column_ids"].at[place.batch, columns], 1, shape)
+      weights = jnp.where(row_ids == column_ids, weights, 0.0)
+    return weights, rest, distance
