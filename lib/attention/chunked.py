@@ -10,6 +10,7 @@ import dataclasses
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from lib.attention.call import Call
 
@@ -160,7 +161,8 @@ class _Blocks:
   def _corner(self, x: jax.Array, i: jax.Array, j: jax.Array) -> tuple[tuple, tuple]:
     """Returns the start and size of a block of an array of four axes, some of them 1."""
     q, k = x.shape[2] > 1, x.shape[3] > 1
-    return (0, 0, i * self.q * q, j * self.k * k), (*x.shape[:2], self.q if q else 1, self.k if k else 1)
+    zero = np.int32(0)
+    return (zero, zero, i * self.q * q, j * self.k * k), (*x.shape[:2], self.q if q else 1, self.k if k else 1)
 
   def _dense(self, name: str, i: jax.Array, j: jax.Array) -> jax.Array:
     """Returns a block of the bias or mask as [1 or B, 1 or K, 1 or G, 1 or q, 1 or k]."""
