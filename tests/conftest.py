@@ -6,7 +6,7 @@ import socket
 
 # Must be set before jax starts its backend. Most of what tests wait for is LLVM: programs that run once, for a moment.
 os.environ["XLA_FLAGS"] = " ".join((
-  os.environ.get("XLA_FLAGS", ""), "--xla_force_host_platform_device_count=2", "--xla_backend_optimization_level=1",
+  os.environ.get("XLA_FLAGS", ""), "--xla_force_host_platform_device_count=2", "--xla_backend_optimization_level=0",
 ))
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ.setdefault("MPLBACKEND", "Agg")

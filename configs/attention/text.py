@@ -83,8 +83,8 @@ def get_config():
     "checkpoint": {"every": 300, "keep": 1},
     "report": {
       "metrics": (
-        "loss", "test/loss", "norm/002_block0.attention", "mass/001_block0.attention_mass", "norm/009_block1.attention",
-        "mass/008_block1.attention_mass",
+        "loss", "test/loss", "norm/002_block0.attention", "mass/001_block0.attention_mass", "norm/010_block1.attention",
+        "mass/009_block1.attention_mass",
       ),
     },
   })

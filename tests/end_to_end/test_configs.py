@@ -48,7 +48,15 @@ def write_tiny_cifar100(root):
   return {"name": "cifar100", "train_examples": 100, "test_examples": 20}
 
 
-WRITERS = {"cifar10": write_tiny_cifar10, "cifar100": write_tiny_cifar100}
+def write_tiny_text(root):
+  """Writes a text of 4,000 random letters."""
+  (root / "tinyshakespeare").mkdir()
+  letters = np.random.default_rng(0).choice(list("abcdefgh \n"), 4000)
+  (root / "tinyshakespeare" / "input.txt").write_text("".join(letters))
+  return {"name": "text", "context": 16}
+
+
+WRITERS = {"cifar10": write_tiny_cifar10, "cifar100": write_tiny_cifar100, "text": write_tiny_text}
 # A config may have parts, as in --config=configs/guidance/digits.py:guides.
 PARTS = [(path, part) for path in CONFIGS for part in getattr(load(path), "PARTS", ("",))]
 # Are trained for two steps; the others are traced only, which finds what is wrong with a config and costs a tenth.
