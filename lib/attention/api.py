@@ -147,8 +147,8 @@ def softmax_attention(
   Arguments, result and errors are those of `sigmoid_attention`; a bias that is one number for a head cancels.
 
   Implementations: "xla", plain jax.numpy with O(T S) memory; "cudnn", that of jax.nn.dot_product_attention, for float16
-  and bfloat16 on an NVIDIA GPU, without arrays for bias, mask, slopes, segments or lengths. None takes the second where
-  it serves the call.
+  and bfloat16 on an NVIDIA GPU, without arrays for bias, mask, slopes, segments or lengths; it differentiates once, in
+  reverse. None takes the second where it serves the call.
 
   Differs from jax.nn.dot_product_attention as said there, and a query that sees no key gives 0, not the mean of all
   values.

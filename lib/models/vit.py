@@ -41,7 +41,7 @@ class ViT(nn.Module):
       -log n on. Softmax does without.
     reference_length: n; 0 is the number of tokens, with the cls token.
     attention_implementation: of `lib.attention.sigmoid_attention` or `softmax_attention`; "auto" takes the best that
-      serves the device, the dtype and the heads. All of sigmoid attention but "xla" differentiate once, in reverse.
+      serves the device, the dtype and the heads. All but "xla" differentiate once, in reverse.
     qk_norm: layer norm of queries and keys over the features of a head (scale and shift shared by the heads).
     layer_scale: initial value of a learned factor for each feature of both branches; 0 is none.
     hybrid_norm: layer norm of the attention branch's output (not of the MLP's), x + LN(Attention(LN(x))).

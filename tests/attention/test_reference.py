@@ -332,3 +332,37 @@ def test_alibi_slopes_of_a_power_of_two_are_geometric(heads):
 ])
 def test_alibi_slopes_of_other_numbers_come_from_the_powers_around(heads, expected):
   np.testing.assert_allclose(alibi_slopes(heads), expected, rtol=1e-6)
+
+
+def test_softmax_names_its_implementations():
+  arrays = inputs()
+  np.testing.assert_array_equal(softmax_attention(*arrays, implementation="xla"), softmax_attention(*arrays))
+  with pytest.raises(UserError, match="no implementation 'mosaic_gpu'; known: cudnn, xla"):
+    softmax_attention(*arrays, implementation="mosaic_gpu")
+
+
+@pytest.mark.parametrize("change, words", [
+  ({}, "takes float16 and bfloat16, not float64"),
+  ({"dtype": jnp.bfloat16, "features": 12}, "a multiple of 8, not 12 and 12"),
+  ({"dtype": jnp.bfloat16, "alibi_slopes": np.ones(2)}, "takes no arrays of biases, masks"),
+  ({"dtype": jnp.bfloat16, "is_causal": True, "keys": 7}, "with as many queries as keys"),
+  ({"dtype": jnp.bfloat16, "local_window_size": 3}, "with as many queries as keys"),
+])
+def test_what_cudnn_cannot_do_is_refused(change, words):
+  fields = {"features": 8, "keys": 5, "dtype": jnp.float64} | change
+  arrays = inputs(keys=fields.pop("keys"), features=fields.pop("features"))
+  arrays = [a.astype(fields["dtype"]) for a in arrays]
+  del fields["dtype"]
+  with pytest.raises(UserError, match=words):
+    softmax_attention(*arrays, **fields, implementation="cudnn")
+
+
+def test_softmax_lowers_to_cudnn():
+  x = jax.ShapeDtypeStruct((2, 64, 2, 64), jnp.bfloat16)
+  function = jax.jit(lambda q: softmax_attention(q, q, q, is_causal=True, implementation="cudnn"))
+  try:
+    text = function.trace(x).lower(lowering_platforms=("cuda",)).as_text()
+  except RuntimeError as error:  # where JAX has no CUDA it does not lower for it
+    assert "cuDNN" in str(error)
+  else:
+    assert "cudnn" in text
