@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -17,6 +18,7 @@ from lib.similarity import Gram, flatten, gram
 Tree = Any
 
 _LARGEST = 8 * 2**30  # bytes of all Gram matrices together
+_AT_ONCE = 4 * 2**30  # bytes of activations in host memory
 
 
 @jax.tree_util.register_dataclass
@@ -96,17 +98,31 @@ def filled(
   batches = list(inputs)
   ids = np.concatenate([ids for ids, _ in batches])
 
-  def over_split(read):  # one array at a time: all activations at once would be the larger part of the memory
-    compiled = jax.jit(lambda variables, x: read(apply(variables, x)))
-    return np.concatenate([np.asarray(compiled(variables, x)) for _, x in batches])
+  def over_split(names):
+    """Returns the logits, and the activations [n, D] of some taps by their names."""
 
-  activations = lambda name: over_split(lambda outputs: flatten(outputs.taps[name]).astype(jnp.float32))
-  grams = [jax.jit(gram)(activations(name)).values for name in cache.taps]
+    @jax.jit
+    def read(variables, x):
+      outputs = apply(variables, x)
+      return outputs.logits, {name: flatten(outputs.taps[name]).astype(jnp.float32) for name in names}
+
+    parts = [jax.tree.map(np.asarray, read(variables, x)) for _, x in batches]
+    return jax.tree.map(lambda *arrays: np.concatenate(arrays), *parts)
+
+  taps = jax.eval_shape(apply, variables, batches[0][1]).taps
+  sizes = {name: 4 * len(ids) * math.prod(taps[name].shape[1:]) for name in cache.taps}
+  grams, left = [], list(cache.taps)
+  logits, _ = over_split(())
+  while left:  # as many taps in a pass as memory takes, one at least
+    count = max(1, sum(total <= _AT_ONCE for total in np.cumsum([sizes[name] for name in left])))
+    _, activations = over_split(tuple(left[:count]))
+    grams += [jax.jit(gram)(activations.pop(name)).values for name in left[:count]]
+    left = left[count:]
   row = np.zeros(cache.row.shape, np.int32)
   row[ids] = np.arange(len(ids), dtype=np.int32)
   return Cache(
     row=jnp.asarray(row),
-    logits=jnp.asarray(over_split(lambda outputs: outputs.logits)),
+    logits=jnp.asarray(logits),
     grams=jnp.stack(grams) if grams else jnp.zeros(cache.grams.shape),
     taps=cache.taps,
   )

@@ -160,11 +160,13 @@ def _train(
       prepared = prepare(cohort.config)
       programs = prepared.programs(len(cohort.members))
       hp = jax.device_put(cohort.hyper_parameters(), programs.by_member)
-      fields, references = jax.device_put((prepared.fields, prepared.references), programs.replicated)
+      fields, references = jax.device_put(prepared.fields, programs.replicated), dict(prepared.abstract_references)
       checkpoints = Checkpoints(cohort_directory(workdir, cohort.index), config["checkpoint"]["keep"])
       restored = checkpoints.restore({"state": jax.eval_shape(programs.init, hp),
                                       "sums": programs.abstract_sums(hp, fields, references)})
       step = restored[0] if restored else -1
+      if step < total:  # what is kept of references is computed for who trains
+        references = jax.device_put(prepared.references, programs.replicated)
       if step < total and not truncated:  # the first cohort with something left to do
         writer.truncate_after(cohort.index, step)
         for later in cohorts[cohort.index + 1 :]:

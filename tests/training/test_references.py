@@ -265,3 +265,18 @@ def test_outputs_are_computed_only_if_somebody_trains(monkeypatch):
   shapes = lambda tree: jax.tree.map(lambda x: (x.shape, x.dtype), tree)
   assert shapes(ready.references) == shapes(dict(ready.abstract_references))
   assert len(calls) == 1 and ready.references is ready.references
+
+
+def test_a_finished_run_computes_nothing_again(tmp_path, monkeypatch):
+  cfg = config({"cache": "pre"})
+  first = training.run(cfg, tmp_path, data_dir="data")
+  monkeypatch.setattr(reference_cache, "filled", lambda *args: pytest.fail("computed what a reference keeps"))
+  assert training.run(cfg, tmp_path, data_dir="data")["members"] == first["members"]
+
+
+def test_many_passes_keep_what_one_does(monkeypatch):
+  one = Preparer("data")(config({"cache": "pre"})).references["guide"].cache
+  monkeypatch.setattr(reference_cache, "_AT_ONCE", 1)
+  many = Preparer("data")(config({"cache": "pre"})).references["guide"].cache
+  assert len(one.taps) > 1
+  jax.tree.map(np.testing.assert_array_equal, one, many)
