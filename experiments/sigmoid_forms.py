@@ -2,7 +2,7 @@
 
   python -m experiments.sigmoid_forms [--lengths=64,256,1024,4096,16384] [--workdir=runs/sigmoid_forms]
 
-Takes 10 s on 2 CPU cores. The forms of lib/attention/numerics.py are evaluated in float32 with the errors that NVIDIA
+Takes 6 s on 2 CPU cores. The forms of lib/attention/numerics.py are evaluated in float32 with the errors that NVIDIA
 documents for the instructions they become, at their largest: of one sign for all weights ("systematic"), or uniform
 between the bounds ("random"). Weights are rounded to bfloat16 before they multiply the values, as in the kernel. Logits
 and values are standard normal. What a real GPU does, `python -m experiments.benchmarks.attention` measures.

@@ -10,7 +10,7 @@ Each with --data_dir=DATA, which holds cifar-10-batches-bin/*.bin.
 The target has 12 layers of 256 ReLU units with batch normalization, as the paper's deep FCN has in its 48; 500 steps of
 Adam. The guide is a residual CNN of three blocks, trained (part "guides", three seeds) or not, whose Gram matrices are
 computed once. 5 target seeds x 3 guide seeds an arm, each arm at the learning rate that is best on 5,000 validation
-images. The three take 5 min, about 5 min and about an hour on 2 CPU cores beside other jobs.
+images. The three take 5 min, 5 min and, by the clock and with pauses, an hour on 2 CPU cores beside other jobs.
 
 Subramaniam et al. 2024 (arXiv:2410.20035), ImageNet, top-5: deep FCN 1.65 %, trained guide 7.50 %, untrained 13.10 %.
 The full size is configs/guidance/full_size.py, for a GPU.

@@ -357,12 +357,21 @@ def test_what_cudnn_cannot_do_is_refused(change, words):
     softmax_attention(*arrays, **fields, implementation="cudnn")
 
 
-def test_softmax_lowers_to_cudnn():
-  x = jax.ShapeDtypeStruct((2, 64, 2, 64), jnp.bfloat16)
-  function = jax.jit(lambda q: softmax_attention(q, q, q, is_causal=True, implementation="cudnn"))
-  try:
-    text = function.trace(x).lower(lowering_platforms=("cuda",)).as_text()
-  except RuntimeError as error:  # where JAX has no CUDA it does not lower for it
-    assert "cuDNN" in str(error)
-  else:
-    assert "cudnn" in text
+@pytest.mark.parametrize("fields", [
+  {}, {"is_causal": True}, {"is_causal": True, "local_window_size": 2}, {"scale": 0.3, "bias": -1.0},
+])
+def test_cudnn_is_asked_for_the_same_attention(monkeypatch, fields):
+  """cuDNN needs a GPU, but jax.nn gives its other implementation the same meaning."""
+  asked, real = [], jax.nn.dot_product_attention
+
+  def on_cpu(*arrays, implementation, **rest):
+    asked.append(implementation)
+    return real(*arrays, implementation="xla", **rest)
+
+  monkeypatch.setattr(jax.nn, "dot_product_attention", on_cpu)
+  arrays = [a.astype(jnp.float16) for a in inputs(9, 9, heads=4, kv_heads=2, features=8)]
+  out, total = softmax_attention(*arrays, **fields, implementation="cudnn", return_row_sum=True)
+  expected, sums = softmax_attention(*arrays, **fields, implementation="xla", return_row_sum=True)
+  assert asked == ["cudnn"]
+  np.testing.assert_allclose(out, expected, rtol=4e-3, atol=2e-3)
+  np.testing.assert_allclose(total, sums, rtol=1e-6)
