@@ -7,8 +7,8 @@
 The RNN of configs/sequences/copy_rnn.py, three layers of 128 tanh units, with PyTorch's uniform recurrent weights; the
 guide is a transformer, trained on the task (part "guides") or not. The arm "orthogonal" has no guide and another
 initialization: without it, what a guide does cannot be told from what a better start does. Accuracy is of digits, 0.1
-by chance; a network has solved the task if it reaches 0.99. About 15 min on 2 CPU cores; not
-measured yet.
+by chance; a network has solved the task if it reaches 0.99. Part "guided": 27 min on 2 CPU cores beside other jobs.
+0.999 from orthogonal weights, 0.10 by both guides and without one.
 
 Subramaniam et al. 2024 (arXiv:2410.20035) report 14.35 % for the RNN, which is chance with their counting, 23.27 % with
 a trained guide and 42.56 % with an untrained one.
