@@ -11,7 +11,8 @@ import jax
 import jax.numpy as jnp
 
 from lib.attention import cudnn, reference
-from lib.attention.call import Bias, Call, make_call
+from lib.attention.arguments import Bias, make_call
+from lib.attention.call import Call
 from lib.attention.flash import Kernel, attend
 from lib.core import UserError
 from lib.core.build import suggest
@@ -28,6 +29,7 @@ SOFTMAX = ("xla", "cudnn")
 # Beyond this, memory that is quadratic in the number of tokens is not worth its speed.
 _LARGE_WEIGHTS = 2**28  # bytes
 _HOPPER = "9.0"
+_CUDNN = ("8", "9", "10", "11", "12")  # compute capabilities, before the point
 
 
 def sigmoid_attention(
@@ -72,32 +74,34 @@ def sigmoid_attention(
     key: [B, S, K, H] with N divisible by K; query head n reads key head n // (N / K).
     value: [B, S, K, Hv].
     bias: b, added to the scaled logits: "-log_n", a number (None is 0), [N] for each head, or an array of four axes
-      that broadcasts to [B, N, T, S]. Arrays have gradients.
+      that broadcasts to [B, N, T, S]. Arrays of jax have gradients, those of numpy are constants.
     mask: bool, of four axes that broadcast to [B, N, T, S]; True where a query sees a key.
-    scale: of the logits; None is 1 / sqrt(H). An array, which may be traced, is multiplied into the query.
+    scale: of the logits; None is 1 / sqrt(H). An array, which may be traced, is multiplied into the query and rounded
+      with it: of no axes, or of four that broadcast to [B, T, N, 1].
     is_causal: query t sees the keys up to t + causal_offset.
     causal_offset: place of the first query among the keys, for the causal mask, the window and ALiBi; None is S - T,
       where the last query meets the last key.
     local_window_size: (left, right), how many keys a query sees before and after its own place; a number is both.
     query_seq_lengths, key_value_seq_lengths: [B] int; tokens from there on are masked.
-    q_segment_ids, kv_segment_ids: [B, T] and [B, S] int; a query sees the keys of its own segment.
+    q_segment_ids, kv_segment_ids: [B, T] and [B, S] int, between -2^31 and 2^31 - 1, both excluded; a query sees the
+      keys of its own segment.
     alibi_slopes: [N], adds -slope |t + causal_offset - s| to the logits.
     reference_length: n of "-log_n"; None is S.
     implementation: by name, or an object with its settings such as `Chunked(block_k=256)`, which may be lowered for a
       platform that is not there. None takes the best that serves the call on the default device: its kernel, else
-      "xla", or "xla_chunked" where the weights would fill more than 256 MiB.
+      "xla", or "xla_chunked" where the weights (of one member, under jax.vmap) would fill more than 256 MiB.
     return_row_sum: whether to return the sums of the weights, too. Under "xla" they are at hand; the others compute
       attention a second time, with values of 1 and rounded like the output, which jax.jit leaves out where nobody reads
       it.
 
   Returns:
     [B, T, N, Hv] in the dtype of the query, computed in float32 or, for float64, in float64. A masked key has weight
-    0 and a query that sees no key gives 0, both exactly. With return_row_sum, (that, sums [B, T, N]), in the dtype of
-    the computation.
+    0 and a query that sees no key gives 0, both exactly (if the values are finite: 0 times infinity is not 0). With
+    return_row_sum, (that, sums [B, T, N]), in the dtype of the computation.
 
   Raises:
-    UserError: for shapes that do not fit together, a negative window, a bias that is none of the above, or an
-      implementation that cannot serve the call; it says why.
+    UserError: for shapes or dtypes that do not fit together, an empty axis, a negative window, a bias that is none of
+      the above, or an implementation that cannot serve the call; it says why.
 
   Differs from jax.nn.dot_product_attention in its arguments: T != S is aligned at the end, not at the start
   (causal_offset=0); bias may be a word, a number or one number for each head; the batch axis is not optional.
@@ -161,12 +165,14 @@ def softmax_attention(
     key_value_seq_lengths=key_value_seq_lengths, q_segment_ids=q_segment_ids, kv_segment_ids=kv_segment_ids,
     alibi_slopes=alibi_slopes, reference_length=reference_length,
   )
-  if implementation not in (None, "xla", "cudnn"):
-    raise UserError(f"softmax attention has no implementation {implementation!r}; {suggest(implementation, SOFTMAX)}.")
-  refusal = cudnn.refusal(call)
+  if implementation not in (None, *SOFTMAX):
+    raise UserError(
+      f"softmax attention has no implementation {implementation!r}; {suggest(str(implementation), SOFTMAX)}."
+    )
+  refusal = cudnn.refusal(call) or _elsewhere("cudnn")
   if implementation == "cudnn" and refusal:
     raise UserError(f"the implementation 'cudnn' of softmax attention {refusal}.")
-  if implementation == "xla" or refusal or (implementation is None and _platform() != "gpu"):
+  if implementation == "xla" or refusal:
     out, total = reference.softmax(call)
   else:
     out, total = cudnn.softmax(call)
@@ -180,7 +186,7 @@ def kernel(name: str) -> Kernel:
     UserError: for an unknown name.
   """
   if name not in KERNELS:
-    raise UserError(f"sigmoid attention has no implementation {name!r}; {suggest(name, SIGMOID)}.")
+    raise UserError(f"sigmoid attention has no kernel {name!r}; {suggest(name, tuple(KERNELS))}.")
   module, which = KERNELS[name]
   return getattr(importlib.import_module(module), which)()
 
@@ -202,8 +208,15 @@ def _kernel(call: Call, implementation: str | Kernel | None) -> Kernel | None:
   chosen, name = implementation, type(implementation).__name__
   refusal = ""
   if isinstance(implementation, str):
+    if implementation not in SIGMOID:
+      raise UserError(
+        f"sigmoid attention has no implementation {implementation!r}; {suggest(implementation, SIGMOID)}."
+      )
     chosen, name = kernel(implementation), implementation
     refusal = _elsewhere(name)
+  elif isinstance(implementation, type) or not hasattr(implementation, "refusal"):
+    raise UserError(f"the implementation of sigmoid attention is {implementation!r}; give {', '.join(SIGMOID)} or an "
+                    "object such as Chunked().")
   refusal = refusal or chosen.refusal(call)
   if refusal:
     raise UserError(f"the implementation {name!r} of sigmoid attention {refusal}.")
@@ -213,13 +226,14 @@ def _kernel(call: Call, implementation: str | Kernel | None) -> Kernel | None:
 def _elsewhere(name: str) -> str:
   """Returns why a kernel does not run on the default device, as the end of a sentence; "" if it does."""
   platform = _platform()
-  if name == "mosaic_tpu" and platform != "tpu":
-    return f"runs on TPUs, and the default device is a {platform}"
-  if name == "mosaic_gpu":
-    capability = getattr(jax.devices()[0], "compute_capability", "") if platform == "gpu" else ""
-    if capability != _HOPPER:
-      device = f"gpu of compute capability {capability}" if capability else platform
-      return f"runs on Hopper GPUs, of compute capability {_HOPPER}, and the default device is a {device}"
+  if name == "mosaic_tpu":
+    return "" if platform == "tpu" else f"runs on TPUs, and the default device is a {platform}"
+  capability = str(getattr(jax.devices()[0], "compute_capability", "")) if platform == "gpu" else ""
+  device = f"gpu of compute capability {capability}" if capability else platform
+  if name == "mosaic_gpu" and capability != _HOPPER:
+    return f"runs on Hopper GPUs, of compute capability {_HOPPER}, and the default device is a {device}"
+  if name == "cudnn" and capability.partition(".")[0] not in _CUDNN:
+    return f"runs on NVIDIA GPUs of compute capability {_CUDNN[0]}.0 and more, and the default device is a {device}"
   return ""
 
 

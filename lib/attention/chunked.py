@@ -7,26 +7,39 @@ arguments is kept for the backward pass. Blocks outside the band are skipped.
 from __future__ import annotations
 
 import dataclasses
+import math
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from lib.attention.call import Call
+from lib.attention.call import Call, varying
+from lib.core import UserError
+
+_WEIGHTS = 2**26  # bytes of the weights of a block, if the sizes of blocks are not given
+_LEAST, _MOST = 64, 512
 
 
 @dataclasses.dataclass(frozen=True)
 class Chunked:
   """The implementation "xla_chunked"; see `lib.attention.flash.Kernel`.
 
-  4 B N block_q block_k bytes for the weights of a block, besides arguments and results.
+  Takes 4 B N block_q block_k bytes for the weights of a block, and a few times that forward and backward, besides
+  arguments and results.
 
   Attributes:
-    block_q, block_k: numbers of queries and keys in a block.
+    block_q, block_k: numbers of queries and keys in a block; None takes the largest power of two from 64 to 512 whose
+      weights fill at most 64 MiB.
   """
 
-  block_q: int = 512
-  block_k: int = 512
+  block_q: int | None = None
+  block_k: int | None = None
+
+  def __post_init__(self):
+    for name in ("block_q", "block_k"):
+      size = getattr(self, name)
+      if size is not None and (not isinstance(size, int) or size < 1):
+        raise UserError(f"Chunked has {name}={size!r}; give a whole number of at least 1, or None.")
 
   def refusal(self, call: Call) -> str:
     del call
@@ -37,7 +50,7 @@ class Chunked:
 
     def row(i):
       query = blocks.query(i)
-      total = jnp.zeros((*query.shape[:-1], call.value.shape[-1]), call.accumulator)
+      total = varying(jnp.zeros((*query.shape[:-1], call.value.shape[-1]), call.accumulator), call)
 
       def add(j, total):
         return total + jnp.einsum("bkgts,bskh->btkgh", blocks.weights(query, i, j), blocks.value(j))
@@ -64,7 +77,7 @@ class Chunked:
         }
         return d_query, d_call | blocks.added_biases(d_call, d_logits, i, j)
 
-      start = jnp.zeros(query.shape, call.accumulator)
+      start = varying(jnp.zeros(query.shape, call.accumulator), call)
       d_query, carry = jax.lax.fori_loop(*blocks.range(i), add, (start, carry))
       return carry, d_query
 
@@ -82,7 +95,9 @@ class _Blocks:
   def __init__(self, call: Call, sizes: Chunked):
     self.call = call
     batch, heads, queries, keys = call.shape
-    self.q, self.k = min(sizes.block_q, queries), min(sizes.block_k, keys)
+    most = max(int(math.sqrt(_WEIGHTS / (4 * batch * heads))), 1)
+    size = min(max(2 ** (most.bit_length() - 1), _LEAST), _MOST)
+    self.q, self.k = min(sizes.block_q or size, queries), min(sizes.block_k or size, keys)
     self.rows, self.columns = -(-queries // self.q), -(-keys // self.k)
     self.queries = self.split(call.query)
     self.keys, self.values = (self._padded(x, 1, self.columns * self.k) for x in (call.key, call.value))
@@ -173,9 +188,8 @@ class _Blocks:
   def zeros(self) -> dict[str, jax.Array]:
     """Returns the gradients to begin with, of all but the query."""
     call, arrays = self.call, {"key": self.keys, "value": self.values}
-    arrays |= {name: x for name in ("head_bias", "slopes") if (x := getattr(call, name)) is not None}
-    arrays |= {"bias": self.dense["bias"]} if "bias" in self.dense else {}
-    return {name: jnp.zeros(x.shape, call.accumulator) for name, x in arrays.items()}
+    arrays |= {name: self.dense["bias"] if name == "bias" else getattr(call, name) for name in call.learned}
+    return {name: varying(jnp.zeros(x.shape, call.accumulator), call) for name, x in arrays.items()}
 
   def added(self, total: jax.Array, j: jax.Array, block: jax.Array) -> jax.Array:
     """Returns a gradient of the keys or values with that of a block added."""
@@ -207,7 +221,9 @@ class _Blocks:
 
   def as_call(self, gradients: dict[str, jax.Array]) -> Call:
     """Returns gradients as a call: of the shapes and dtypes of the arrays, None for what has no gradient."""
-    call, arrays = self.call, dict.fromkeys(("head_bias", "slopes", "bias", "mask", "query_ids", "key_ids"))
+    call, arrays = self.call, dict.fromkeys(("mask", "query_ids", "key_ids"))
+    for name in ("head_bias", "slopes", "bias"):  # those that are no constants are among the gradients
+      arrays[name] = None if getattr(call, name) is None else jnp.zeros_like(getattr(call, name))
     for name, gradient in gradients.items():
       like = getattr(call, name)
       arrays[name] = gradient[tuple(slice(n) for n in like.shape)].astype(like.dtype)

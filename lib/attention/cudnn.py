@@ -15,8 +15,9 @@ def refusal(call: Call) -> str:
   _, _, queries, keys = call.shape
   features, values = call.query.shape[3], call.value.shape[3]
   band, step, most = call.band, *_HEADS
-  if call.query.dtype not in (jnp.float16, jnp.bfloat16):
-    return f"takes float16 and bfloat16, not {call.query.dtype}"
+  dtypes = {x.dtype for x in (call.query, call.key, call.value)}
+  if len(dtypes) > 1 or not dtypes <= {jnp.dtype(jnp.float16), jnp.dtype(jnp.bfloat16)}:
+    return f"takes query, key and value all in float16 or all in bfloat16, not in {', '.join(map(str, dtypes))}"
   if any(x is not None for x in (call.bias, call.mask, call.slopes, call.query_ids)):
     return "takes no arrays of biases, masks, slopes, segments or lengths here; use implementation='xla'"
   if features % step or features > most or values != features:

@@ -10,7 +10,8 @@ from typing import Any, Protocol
 import jax
 import jax.numpy as jnp
 
-from lib.attention.call import ARRAYS, Call
+from lib.attention.call import ARRAYS, Call, varying
+from lib.core import UserError
 
 
 class Kernel(Protocol):
@@ -26,25 +27,41 @@ class Kernel(Protocol):
     """Returns the gradients by the arrays of the call in their places; None for integers, booleans and None."""
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
 def attend(kernel: Kernel, call: Call) -> jax.Array:
   """Returns sigmoid(logits) V [B, T, N, Hv] by a kernel.
 
   Differentiable once, in reverse; nothing but the arguments is kept for that. Under vmap the mapped axis becomes part
   of the batch, so that an ensemble is one call of the kernel.
   """
+  return _attend(kernel, jax.tree.map(lambda x: x if x.dtype == bool else varying(x, call), call))
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
+def _attend(kernel: Kernel, call: Call) -> jax.Array:
   return _batched(kernel.forward)(call)
 
 
 def _attend_fwd(kernel: Kernel, call: Call) -> tuple[jax.Array, Call]:
-  return attend(kernel, call), call
+  return _attend(kernel, call), call
 
 
 def _attend_bwd(kernel: Kernel, call: Call, cotangent: jax.Array) -> tuple[Call]:
-  return (_batched(kernel.backward)(call, cotangent),)
+  return (_once(kernel, call, cotangent),)
 
 
-attend.defvjp(_attend_fwd, _attend_bwd)
+@functools.partial(jax.custom_jvp, nondiff_argnums=(0,))
+def _once(kernel: Kernel, call: Call, cotangent: jax.Array) -> Call:
+  """Returns the gradients; they have no derivatives of their own."""
+  return _batched(kernel.backward)(call, cotangent)
+
+
+@_once.defjvp
+def _twice(kernel: Kernel, primals, tangents):
+  raise UserError(f"sigmoid attention by {type(kernel).__name__} differentiates once and in reverse only; use "
+                  "implementation='xla' for derivatives of derivatives.")
+
+
+_attend.defvjp(_attend_fwd, _attend_bwd)
 
 
 def _batched(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -55,7 +72,9 @@ def _batched(function: Callable[..., Any]) -> Callable[..., Any]:
   def rule(size, in_batched, call, *rest):
     batch = call.query.shape[1 if in_batched[0].query else 0]
 
-    def merged(x, is_batched):
+    def merged(x, is_batched, shared=False):
+      if shared:
+        return x
       x = x if is_batched else x[None]  # then an axis of 1 that the batch shares
       return jnp.broadcast_to(x, (size, batch, *x.shape[2:])).reshape(size * batch, *x.shape[2:])
 
@@ -64,12 +83,24 @@ def _batched(function: Callable[..., Any]) -> Callable[..., Any]:
       shared = like is not None and like.shape[1 if is_batched else 0] == 1
       return x.sum(axis=1, keepdims=True) if shared else x
 
-    out = _batched(function)(*jax.tree.map(merged, (call, *rest), tuple(in_batched)))
+    # What all members and all examples have in common stays one array, unless each member asks for its gradient.
+    shared = dataclasses.replace(call, **{
+      name: name in ("bias", "mask") and name not in call.learned * bool(rest)
+      and not getattr(in_batched[0], name) and x.shape[0] == 1
+      for name in ARRAYS if (x := getattr(call, name)) is not None
+    })
+    out = _batched(function)(
+      jax.tree.map(merged, call, in_batched[0], shared), *jax.tree.map(merged, rest, tuple(in_batched[1:]))
+    )
     if isinstance(out, Call):  # gradients, in the places of what they are the gradients of
-      fields = {name: (getattr(out, name), getattr(call, name), getattr(in_batched[0], name)) for name in ARRAYS}
-      out = dataclasses.replace(out, **{name: parted(*leaf) for name, leaf in fields.items() if leaf[0] is not None})
-    else:
-      out = parted(out)
-    return out, jax.tree.map(lambda _: True, out)
+      alone = {name: getattr(shared, name) for name in ARRAYS if getattr(out, name) is not None}
+      parts = {
+        name: getattr(out, name) if is_shared
+        else parted(getattr(out, name), getattr(call, name), getattr(in_batched[0], name))
+        for name, is_shared in alone.items()
+      }
+      is_batched = {name: not is_shared for name, is_shared in alone.items()}
+      return dataclasses.replace(out, **parts), dataclasses.replace(out, **is_batched)
+    return parted(out), True
 
   return mapped

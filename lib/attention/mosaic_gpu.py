@@ -166,7 +166,8 @@ class _Stream:
     self.tiles = -(-self.row_count // (WARPGROUPS * ROWS))
     self.grid = (heads if self.by_rows else heads // call.group, self.tiles, batch)
     self.columns, self.stages = self._sizes(columns)
-    self.form = numerics.FORMS[settings.sigmoid or numerics.choose(call.known_bias, self.features)]
+    bias = call.known_bias if call.slopes is None else None  # slopes take logits as far from 0 as a small bias does
+    self.form = numerics.FORMS[settings.sigmoid or numerics.choose(bias, self.features)]
     self.ops = primitives.Simulated if settings.interpret is not None else primitives.Hardware
 
   def shared_memory(self, columns: int, stages: int) -> int:

@@ -15,6 +15,7 @@ from jax.experimental import pallas as pl
 from jax.experimental.pallas import tpu as pltpu
 
 from lib.attention.call import Call
+from lib.core import UserError
 
 LANES, SUBLANES = 128, 8
 KINDS = {"cotangent": "out", "head_bias": "sums", "slopes": "sums"}  # of results; others are known by their own names
@@ -33,6 +34,12 @@ class MosaicTPU:
   block_q: int = 512
   block_k: int = 512
   interpret: bool | pltpu.InterpretParams = False
+
+  def __post_init__(self):
+    for name in ("block_q", "block_k"):
+      size = getattr(self, name)
+      if not isinstance(size, int) or size < 1 or size % LANES:
+        raise UserError(f"MosaicTPU has {name}={size!r}; give a multiple of {LANES}.")
 
   def refusal(self, call: Call) -> str:
     dtypes = {x.dtype for x in (call.query, call.key, call.value)}
@@ -84,13 +91,12 @@ class _Blocks:
   def by_rows(self, b, n, i, j):
     """Returns (batch, query head, row, column, whether the band meets the block) at a place of the grid."""
     first, end = self.call.band.blocks_of(i, self.q, self.k, self.call.shape[3])
-    return b, n, i, jnp.clip(j, first, jnp.maximum(end - 1, first)), (first <= j) & (j < end)
+    return b, n, i, _nearest(j, first, end, self.columns), (first <= j) & (j < end)
 
   def by_columns(self, b, kv, j, step):
     g, i = jax.lax.div(step, np.int32(self.rows)), jax.lax.rem(step, np.int32(self.rows))
     first, end = self.call.band.transposed.blocks_of(j, self.k, self.q, self.call.shape[2])
-    i_near = jnp.clip(i, first, jnp.maximum(end - 1, first))
-    return b, kv * self.call.group + g, i_near, j, (first <= i) & (i < end)
+    return b, kv * self.call.group + g, _nearest(i, first, end, self.rows), j, (first <= i) & (i < end)
 
   def spec(self, name: str, place) -> pl.BlockSpec:
     """Returns the block of an operand or result, known by its name, at a place of the grid."""
@@ -224,6 +230,11 @@ class _Blocks:
       elif array is not None:
         new[name] = jnp.zeros_like(array)
     return dataclasses.replace(call, **new)
+
+
+def _nearest(i: jax.Array, first: jax.Array, end: jax.Array, blocks: int) -> jax.Array:
+  """Returns the block of first .. end - 1 that is nearest to i, one that is fetched anyway; some block if none is."""
+  return jnp.clip(jnp.clip(i, first, jnp.maximum(end - 1, first)), 0, blocks - 1)
 
 
 def _product(a: jax.Array, b: jax.Array, axes: tuple[int, int]) -> jax.Array:

@@ -85,7 +85,7 @@ def choose(bias: float | None, features: int) -> str:
   """Returns the name of the cheapest form that is exact enough.
 
   Args:
-    bias: of the logits, where it is known before the program runs.
+    bias: of the logits, where it is one number that is known before the program runs and no slopes are added to it.
     features: of a head. From 128 on the tensor cores leave time for two special functions a weight.
   """
   if bias is not None and TOLERANCE / (1 + math.exp(-bias)) >= TANH_ERROR / 2:

@@ -1,6 +1,7 @@
 """Sigmoid and softmax attention in plain jax.numpy: the specification that a faster implementation is tested against.
 
-Differentiable any number of times, forward and reverse; memory O(T S). Computed in float32, or float64 for float64.
+Differentiable any number of times, forward and reverse; memory O(T S). Computed in float32, or float64 for float64; how
+exact a device's products of float32 are, `jax.default_matmul_precision` says.
 """
 
 from __future__ import annotations
@@ -16,9 +17,11 @@ from lib.attention.call import Call
 
 def sigmoid(call: Call) -> tuple[jax.Array, jax.Array]:
   """Returns sigmoid(logits) V [B, T, N, Hv] and the sums of the weights [B, T, N]."""
-  weights = jax.nn.sigmoid(logits(call))
-  seen = visible(call)
-  return _weighted_sum(call, weights if seen is None else jnp.where(seen, weights, 0))
+  scores, seen = logits(call), visible(call)
+  if seen is None:
+    return _weighted_sum(call, jax.nn.sigmoid(scores))
+  # The inner choice keeps what is masked out of the gradients, whatever it is.
+  return _weighted_sum(call, jnp.where(seen, jax.nn.sigmoid(jnp.where(seen, scores, 0)), 0))
 
 
 def softmax(call: Call) -> tuple[jax.Array, jax.Array]:

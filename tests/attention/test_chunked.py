@@ -123,3 +123,54 @@ def test_an_unknown_implementation():
   arrays, fields = arguments("full")
   with pytest.raises(UserError, match="did you mean 'xla_chunked'"):
     sigmoid_attention(**arrays, implementation="chunked")
+
+
+def test_an_array_that_all_members_share_is_not_copied_for_each():
+  """The bias [1, N, T, T] of 8 members of 4 examples is one array forward, and backward if it is a constant."""
+  query = jnp.zeros((8, 4, 64, 2, 8), jnp.float32)
+  shared = np.zeros((1, 2, 64, 64), np.float32)
+
+  def total(query, bias):
+    attention = lambda q: sigmoid_attention(q, q, q, bias, shared[:, :1] > 0, implementation=Chunked(8, 8))
+    return jnp.sum(jax.vmap(attention)(query))
+
+  copies = 8 * 4 * shared.nbytes
+  for function in (total, jax.grad(lambda query, _: total(query, shared))):
+    compiled = jax.jit(function).lower(query, shared).compile()
+    assert compiled.memory_analysis().temp_size_in_bytes < copies
+
+
+@pytest.mark.parametrize("batch, heads, block", [(1, 2, 512), (8, 12, 256), (256, 12, 64), (4096, 64, 64)])
+def test_blocks_shrink_as_the_batch_grows(batch, heads, block):
+  x = jax.ShapeDtypeStruct((batch, 2048, heads, 8), jnp.float32)
+  text = str(jax.make_jaxpr(lambda x: sigmoid_attention(x, x, x, implementation="xla_chunked"))(x))
+  assert f"f32[{batch},{heads},1,{block},{block}]" in text
+
+
+def test_devices_share_the_work():
+  mesh = jax.make_mesh((2,), ("x",), axis_types=(jax.sharding.AxisType.Auto,))
+  arrays, fields = arguments("causal, more keys")
+  arrays = {name: jnp.asarray(x) for name, x in arrays.items()}
+  fields |= {"bias": arrays.pop("bias")}
+
+  def gradients(implementation, arrays):
+    total = lambda arrays: jnp.sum(sigmoid_attention(**arrays, **fields, implementation=implementation) ** 2)
+    return jax.grad(total)(arrays)
+
+  spec = jax.sharding.PartitionSpec("x")
+  sharded = jax.shard_map(lambda arrays: gradients(Chunked(4, 4), arrays), mesh=mesh, in_specs=spec, out_specs=spec)
+  for name, actual in sharded(arrays).items():
+    np.testing.assert_allclose(actual, gradients("xla", arrays)[name], rtol=1e-10, atol=1e-12)
+
+
+def test_a_second_derivative_is_refused_by_name():
+  arrays, fields = arguments("full")
+  total = lambda q: jnp.sum(sigmoid_attention(q, *list(arrays.values())[1:], implementation=Chunked(4, 4)))
+  with pytest.raises(UserError, match="once and in reverse only; use implementation='xla'"):
+    jax.grad(lambda q: jnp.sum(jax.grad(total)(q)))(jnp.asarray(arrays["query"]))
+
+
+@pytest.mark.parametrize("sizes", [(0, 4), (-3, 4), (4, 2.5), ("4", 4)])
+def test_a_block_has_a_size(sizes):
+  with pytest.raises(UserError, match="give a whole number of at least 1, or None"):
+    Chunked(*sizes)

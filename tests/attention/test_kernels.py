@@ -20,7 +20,7 @@ from lib.attention.mosaic_gpu import SHARED_MEMORY, MosaicGPU
 from lib.attention.mosaic_gpu_primitives import interpreter
 from lib.attention.mosaic_tpu import MosaicTPU
 from lib.core import UserError
-from tests.attention.cases import arguments, reference, value_and_gradients
+from tests.attention.cases import CASES, arguments, reference, value_and_gradients
 
 GPU = MosaicGPU(interpret=interpreter(detect_races=True))
 TPU = MosaicTPU(block_q=128, block_k=128, interpret=pltpu.InterpretParams(detect_races=True))
@@ -53,9 +53,10 @@ def raced(capfd, caplog):
 
 # Two tiles of rows and three of columns, with ends that fill none of them.
 LONG = {
-  "long, causal": ((1, 300, 300, 2, 1), {"is_causal": True}),
+  "long, causal": ((1, 200, 290, 1, 1), {"is_causal": True}),
   "long, window, more keys": ((1, 150, 290, 1, 1), {"local_window_size": (40, 25), "bias": "per head"}),
 }
+SMALL = LONG | {"everything, two heads": ((2, 22, 26, 2, 1), CASES["everything"][1])}  # a simulated block takes seconds
 
 
 @pytest.mark.parametrize("name", [
@@ -69,6 +70,24 @@ def test_tpu_simulated(name, raced):
   assert not raced()
 
 
+@pytest.mark.parametrize("queries, keys, fields", [
+  (128, 256, {"is_causal": True, "causal_offset": 0}),  # keys that no query sees
+  (256, 128, {"local_window_size": (10, 10), "causal_offset": 0}),  # queries that see no key
+  (128, 128, {"local_window_size": (1, 1), "causal_offset": 300}),  # nobody sees anything
+])
+def test_tpu_fetches_no_block_that_is_not_there(queries, keys, fields, raced):
+  arrays, _ = arguments("length", cases={"length": ((1, queries, keys, 1, 1), {})})
+  low = cast(arrays, jnp.float32)
+  assert_near(value_and_gradients(low, fields, implementation=TPU), reference(low, fields), 1e-6)
+  assert not raced()
+
+
+@pytest.mark.parametrize("sizes", [(0, 128), (-128, 128), (128, 100), (64, 64)])
+def test_a_block_of_a_tpu_is_of_whole_lanes(sizes):
+  with pytest.raises(UserError, match="give a multiple of 128"):
+    MosaicTPU(*sizes)
+
+
 def test_tpu_in_bfloat16():
   arrays, fields = arguments("causal, more keys")
   low = cast(arrays, jnp.bfloat16)
@@ -79,13 +98,13 @@ def test_tpu_in_bfloat16():
 
 @pytest.mark.parametrize("name, features, dtype", [
   ("one token", 64, jnp.bfloat16),
-  ("everything", 64, jnp.bfloat16),
+  ("everything, two heads", 64, jnp.bfloat16),
   ("more keys, one key head", 128, jnp.float16),
   ("window that sees nothing", 64, jnp.bfloat16),
   ("long, causal", 64, jnp.bfloat16),
 ])
 def test_gpu_simulated(name, features, dtype, raced):
-  arrays, fields = arguments(name, features, cases=LONG)
+  arrays, fields = arguments(name, features, cases=SMALL)
   low = cast(arrays, dtype)
   assert_near(value_and_gradients(low, fields, implementation=GPU), reference(low, fields), 4e-3)
   assert not raced()

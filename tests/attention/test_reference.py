@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from flax import linen as nn
 
-from lib.attention import alibi_slopes, sigmoid_attention, softmax_attention
+from lib.attention import Chunked, alibi_slopes, api, sigmoid_attention, softmax_attention
 from lib.core import UserError
 
 BOTH = pytest.mark.parametrize("attention", [sigmoid_attention, softmax_attention])
@@ -279,6 +279,30 @@ def test_masked_logits_and_biases_of_any_size_leave_gradients_finite(attention):
   assert not np.any(attention(query, key, value, bias)[:, 0])
 
 
+@pytest.mark.parametrize("implementation", ["xla", Chunked(2, 2)])
+def test_a_bias_that_is_masked_may_be_anything(implementation):
+  query, key, value = inputs(3, 3)
+  mask = np.array([True, True, False])[None, None, None]
+
+  def loss(query, bias):
+    return jnp.sum(sigmoid_attention(query, key, value, bias, mask, implementation=implementation) ** 2)
+
+  biases = [jnp.zeros((1, 1, 3, 3)).at[..., 2].set(at) for at in (0.0, jnp.nan)]
+  plain, masked = (jax.grad(loss)(query, bias) for bias in biases)
+  np.testing.assert_array_equal(masked, plain)
+
+
+@BOTH
+def test_numbers_of_every_kind_are_numbers(attention):
+  arrays = inputs(7, 7)
+  plain = attention(*arrays, 0.5, scale=0.25, local_window_size=(2, 1), causal_offset=1)
+  of = jnp.asarray
+  for window, offset, scale in [((np.int64(2), 1), np.int32(1), np.float32(0.25)), ([2, of(1)], of(1), of(0.25))]:
+    same = attention(*arrays, np.float32(0.5), scale=scale, local_window_size=window, causal_offset=offset)
+    np.testing.assert_allclose(same, plain, rtol=1e-12)
+  np.testing.assert_array_equal(attention(*arrays, local_window_size=2**40), attention(*arrays))
+
+
 @BOTH
 def test_precision_follows_the_query(attention):
   arrays = inputs(16, 16)
@@ -308,12 +332,34 @@ def test_precision_follows_the_query(attention):
   ({"query_seq_lengths": np.zeros(3, int)}, r"it must be \(2,\)"),
   ({"alibi_slopes": np.ones(3)}, "one slope for each"),
   ({"reference_length": 0, "bias": "-log_n"}, "at least 1"),
+  ({"reference_length": 2.5, "bias": 0.0}, "reference_length .* is 2.5; give a whole number"),
+  ({"query": (0, 5, 2, 4)}, "no axis may be empty"),
+  ({"value": (2, 5, 2, 0)}, "no axis may be empty"),
+  ({"query": "q"}, "query of attention is str"),
+  ({"query": np.ones((2, 5, 2, 4), int)}, "query of dtype int"),
+  ({"query": np.ones((2, 5, 2, 4), complex)}, "query of dtype complex"),
+  ({"bias": np.ones((1, 1, 5, 7), bool)}, "dtype bool; give numbers, and booleans as the mask"),
+  ({"bias": True}, "dtype bool"),
+  ({"bias": float("nan")}, "bias of attention is nan"),
+  ({"mask": [[True]]}, "mask .* does not broadcast"),
+  ({"scale": "large"}, "scale of attention is str"),
+  ({"scale": np.ones(4)}, "scale of attention has shape"),
+  ({"scale": np.ones((1, 1, 1, 4))}, "scale of attention has shape"),
+  ({"is_causal": "no"}, "is_causal is 'no'; give True or False"),
+  ({"causal_offset": 0.5}, "causal_offset of attention is 0.5"),
+  ({"causal_offset": 2**31}, "at most"),
+  ({"local_window_size": True}, "local_window_size of attention is True"),
+  ({"local_window_size": (1.5, 2)}, "local_window_size of attention is 1.5"),
+  ({"local_window_size": (1, 2, 3)}, r"a number of keys, or \(before, after\)"),
+  ({"q_segment_ids": np.zeros((2, 5)), "kv_segment_ids": np.zeros((2, 5), int)}, "dtype float.*whole numbers"),
+  ({"q_segment_ids": np.zeros((2, 5), int), "kv_segment_ids": np.full((2, 5), 2**40)}, "ids between"),
+  ({"query_seq_lengths": np.array([2.5, 3])}, "dtype float.*whole numbers"),
 ])
 @BOTH
 def test_mistakes_are_named(attention, change, words):
   arguments = dict(zip(("query", "key", "value"), inputs()))
   for name, value in change.items():
-    arguments[name] = jnp.zeros(value) if name in ("query", "value") else value
+    arguments[name] = jnp.zeros(value) if name in ("query", "value") and isinstance(value, tuple) else value
   with pytest.raises(UserError, match=words) as error:
     attention(**arguments)
   assert str(error.value).count(". ") == 0 and str(error.value).endswith(".")
@@ -342,7 +388,7 @@ def test_softmax_names_its_implementations():
 
 
 @pytest.mark.parametrize("change, words", [
-  ({}, "takes float16 and bfloat16, not float64"),
+  ({}, "all in float16 or all in bfloat16, not in float64"),
   ({"dtype": jnp.bfloat16, "features": 12}, "a multiple of 8, not 12 and 12"),
   ({"dtype": jnp.bfloat16, "alibi_slopes": np.ones(2)}, "takes no arrays of biases, masks"),
   ({"dtype": jnp.bfloat16, "is_causal": True, "keys": 7}, "with as many queries as keys"),
@@ -360,7 +406,8 @@ def test_what_cudnn_cannot_do_is_refused(change, words):
 @pytest.mark.parametrize("fields", [
   {}, {"is_causal": True}, {"is_causal": True, "local_window_size": 2}, {"scale": 0.3, "bias": -1.0},
 ])
-def test_cudnn_is_asked_for_the_same_attention(monkeypatch, fields):
+@pytest.mark.parametrize("implementation", ["cudnn", None])
+def test_cudnn_is_asked_for_the_same_attention(monkeypatch, fields, implementation):
   """cuDNN needs a GPU, but jax.nn gives its other implementation the same meaning."""
   asked, real = [], jax.nn.dot_product_attention
 
@@ -369,9 +416,33 @@ def test_cudnn_is_asked_for_the_same_attention(monkeypatch, fields):
     return real(*arrays, implementation="xla", **rest)
 
   monkeypatch.setattr(jax.nn, "dot_product_attention", on_cpu)
+  monkeypatch.setattr(api, "_elsewhere", lambda name: "")
   arrays = [a.astype(jnp.float16) for a in inputs(9, 9, heads=4, kv_heads=2, features=8)]
-  out, total = softmax_attention(*arrays, **fields, implementation="cudnn", return_row_sum=True)
+  out, total = softmax_attention(*arrays, **fields, implementation=implementation, return_row_sum=True)
   expected, sums = softmax_attention(*arrays, **fields, implementation="xla", return_row_sum=True)
   assert asked == ["cudnn"]
   np.testing.assert_allclose(out, expected, rtol=4e-3, atol=2e-3)
   np.testing.assert_allclose(total, sums, rtol=1e-6)
+
+
+def test_what_cudnn_cannot_do_goes_to_the_plain_form_unless_it_is_named(monkeypatch):
+  monkeypatch.setattr(api, "_elsewhere", lambda name: "")
+  query, key, value = inputs(features=8)
+  mixed = query.astype(jnp.bfloat16), key.astype(jnp.float32), value.astype(jnp.float32)
+  np.testing.assert_array_equal(softmax_attention(*mixed), softmax_attention(*mixed, implementation="xla"))
+  with pytest.raises(UserError, match="all in float16 or all in bfloat16, not in"):
+    softmax_attention(*mixed, implementation="cudnn")
+
+
+@pytest.mark.parametrize("attention, names, words", [
+  (softmax_attention, ("cudnn",), "runs on NVIDIA GPUs .* the default device is a cpu"),
+  (sigmoid_attention, ("mosaic_gpu",), "takes query, key|runs on Hopper GPUs"),
+  (sigmoid_attention, ("mosaic_tpu",), "runs on TPUs"),
+  (softmax_attention, (3, ["xla"], Chunked()), "no implementation"),
+  (sigmoid_attention, (3, ["xla"], Chunked), "give xla, .* or an object such as"),
+])
+def test_an_implementation_that_cannot_be_is_refused(attention, names, words):
+  arrays = [a.astype(jnp.bfloat16) for a in inputs(features=64)]
+  for name in names:
+    with pytest.raises(UserError, match=words):
+      attention(*arrays, implementation=name)
