@@ -46,13 +46,16 @@ class MosaicGPU:
     columns, columns_backward: of a tile of the stream, multiples of 64; None takes the largest that shared memory and
       registers hold.
     stages: tiles of a stream in flight, fewer where shared memory does not hold them.
-    sigmoid: a row of `lib.attention.numerics.FORMS`; None chooses by bias and features.
+    overlap: whether the forward kernel keeps the product with the values in flight while the next scores are weighed,
+      the two warpgroups taking turns at the tensor cores; otherwise each product is waited for.
+    sigmoid: a row of `lib.attention.numerics.FORMS`; None chooses by the bias.
     interpret: runs on any platform, for tests: `mosaic_gpu_primitives.interpreter()`.
   """
 
   columns: int | None = None
   columns_backward: int | None = None
-  stages: int = 2
+  stages: int = 4
+  overlap: bool = True
   sigmoid: str | None = None
   interpret: Any = None
 
@@ -166,21 +169,23 @@ class _Stream:
     self.tiles = -(-self.row_count // (WARPGROUPS * ROWS))
     self.grid = (heads if self.by_rows else heads // call.group, self.tiles, batch)
     self.columns, self.stages = self._sizes(columns)
+    self.overlaps = settings.overlap and not self.backward
     bias = call.known_bias if call.slopes is None else None  # slopes take logits as far from 0 as a small bias does
-    self.form = numerics.FORMS[settings.sigmoid or numerics.choose(bias, self.features)]
+    self.form = numerics.FORMS[settings.sigmoid or numerics.choose(bias)]
     self.ops = primitives.Simulated if settings.interpret is not None else primitives.Hardware
 
   def shared_memory(self, columns: int, stages: int) -> int:
     """Returns the bytes of shared memory that tiles of so many columns take."""
     tile = lambda tokens: tokens * self.features * self.dtype.itemsize
     rows, stream = WARPGROUPS * tile(ROWS) * len(self.stationary), stages * tile(columns) * len(self.streamed)
-    sums, barriers = 2 * WARPGROUPS * ROWS * 4, 1024
+    sums, barriers = 2 * WARPGROUPS * ROWS * 4, 4096  # and what the compiler lays out to exchange sums of rows
     return rows + stream + sums + barriers
 
   def _sizes(self, columns: int | None) -> tuple[int, int]:
     """Returns the number of columns of a tile, a multiple of 64 as wgmma has it, and of stages, that fit."""
     choices = (columns,) if columns else (64,) if self.backward or self.column_count <= 64 else (128, 64)
-    sizes = [(c, s) for s in range(self.settings.stages, 0, -1) for c in choices]
+    # Two tiles in flight before wide tiles, wide tiles before more in flight.
+    sizes = [(c, s) for least in (2, 1) for c in choices for s in range(self.settings.stages, least - 1, -1)]
     return next((c, s) for c, s in sizes if self.shared_memory(c, s) <= SHARED_MEMORY)
 
   def run(self, step: Step, results: Sequence[str], sums: Sequence[str] = ()) -> dict[str, jax.Array]:
@@ -207,6 +212,7 @@ class _Stream:
       [tile((self.stages, self.columns, self.features)) for _ in self.streamed],
       barriers(len(self.streamed), 1),
       barriers(len(self.streamed), WARPGROUPS),
+      plgpu.Barrier(num_arrivals=1, num_barriers=WARPGROUPS),
       [plgpu.SMEM((WARPGROUPS, ROWS), jnp.float32) for _ in sums],
     )
     outputs = plgpu.kernel(
@@ -227,7 +233,7 @@ class _Stream:
     """Is what every warpgroup runs."""
     inputs, refs = dict(zip(names, refs)), refs[len(names):]
     outputs = dict(zip((*results, *sums), refs))
-    tiles, loaded, rings, full, empty, sum_tiles = refs[len(outputs):]
+    tiles, loaded, rings, full, empty, turn, sum_tiles = refs[len(outputs):]
     tiles, rings = dict(zip(self.stationary, tiles)), dict(zip(self.streamed, rings))
     full, empty = dict(zip(self.streamed, full)), dict(zip(self.streamed, empty))
     batch, head, index = (jax.lax.axis_index(name) for name in ("batch", "heads", "tiles"))
@@ -264,7 +270,12 @@ class _Stream:
         )
 
       shapes = [(ROWS, self.features)] * len(results)
-      values, totals = self.ops.accumulated(stream, shapes, {name: self.ops.zeros(ROWS) for name in sums})
+      if self.overlaps:
+        place = _Place(batch, head, start, -first)
+        piped = functools.partial(self._overlapped, buffers, place, turn, warpgroup, first, first + count)
+        values, totals = [jax.lax.cond(count > 0, piped, lambda: self.ops.tile_zeros(shapes[0]))], {}
+      else:
+        values, totals = self.ops.accumulated(stream, shapes, {name: self.ops.zeros(ROWS) for name in sums})
       for name, value in zip(results, values):
         scaled = value * self.call.scale if self.backward and name in ("query", "key") else value
         mine[name][...] = scaled.astype(self.dtype)
@@ -300,6 +311,58 @@ class _Stream:
       def _(at):
         for name in self.streamed:
           plgpu.barrier_wait(empty[name].at[jax.lax.rem(at, np.int32(self.stages))])
+
+  def _overlapped(self, refs: _Refs, place: _Place, turn, warpgroup, first, end) -> jax.Array:
+    """Returns the forward result of tiles first .. end - 1, at least one, with one product always in flight.
+
+    The product with the values of tile j - 1 is issued behind the scores of tile j and runs while these are weighed.
+    The warpgroups take turns to issue, so that one weighs while the tensor cores work for the other.
+    """
+    ops = self.ops
+    slot_of = lambda column: jax.lax.rem(column - first, np.int32(self.stages))
+    wait_for = lambda name, column: plgpu.barrier_wait(refs.full[name].at[slot_of(column)])
+    release = lambda name, column: plgpu.barrier_arrive(refs.empty[name].at[slot_of(column)])
+    tile = lambda name, column: refs.rings[name].at[slot_of(column)]
+
+    def weigh(column, accumulator, before, inside):
+      added = None if before is None else (before, tile("value", column - 1))
+      scores, accumulator = ops.overlapped(
+        accumulator, (refs.tiles["query"], tile("key", column)), added,
+        lambda: plgpu.barrier_wait(turn.at[warpgroup]), lambda: wait_for("value", column - 1),
+        lambda: plgpu.barrier_arrive(turn.at[np.int32(1) - warpgroup]),
+      )
+      release("key", column)
+      weights, _, _ = self._weights(scores, refs.inputs, place, column, inside)
+      return ops.kept_in_place(weights), accumulator
+
+    def next_key(column):
+      # A branch, beyond which the compiler does not move what stands behind it: the wait for the product in flight, and
+      # the conversion of the weights, whose registers that product may still read.
+      pl.when(column + 1 < end)(lambda: wait_for("key", column + 1))
+
+    def step(column, accumulators, before, inside):
+      weights, accumulator = weigh(column, accumulators[0], before, inside)
+      next_key(column)
+      ops.wait()
+      release("value", column - 1)
+      return [accumulator], weights.astype(self.dtype)
+
+    def stream(accumulators, carry):
+      pl.when(warpgroup == 1)(lambda: plgpu.barrier_arrive(turn.at[0]))  # the first turn is warpgroup 0's
+      wait_for("key", first)
+      weights, accumulator = weigh(first, accumulators[0], None, self.band.is_full)
+      next_key(first)
+      accumulators, weights = [accumulator], weights.astype(self.dtype)
+      for at, to, inside in self._sections(place.start, first, end):
+        step_here = functools.partial(step, inside=inside)
+        accumulators, weights = ops.repeat(jax.lax.max(at, first + 1), to, step_here, accumulators, weights)
+      wait_for("value", end - 1)
+      accumulators = ops.add_products(accumulators, [(weights, tile("value", end - 1))])
+      release("value", end - 1)
+      pl.when(warpgroup == 0)(lambda: plgpu.barrier_wait(turn.at[0]))  # no barrier is left in the middle of a phase
+      return accumulators, carry
+
+    return ops.accumulated(stream, [(ROWS, self.features)], ())[0][0]
 
   def _sections(self, start, first, end):
     """Returns [(from, to, whether every pair is inside the band)] of the columns' tiles for the rows from start on."""

@@ -65,6 +65,39 @@ class Hardware:
     return accumulators
 
   @staticmethod
+  def overlapped(accumulator, scored, added, before, between, after) -> tuple[jax.Array, Any]:
+    """Issues A B^T of `scored` and a second product that is added to the accumulator; waits for the first alone.
+
+    before, between and after are called before the first product, between the two, and when both are issued. Returns
+    (the first product, accumulator).
+    """
+
+    def products(scores):
+      before()
+      plgpu.wgmma(scores, scored[0], _transposed(scored[1]))
+      if added is not None:
+        between()
+        plgpu.wgmma(accumulator, *added)
+      after()
+      return plgpu.wgmma_accumulator_load(scores, wait_n=0 if added is None else 1)
+
+    return pl.run_scoped(products, plgpu.ACC((scored[0].shape[0], scored[1].shape[0]), jnp.float32)), accumulator
+
+  @staticmethod
+  def wait() -> None:
+    """Waits for all products."""
+    plgpu.wgmma_wait(0)
+
+  @staticmethod
+  def kept_in_place(x: jax.Array) -> jax.Array:
+    """Returns x, which is not computed together with what is made of it."""
+    return jax.lax.optimization_barrier(x)
+
+  @staticmethod
+  def tile_zeros(shape: tuple[int, int]) -> jax.Array:
+    return plgpu.layout_cast(jnp.zeros(shape, jnp.float32), plgpu.Layout.WGMMA)
+
+  @staticmethod
   def iota(shape: tuple[int, int], axis: int) -> jax.Array:
     return plgpu.broadcasted_iota(jnp.int32, shape, axis, layout=plgpu.Layout.WGMMA)
 
@@ -103,6 +136,29 @@ class Simulated:
     # fence between the two the next copy into the slot would be a race.
     plgpu.commit_smem()
     return totals
+
+  @staticmethod
+  def overlapped(accumulator, scored, added, before, between, after):
+    before()
+    scores = _dot(scored[0][...], scored[1][...], 1)
+    if added is not None:
+      between()
+      accumulator = accumulator + _dot(added[0], added[1][...], 0)
+    plgpu.commit_smem()
+    after()
+    return scores, accumulator
+
+  @staticmethod
+  def wait():
+    pass
+
+  @staticmethod
+  def kept_in_place(x):
+    return x
+
+  @staticmethod
+  def tile_zeros(shape):
+    return jnp.zeros(shape, jnp.float32)
 
   @staticmethod
   def iota(shape, axis):

@@ -22,7 +22,7 @@ from lib.attention.mosaic_tpu import MosaicTPU
 from lib.core import UserError
 from tests.attention.cases import CASES, arguments, reference, value_and_gradients
 
-GPU = MosaicGPU(interpret=interpreter(detect_races=True))
+GPU = MosaicGPU(stages=2, interpret=interpreter(detect_races=True))
 TPU = MosaicTPU(block_q=128, block_k=128, interpret=pltpu.InterpretParams(detect_races=True))
 
 
@@ -96,17 +96,18 @@ def test_tpu_in_bfloat16():
   assert_near((out, gradients), reference(low, fields), 4e-3)
 
 
-@pytest.mark.parametrize("name, features, dtype", [
-  ("one token", 64, jnp.bfloat16),
-  ("everything, two heads", 64, jnp.bfloat16),
-  ("more keys, one key head", 128, jnp.float16),
-  ("window that sees nothing", 64, jnp.bfloat16),
-  ("long, causal", 64, jnp.bfloat16),
+@pytest.mark.parametrize("name, features, dtype, overlap", [
+  ("one token", 64, jnp.bfloat16, True),
+  ("everything, two heads", 64, jnp.bfloat16, True),
+  ("more keys, one key head", 128, jnp.float16, False),
+  ("window that sees nothing", 64, jnp.bfloat16, True),
+  ("long, causal", 64, jnp.bfloat16, True),
 ])
-def test_gpu_simulated(name, features, dtype, raced):
+def test_gpu_simulated(name, features, dtype, overlap, raced):
   arrays, fields = arguments(name, features, cases=SMALL)
   low = cast(arrays, dtype)
-  assert_near(value_and_gradients(low, fields, implementation=GPU), reference(low, fields), 4e-3)
+  kernel = dataclasses.replace(GPU, overlap=overlap)
+  assert_near(value_and_gradients(low, fields, implementation=kernel), reference(low, fields), 4e-3)
   assert not raced()
 
 
@@ -123,7 +124,7 @@ def test_the_simulation_finds_a_race(monkeypatch, raced):
   monkeypatch.setattr(mosaic_gpu.plgpu, "barrier_wait", forget_one)
   # From JAX 0.12 on a race raises, and leaves the simulation in a state that the next one cannot use.
   warn = {"on_race": "warn"} if "on_race" in {field.name for field in dataclasses.fields(GPU.interpret)} else {}
-  printing = MosaicGPU(interpret=interpreter(detect_races=True, **warn))
+  printing = MosaicGPU(overlap=False, interpret=interpreter(detect_races=True, **warn))
   arrays, fields = arguments("one token", 64)
   sigmoid_attention(**cast(arrays, jnp.bfloat16), **fields, implementation=printing).block_until_ready()
   assert raced()
