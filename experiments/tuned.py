@@ -7,12 +7,14 @@ Each DIR is a finished run whose grid has the axis --over. Members are grouped b
 guides. For every group the level with the best mean of --by is chosen, among
 levels at which no member left the finite numbers if there are such; the other metrics of the table are measured at
 that level and were not looked at in choosing it. A level at the end of its range is marked "edge": the best may lie
-beyond. Writes the table and a picture to --out.
+beyond. Writes the table and a picture to --out, and, if the levels are numbers, plots/over_<axis>.png: the metrics
+of every arm at all of them.
 """
 
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
+import numpy as np
 from absl import flags
 
 from experiments import terminal
@@ -64,6 +66,26 @@ def main(argv: Sequence[str]) -> None:
   plot = reporting.intervals(out / "plots" / "tuned.png", panels)
   reporting.replace_file(out / "tuned.md", f"{table}\n\n![{', '.join(_METRIC.value)}](plots/tuned.png)\n")
   print(f"\n{plot}")
+  levels = {m["values"][_OVER.value] for members in arms.values() for m in members}
+  if len(levels) > 1 and all(isinstance(level, (int, float)) for level in levels):
+    print(over_levels(out / "plots" / f"over_{_OVER.value}.png", arms, dict.fromkeys((_BY.value, *_METRIC.value))))
+
+
+def over_levels(path: pathlib.Path, arms: Mapping[str, Sequence[reporting.Member]], metrics: Iterable[str]):
+  """Draws each metric of every arm over the levels of the axis, which are numbers; dead members are left out."""
+  panels = []
+  for name in metrics:
+    series = {}
+    for label, members in arms.items():
+      levels = sorted({m["values"][_OVER.value] for m in members})
+      alive = [[m for m in members if m["values"][_OVER.value] == x and m["died_at"] is None] for x in levels]
+      values = np.full((max(map(len, alive)), len(levels)), np.nan)
+      for column, there in enumerate(alive):
+        values[:len(there), column] = [reporting.metric_of(m, name) for m in there]
+      series[label] = levels, values
+    positive = min(min(levels) for levels, _ in series.values()) > 0
+    panels.append(reporting.Panel(name, name.split("/")[-1], series, xlabel=_OVER.value, log_x=positive))
+  return reporting.curves(path, panels)
 
 
 if __name__ == "__main__":

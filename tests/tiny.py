@@ -28,7 +28,7 @@ def tiny_config(**changes):
     "optimizer": {"name": "sgd", "learning_rate": 0.1, "momentum": 0.9},
     "parameters": {"average": {"name": "ema", "decay": 0.9}},
     "probes": {
-      "test": {"name": "accuracy", "split": "test", "every": 4},
+      "test": {"name": "accuracy", "split": "test", "every": 6},
       "memory": {"name": "memorization", "split": "train", "every": 6},
       "weights": {"name": "weight_statistics", "every": 0},
     },

@@ -3,8 +3,11 @@
   python -m experiments.train --config=configs/attention/stability.py:text --data_dir=DATA --workdir=runs/stability_text
   python -m experiments.train --config=configs/attention/stability.py:vit --data_dir=DATA --workdir=runs/stability_vit
 
-DATA holds tinyshakespeare/input.txt and cifar-10-batches-bin/*.bin. Not measured yet; by the arithmetic, 1.4 GFLOP a
-step and member, 4 min each at 100 GFLOP/s.
+  python -m experiments.tuned runs/stability_text --over=lr --by=loss --metric=test/loss --metric=test/accuracy
+
+DATA holds tinyshakespeare/input.txt and cifar-10-batches-bin/*.bin. 11 and 12 min on 2 CPU cores beside other jobs. No
+member of either leaves the finite numbers; the best test losses are 2.38 and 1.87 with softmax, 2.59 and 1.91 with
+sigmoid.
 
 b and the learning rate are numbers, so that all members with sigmoid attention are one program, 5 rates x 4 biases x
 seeds; softmax is a second one. The transformers have neither QK-norm nor LayerScale, which both make sigmoid attention

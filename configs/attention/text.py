@@ -2,8 +2,8 @@
 
   python -m experiments.train --config=configs/attention/text.py --data_dir=DATA --workdir=runs/attention_text
 
-DATA holds tinyshakespeare/input.txt. Not measured yet; by the arithmetic, 1.4 GFLOP a step and member, 3 min at 100
-GFLOP/s.
+DATA holds tinyshakespeare/input.txt. 17 min on 2 CPU cores beside other jobs. Test loss 1.950 with softmax, 1.958 with
+b = -log n, constant or learned, 2.01 with b = 0 and 2.13 with b = -10.
 
 A causal decoder of 2 x 64 with rotary positions on windows of n = 64 characters. The bias b of sigmoid attention is 0,
 -log n, -10 (what the official code takes for this text), or learned for each head from -log n on; "hybrid norm" puts a

@@ -5,21 +5,25 @@
 
 First every implementation is compared with the plain form in float32 (odd lengths, grouped heads, causal and windowed),
 then the forms of the sigmoid inside the kernel over n with b = -log n. Then every round times each contender once, in
-turn, so that ratios are of neighbours in time. A measurement is one program that calls the contender many times, on
-three sets of random inputs in turn, so that what is measured is the device and not the dispatch; forward, and forward
-with the gradients of query, key and value, from which backward is the difference. Reported are medians over rounds
-after a warm-up, in operations of the two (backward: five) matrix products, 4 B N T S H, halved under a causal mask, and
-as a share of the rate of one large product measured in the same rounds.
+turn, so that ratios are of neighbours in time. A program calls the contender on three sets of random inputs, and a
+measurement waits for the last of many such programs, so that what is measured is the device and not the dispatch;
+forward, and forward with the gradients of query, key and value, from which backward is the difference. Reported are
+medians over rounds after a warm-up, in operations of the two (backward: five) matrix products, 4 B N T S H, halved
+under a causal mask, and as a share of the rate of one large product measured in the same rounds.
 
 Without --batch and --heads there are as many as make 16,384 tokens (1,024 on CPU) of width 2,048 (256).
-PyTorch's scaled_dot_product_attention is a contender where PyTorch is installed. Memory is what the compiled program of
-forward and backward allocates beside its arguments and results.
+PyTorch's scaled_dot_product_attention is a contender where PyTorch is installed; beside it set
+XLA_PYTHON_CLIENT_MEM_FRACTION=0.5. Memory is what the compiled program of forward and backward, on the three sets,
+allocates beside its arguments and results. The table and results.json grow shape by shape; a contender that fails is
+named with its reason, and the others go on.
 """
 
+import contextlib
 import dataclasses
 import functools
 import importlib
 import importlib.util
+import math
 import pathlib
 import statistics
 import subprocess
@@ -43,6 +47,7 @@ _CAUSAL = flags.DEFINE_list("causal", ["false", "true"], "Whether under a causal
 _BATCH = flags.DEFINE_integer("batch", 0, "Sequences; 0 by the number of tokens.", lower_bound=0, **terminal.SHARED)
 _HEADS = flags.DEFINE_integer("heads", 0, "Heads; 0 by the width.", lower_bound=0)
 _SIGMOID = flags.DEFINE_list("sigmoid", [], "Forms of the sigmoid to time on a GPU; default the one that is chosen.")
+_KERNELS_ONLY = flags.DEFINE_bool("kernels_only", False, "Leaves out what is plain XLA, which is slow at great length.")
 _ROUNDS = flags.DEFINE_integer("rounds", 9, "Times that every contender is measured.", lower_bound=1, **terminal.SHARED)
 _SECONDS = flags.DEFINE_float("seconds", 0.1, "Length of one measurement, about.", lower_bound=0.001, **terminal.SHARED)
 _OUT = flags.DEFINE_string(
@@ -69,11 +74,6 @@ class Shape:
     """Operations of the two matrix products of the forward pass."""
     return 4 * self.batch * self.heads * self.length**2 * self.features / (2 if self.causal else 1)
 
-  def inputs(self, key: jax.Array, dtype: jnp.dtype) -> jax.Array:
-    """Returns sets of query, key and value, [SETS, 3, B, T, N, H], and of cotangents of the output behind them."""
-    shape = (SETS, 4, self.batch, self.length, self.heads, self.features)
-    return jax.random.normal(key, shape, jnp.float32).astype(dtype)
-
   def __str__(self) -> str:
     return f"{'causal' if self.causal else 'full'}, H {self.features}, T {self.length:,}, B N {self.batch * self.heads}"
 
@@ -81,39 +81,43 @@ class Shape:
 Attention = Callable[[jax.Array, jax.Array, jax.Array], jax.Array]
 
 
+@functools.lru_cache(maxsize=1)  # those of one shape are on the device at a time
+def inputs_of(shape: Shape, dtype: jnp.dtype) -> list[jax.Array]:
+  """Returns SETS arrays of query, key, value and the output's cotangent, [4, B, T, N, H] each."""
+  keys = jax.random.split(jax.random.key(shape.length), SETS)
+  size = (4, shape.batch, shape.length, shape.heads, shape.features)
+  return [tuple(jax.random.normal(key, size, jnp.float32).astype(dtype)) for key in keys]
+
+
 class Timed:
   """One implementation on one shape, forward alone or with the gradients."""
 
   def __init__(self, attention: Attention, shape: Shape, dtype: jnp.dtype, backward: bool):
-    self.inputs = shape.inputs(jax.random.key(shape.length), dtype)
+    self.inputs = inputs_of(shape, dtype)
 
-    def once(x):
+    def once(query, key, value, given):
       if not backward:
-        return attention(*x[:3])
-      out, gradients = jax.vjp(attention, *x[:3])
-      return (out, *gradients(x[3]))
+        return attention(query, key, value)
+      out, gradients = jax.vjp(attention, query, key, value)
+      return (out, *gradients(given))
 
-    def many(inputs, count):
-      def body(i, total):
-        results = jax.lax.optimization_barrier(once(inputs[i % SETS]))  # so that no part of them is left out
-        return total + sum(r[(0,) * r.ndim].astype(jnp.float32) for r in jax.tree.leaves(results))
+    def each(sets):
+      results = [jax.lax.optimization_barrier(once(*x)) for x in sets]  # so that no part of them is left out
+      return sum(r[(0,) * r.ndim].astype(jnp.float32) for r in jax.tree.leaves(results))
 
-      return jax.lax.fori_loop(0, count, body, 0.0)
-
-    self.program = jax.jit(many).lower(self.inputs, 1).compile()
+    self.program = jax.jit(each).lower(self.inputs).compile()
+    self.temporary_bytes = self.program.memory_analysis().temp_size_in_bytes
     self.count = 1
 
-  @property
-  def temporary_bytes(self) -> int:
-    return self.program.memory_analysis().temp_size_in_bytes
-
   def seconds(self, budget: float) -> float:
-    """Returns the time of one call, over as many as take about `budget` seconds."""
+    """Returns the time of one call, over as many as take about `budget` seconds; they wait in the device's queue."""
     began = time.perf_counter()
-    float(self.program(self.inputs, self.count))
+    for _ in range(self.count):
+      last = self.program(self.inputs)
+    last.block_until_ready()
     each = (time.perf_counter() - began) / self.count
     self.count = max(1, min(10_000, round(budget / each)))
-    return each
+    return each / SETS
 
 
 class Torch:
@@ -128,7 +132,10 @@ class Torch:
     fields = [*dataclasses.astuple(shape), jnp.dtype(dtype).name, backward, budget]
     self.process.stdin.write(" ".join(str(int(f) if isinstance(f, bool) else f) for f in fields) + "\n")
     self.process.stdin.flush()
-    return float(self.process.stdout.readline())
+    line = self.process.stdout.readline()
+    if not line:
+      raise RuntimeError("PyTorch's process has ended")
+    return float(line)
 
 
 def contenders(shape: Shape, dtype: jnp.dtype) -> Iterator[tuple[str, Attention, bool]]:
@@ -137,10 +144,12 @@ def contenders(shape: Shape, dtype: jnp.dtype) -> Iterator[tuple[str, Attention,
   options = {"is_causal": shape.causal}
   softmax = lambda implementation: functools.partial(softmax_attention, implementation=implementation, **options)
   if on_gpu:
-    forms = _SIGMOID.value or [numerics.choose(-1.0 * jnp.log(shape.length).item(), shape.features)]
-    for form in forms:
-      kernel = MosaicGPU(sigmoid=form)
-      yield f"sigmoid, mosaic_gpu, {form}", functools.partial(sigmoid_attention, implementation=kernel, **options), True
+    for form in _SIGMOID.value or [numerics.choose(-math.log(shape.length))]:
+      for overlap in (True, False):
+        kernel = MosaicGPU(sigmoid=form, overlap=overlap)
+        name = f"sigmoid, mosaic_gpu, {form}" + ("" if overlap else ", no overlap")
+        # Backward is the same kernels.
+        yield name, functools.partial(sigmoid_attention, implementation=kernel, **options), overlap
     yield "softmax, cudnn", softmax("cudnn"), True
     if importlib.util.find_spec(JAX_KERNEL):
       module = importlib.import_module(JAX_KERNEL)
@@ -154,6 +163,8 @@ def contenders(shape: Shape, dtype: jnp.dtype) -> Iterator[tuple[str, Attention,
       yield "softmax, jax's mosaic kernel (float16)", jax_kernel, False
   if jax.default_backend() == "tpu":
     yield "sigmoid, mosaic_tpu", functools.partial(sigmoid_attention, implementation="mosaic_tpu", **options), True
+  if _KERNELS_ONLY.value:
+    return
   yield "sigmoid, xla_chunked", functools.partial(sigmoid_attention, implementation="xla_chunked", **options), True
   if 4 * shape.batch * shape.heads * shape.length**2 < 2**33:  # one array of the weights
     yield "sigmoid, xla", functools.partial(sigmoid_attention, implementation="xla", **options), True
@@ -185,9 +196,10 @@ def check(dtype: jnp.dtype) -> list[list[str]]:
       with jax.default_matmul_precision("highest"):
         exact = jax.jit(functools.partial(gradients, "xla"))(*(x.astype(jnp.float32) for x in arrays))
       for name in names:
-        actual = jax.jit(functools.partial(gradients, name))(*arrays)
-        errors = [f"{relative_error(a, e):.1e}" for a, e in zip(actual, exact)]
-        rows.append([f"{case}, H {features}", name, *errors])
+        with _going_on(f"{case}, H {features}: {name}"):
+          actual = jax.jit(functools.partial(gradients, name))(*arrays)
+          errors = [f"{relative_error(a, e):.1e}" for a, e in zip(actual, exact)]
+          rows.append([f"{case}, H {features}", name, *errors])
   return rows
 
 
@@ -231,48 +243,62 @@ def main(argv: Sequence[str]) -> None:
   torch = Torch() if importlib.util.find_spec("torch") else None
   n = 2048 if jax.default_backend() == "cpu" else 8192
   operand = jax.random.normal(jax.random.key(0), (n, n)).astype(dtype)
-  product = jax.jit(lambda a, count: jax.lax.fori_loop(0, count, lambda _, x: (a @ x) * n**-0.5, a))
-  product(operand, 1).block_until_ready()
+  product = jax.jit(lambda a: a @ a)
+  product(operand).block_until_ready()
+  device, out = jax.devices()[0].device_kind, pathlib.Path(_OUT.value)
   results, rows = [], []
   with reporting.Progress(len(asked) * (1 + _ROUNDS.value), "attention") as progress:
     for i, shape in enumerate(asked):
-      timed = {}
+      timed, seconds = {}, {}
       for name, attention, has_backward in contenders(shape, dtype):
-        timed[name, False] = Timed(attention, shape, dtype, False)
-        if has_backward:
-          timed[name, True] = Timed(attention, shape, dtype, True)
-      seconds = {key: (lambda t=t: t.seconds(_SECONDS.value)) for key, t in timed.items()}
+        for backward in (False, True)[: 1 + has_backward]:
+          with _going_on(f"{shape}: {name}"):
+            one = Timed(attention, shape, dtype, backward)
+            one.seconds(_SECONDS.value)  # warms up, and finds the number of calls
+            one.seconds(_SECONDS.value)
+            timed[name, backward], seconds[name, backward] = one, functools.partial(one.seconds, _SECONDS.value)
       for backward in (False, True) if torch else ():
-        seconds["softmax, torch", backward] = functools.partial(torch.seconds, shape, dtype, backward, _SECONDS.value)
-      for measure in seconds.values():
-        measure()  # compiles and warms up, and finds the number of calls
-        measure()
+        with _going_on(f"{shape}: torch"):
+          measure = functools.partial(torch.seconds, shape, dtype, backward, _SECONDS.value)
+          measure()
+          seconds["softmax, torch", backward] = measure
       progress.update(i * (1 + _ROUNDS.value) + 1, None)
       times, ceiling = {key: [] for key in seconds}, []
       for round_ in range(_ROUNDS.value):
         began = time.perf_counter()
-        product(operand, 5).block_until_ready()
+        for _ in range(5):
+          last = product(operand)
+        last.block_until_ready()
         ceiling.append(5 * 2 * n**3 / (time.perf_counter() - began))
         for key, measure in seconds.items():
-          times[key].append(measure())
+          with _going_on(f"{shape}: {key[0]}"):
+            times[key].append(measure())
         progress.update(i * (1 + _ROUNDS.value) + 2 + round_, None)
+      times = {key: taken for key, taken in times.items() if taken}
       rows += _rows(shape, times, timed, ceiling)
       results.append({"shape": dataclasses.asdict(shape), "matmul": ceiling, "seconds": [
         {"name": name, "backward": backward, "seconds": taken} for (name, backward), taken in times.items()
       ]})
+      reporting.write_json(out / "results.json", {"device": device, "dtype": jnp.dtype(dtype).name, "results": results})
   headers = ["shape", "contender", "forward, µs", "TFLOP/s", "share", "backward, µs", "TFLOP/s", "share", "MiB"]
   print(reporting.markdown_table(headers, rows))
-  device = jax.devices()[0].device_kind
   print(f"\n{jnp.dtype(dtype).name}; {device}, jax {jax.__version__}, medians of {_ROUNDS.value} rounds.")
-  out = pathlib.Path(_OUT.value)
-  reporting.write_json(out / "results.json", {"device": device, "dtype": jnp.dtype(dtype).name, "results": results})
   print(plot(out / "rates.png", results))
+
+
+@contextlib.contextmanager
+def _going_on(what: str) -> Iterator[None]:
+  """Prints why a contender cannot be measured, and goes on without it."""
+  try:
+    yield
+  except (RuntimeError, ValueError, UserError) as error:  # jax's own errors are the first kind
+    print(f"not measured: {what}: {str(error).splitlines()[0][:300]}", file=sys.stderr)
 
 
 def _rows(shape: Shape, times, timed, ceiling) -> list[list[str]]:
   """Returns a row of the table for each contender."""
   rows = []
-  for name in dict.fromkeys(name for name, _ in times):
+  for name in (name for name, backward in times if not backward):
     forward = times[name, False]
     backward = [both - alone for both, alone in zip(times.get((name, True), []), forward)]
     row = [str(shape), name]

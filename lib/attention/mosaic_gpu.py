@@ -178,7 +178,8 @@ class _Stream:
     """Returns the bytes of shared memory that tiles of so many columns take."""
     tile = lambda tokens: tokens * self.features * self.dtype.itemsize
     rows, stream = WARPGROUPS * tile(ROWS) * len(self.stationary), stages * tile(columns) * len(self.streamed)
-    sums, barriers = 2 * WARPGROUPS * ROWS * 4, 4096  # and what the compiler lays out to exchange sums of rows
+    # Sums of rows, with what the compiler takes to exchange them, are in backward kernels only.
+    sums, barriers = 2 * WARPGROUPS * ROWS * 4 + 4096 if self.backward else 0, 1024
     return rows + stream + sums + barriers
 
   def _sizes(self, columns: int | None) -> tuple[int, int]:

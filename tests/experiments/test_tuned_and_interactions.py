@@ -133,6 +133,7 @@ def test_the_binaries(tmp_path):
   done = run("experiments.tuned", directory, "--pool=guide", "--metric=test/accuracy", "--solved=0.5")
   assert done.returncode == 0, done.stderr
   assert "| a   |   4 | 1.0 " in done.stdout and "0.1, edge" in done.stdout and "| at least 0.5 |" in done.stdout
+  assert (directory / "plots" / "over_lr.png").stat().st_size > 10_000
   assert (directory / "plots" / "tuned.png").exists() and "arm" in (directory / "tuned.md").read_text()
   directory = write(tmp_path / "factorial", factorial(lambda x, y, z, seed: x + y * z + 0.1 * seed * x))
   done = run("experiments.interactions", directory, "--metric=metric")

@@ -195,8 +195,8 @@ def test_phases_moving_references_and_members_that_die(tmp_path):
   watch = {"name": "distillation", "teachers": ("average",), "weight": 0.5, "teacher_temperature": 1.0,
            "student_temperature": 1.0, "scale": "none", "form": "kl"}
   whole = config(
-    {"ce": CE, "kd": watch | {"start_step": 2, "stop_step": 7}, "more": COUNT | {"stop_step": 6}},
-    references={"average": {"model": {}, "parameters": "average"}}, checkpoint__every=5,
+    {"ce": CE, "kd": watch | {"start_step": 6}, "more": COUNT | {"stop_step": 6}},
+    references={"average": {"model": {}, "parameters": "average"}}, checkpoint__every=6,
     ensemble__grid={"lr": {"path": "optimizer.learning_rate", "levels": (0.1, 1e30)}}, ensemble__seeds=2,
   )
   results = {}

@@ -20,7 +20,8 @@ from lib.transforms.losses import LOSSES
 from tests.tiny import tiny_config
 
 ETA = {"path": "gradients.noise.eta", "levels": (0.0, 0.01)}
-ENSEMBLE = {"ensemble__seeds": 2, "ensemble__grid": {"eta": ETA}, "ensemble__chunk": 2}
+# Intervals that share no divisor: dispatches of several lengths.
+ENSEMBLE = {"ensemble__seeds": 2, "ensemble__grid": {"eta": ETA}, "ensemble__chunk": 2, "probes__test__every": 4}
 
 
 def train(workdir, **changes):
@@ -75,7 +76,7 @@ def test_rows_have_no_gap_and_no_duplicate(undisturbed):
     assert not any(name.startswith("weights/") for row in mine[:-1] for name in row)
 
 
-@pytest.mark.parametrize("dispatches_before", [0, 1, 3, 4, 5, 8, 9])
+@pytest.mark.parametrize("dispatches_before", [0, 1, 4, 5, 9])
 def test_a_run_cut_off_at_any_dispatch_ends_with_the_same_bytes(undisturbed, tmp_path, monkeypatch, dispatches_before):
   class CutOffError(BaseException):
     pass
