@@ -12,6 +12,8 @@ import numpy as np
 from lib.reporting.files import Path, replace_file
 from lib.reporting.plots import COLORS, mean_and_sem
 
+_COLUMNS = 4
+
 
 @dataclasses.dataclass(frozen=True)
 class Intervals:
@@ -35,7 +37,7 @@ class Intervals:
 
 
 def intervals(path: Path, panels: Sequence[Intervals]) -> pathlib.Path:
-  """Draws panels side by side as one PNG; all have the rows of the first, from the top.
+  """Draws panels side by side, four to a line, as one PNG; all have the rows of the first, from the top.
 
   Returns:
     The path of the file.
@@ -46,11 +48,12 @@ def intervals(path: Path, panels: Sequence[Intervals]) -> pathlib.Path:
   from matplotlib.backends.backend_agg import FigureCanvasAgg  # noqa: PLC0415
   from matplotlib.figure import Figure  # noqa: PLC0415
 
-  labels = list(panels[0].values)
-  figure = Figure(figsize=(2.2 + 3.1 * len(panels), 1.1 + 0.3 * len(labels)), layout="constrained")
+  labels, columns = list(panels[0].values), min(len(panels), _COLUMNS)
+  lines = -(-len(panels) // columns)
+  figure = Figure(figsize=(2.2 + 3.1 * columns, lines * (1.1 + 0.3 * len(labels))), layout="constrained")
   FigureCanvasAgg(figure)
   for i, panel in enumerate(panels):
-    axes = figure.add_subplot(1, len(panels), i + 1)
+    axes = figure.add_subplot(lines, columns, i + 1)
     for row, label in enumerate(labels):
       color = COLORS[row % len(COLORS)]
       values = np.asarray(panel.values.get(label, ()), np.float64).reshape(-1)
@@ -60,7 +63,7 @@ def intervals(path: Path, panels: Sequence[Intervals]) -> pathlib.Path:
         sem = sem if panel.errors.get(label) is None else [panel.errors[label]]
         axes.plot(values, np.full(len(values), row), "o", color=color, markersize=3.5, alpha=0.25, markeredgewidth=0)
         axes.errorbar(mean, [row], xerr=sem, fmt="o", color=color, markersize=5, capsize=3, linewidth=1.6)
-    _decorate(axes, panel, labels, named=i == 0)
+    _decorate(axes, panel, labels, named=i % columns == 0)
   picture = io.BytesIO()
   figure.savefig(picture, format="png", dpi=200, metadata={"Software": None})
   replace_file(path, picture.getvalue())
