@@ -91,6 +91,7 @@ class Network(NamedTuple):
     terms: (variables, batch) -> {label: [] float32}, the weighted terms that add up to the loss.
     references: batch -> {label: `Outputs`} of the networks that config.references names.
     loss_states: {label: state} of the loss terms as they stand.
+    initial: () -> the variables before the first step, computed again from the seed.
   """
 
   model: Any
@@ -100,3 +101,4 @@ class Network(NamedTuple):
   terms: Callable[[Any, Batch], dict[str, Array]] = lambda variables, batch: {}
   references: Callable[[Batch], Mapping[str, Outputs]] = lambda batch: {}
   loss_states: Mapping[str, Any] = types.MappingProxyType({})
+  initial: Callable[[], Any] = dict

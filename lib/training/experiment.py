@@ -134,6 +134,7 @@ class Experiment:
       terms=terms,
       references=lambda batch: steps.evaluation_context(parts, state, batch, root, references).references,
       loss_states=state.loss_states,
+      initial=lambda: steps.init(parts, root).variables,
     )
     return network, variables
 

@@ -27,7 +27,10 @@ training.run = shorter
 
 
 def test_there_are_notebooks():
-  names = {"architectures", "elr", "gradient_noise", "guidance", "sigmoid_attention", "smoothing_distillation"}
+  names = {
+    "architectures", "elr", "gradient_noise", "guidance", "more_is_better", "ntk_dynamics", "sigmoid_attention",
+    "smoothing_distillation", "wide_and_deep",
+  }
   assert {f"{name}.ipynb" for name in names} <= {path.name for path in NOTEBOOKS}
 
 

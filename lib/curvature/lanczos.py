@@ -1,0 +1,129 @@
+"""The Lanczos decomposition of a symmetric operator on pytrees, with full reorthogonalization."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.flatten_util import ravel_pytree
+
+from lib.core import UserError, rng
+from lib.curvature.hvp import Operator
+
+Array = jax.Array
+Tree = Any
+
+
+class Lanczos(NamedTuple):
+  """A Q = Q T + r e_m^T with T tridiagonal [m, m] and Q orthonormal [P, m].
+
+  Attributes:
+    diagonal: [m] of T.
+    off_diagonal: [m] of T, and |r| last.
+    basis: [m, P], Q^T.
+  """
+
+  diagonal: Array
+  off_diagonal: Array
+  basis: Array
+
+
+def lanczos(matvec: Operator, like: Tree, key: Array, *, steps: int, start: Tree | None = None) -> Lanczos:
+  """Returns the Lanczos decomposition from a random start, with full reorthogonalization.
+
+  Each new vector is orthogonalized twice against all before it, at 8 m P operations a step beside the product, so that
+  no eigenvalue shows up twice; memory m P numbers. Where the Krylov space ends, it goes on with a new random vector
+  (and 0 in T), so that repeated eigenvalues are found as well. More steps than parameters are cut to P.
+
+  Args:
+    matvec: symmetric operator.
+    like: a tree of P numbers.
+    key: of the start.
+    steps: m, products with A.
+    start: the first vector; None draws signs ±1.
+
+  Raises:
+    UserError: for less than one step, or a tree without numbers.
+
+  Reference: Golub and Van Loan, "Matrix computations", chapter 10; "twice is enough": Giraud et al. 2005.
+  """
+  check_positive(steps=steps)
+  product, size, dtype, _ = flat(matvec, like)
+  steps, eps = min(steps, size), jnp.finfo(dtype).eps
+  draw = lambda i: rng.counter_normal(jax.random.fold_in(key, i), size).astype(dtype)
+  start = jax.random.rademacher(key, (size,), dtype) if start is None else ravel_pytree(start)[0].astype(dtype)
+
+  def orthogonal(vector: Array, basis: Array) -> Array:
+    for _ in range(2):
+      vector = vector - dot(dot(basis, vector), basis)
+    return vector
+
+  def step(carry, i):
+    basis, vector, largest = carry
+    basis = jax.lax.dynamic_update_index_in_dim(basis, vector, i, 0)
+    image = product(vector)
+    diagonal = dot(vector, image)
+    image = orthogonal(image, basis)
+    length = jnp.linalg.norm(image)
+    largest = jnp.maximum(largest, jnp.maximum(jnp.abs(diagonal), length))
+    ended = length <= 10 * eps * largest
+    following = jax.lax.cond(ended, lambda: orthogonal(draw(i), basis), lambda: image)
+    return (basis, unit(following, following), largest), (diagonal, jnp.where(ended, 0.0, length))
+
+  carry = (jnp.zeros((steps, size), dtype), unit(start, start), jnp.zeros((), dtype))
+  (basis, _, _), (diagonal, off_diagonal) = jax.lax.scan(step, carry, jnp.arange(steps))
+  return Lanczos(diagonal, off_diagonal, basis)
+
+
+def ritz(decomposition: Lanczos) -> tuple[Array, Array]:
+  """Returns the eigenvalues [m] of T, ascending, and its eigenvectors [m, m] in columns.
+
+  numpy arrays (`jax.device_get` makes them) are decomposed on the host in float64; arrays of JAX, as inside jit, in
+  their own type. Of 30 steps on a random matrix of 400 rows in float32, float32 eigenvalues of T are within 2e-7 of its
+  norm of the float64 ones, about what the products themselves are off by: a probe inside jit loses nothing by it.
+  """
+  diagonal, off_diagonal = decomposition.diagonal, decomposition.off_diagonal[..., :-1]
+  if isinstance(diagonal, np.ndarray):
+    bands = ((diagonal, 0), (off_diagonal, 1), (off_diagonal, -1))
+    tridiagonal = sum(np.diag(np.asarray(band, np.float64), k) for band, k in bands)
+    if not np.isfinite(tridiagonal).all():
+      return np.full(len(diagonal), np.nan), np.full(tridiagonal.shape, np.nan)
+    return tuple(np.linalg.eigh(tridiagonal))
+  return tuple(jnp.linalg.eigh(jnp.diag(diagonal) + jnp.diag(off_diagonal, 1) + jnp.diag(off_diagonal, -1)))
+
+
+def flat(
+  matvec: Operator, like: Tree
+) -> tuple[Callable[[Array], Array], int, Any, Callable[[Array], Tree]]:
+  """Returns the operator on vectors [P] of float32 (float64 stays), P, their type, and the way back to trees.
+
+  Raises:
+    UserError: for a tree without real numbers.
+  """
+  vector, unravel = ravel_pytree(like)
+  if not vector.size or not jnp.issubdtype(vector.dtype, jnp.floating):
+    raise UserError("the operator acts on a tree without real numbers; give the parameters of a network.")
+  dtype, own = jnp.promote_types(vector.dtype, jnp.float32), vector.dtype
+  back = lambda v: unravel(v.astype(own))
+  return lambda v: ravel_pytree(matvec(back(v)))[0].astype(dtype), vector.size, dtype, back
+
+
+def unit(vector: Array, otherwise: Array) -> Array:
+  """Returns a vector at length 1; another one where it is 0."""
+  length = jnp.linalg.norm(vector)
+  return jnp.where(length == 0, otherwise, vector / jnp.where(length == 0, 1.0, length))
+
+
+def check_positive(**numbers: int) -> None:
+  """Raises a UserError that names the first of the numbers that is less than 1."""
+  for name, number in numbers.items():
+    if number < 1:
+      raise UserError(f"{name} is {number}; give at least 1.")
+
+
+def dot(a: Array, b: Array) -> Array:
+  """Returns the matrix product in full precision, where an accelerator would otherwise round its inputs."""
+  return jnp.matmul(a, b, precision=jax.lax.Precision.HIGHEST)

@@ -1,0 +1,229 @@
+"""The empirical neural tangent kernel of a linen network: whole, as a matrix-vector product, or by random features."""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Callable, Mapping
+from typing import Any, Literal, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax.sharding import Mesh, NamedSharding
+from jax.sharding import PartitionSpec as P
+
+from lib.core import UserError
+from lib.ntk.contraction import contract, num_bytes
+from lib.ntk.factored import everything_free, factors, make_plan
+from lib.ntk.memory import choose_block
+from lib.ntk.network import REDUCTIONS, Network, Reduce, check_word, checked_network
+from lib.ntk.products import ntk_matvec, products
+from lib.ntk.sketch import ntk_sketch
+
+Array = jax.Array
+METHODS = ("auto", "factored", "jacobian", "ntvp")
+
+__all__ = ["ntk", "ntk_matvec", "ntk_sketch"]
+
+
+class _Settings(NamedTuple):
+  """What a compiled program depends on beside its arrays."""
+
+  network: Network
+  reduce: str
+  method: str
+  mesh: Mesh | None
+
+
+def ntk(
+  apply: Callable[[Any, Array], Any],
+  variables: Mapping[str, Any],
+  x1: Array,
+  x2: Array | None = None,
+  *,
+  reduce: Reduce = "trace",
+  method: Literal["auto", "factored", "jacobian", "ntvp"] = "auto",
+  block: int | None = None,
+  mesh: Mesh | None = None,
+  memory: int | None = None,
+) -> Array:
+  """Returns the empirical neural tangent kernel of a network.
+
+      full    Θ_kl(x, x') = <∂f_k(x) / ∂θ, ∂f_l(x') / ∂θ>
+      trace   (1 / K) sum_k Θ_kk(x, x')
+      pseudo  the kernel of the single output sum_k f_k / sqrt(K), that is (1 / K) sum_kl Θ_kl: near the trace where the
+              outputs' gradients are nearly orthogonal, as at initialization, and K times cheaper
+
+  over all of variables["params"]. The function is f(x_i) = apply(variables, x[i : i + 1])[0], each input by itself.
+
+  "factored" (what "auto" takes) never forms the Jacobian where it can be helped. One backward pass gives the cotangents
+  d of the outputs of Dense, DenseGeneral, Conv, Embed and norm layers, and a dense layer adds (<a, a'> + 1) <d, d'> for
+  its inputs a. Where a layer acts at T positions, either all T² pairs of them are multiplied or the gradients
+  sum_t a_t d_t^T of every sample, whichever takes fewer operations. Everything else is differentiated sample by sample:
+  parameters of other modules, tied ones, and those within nn.scan, nn.remat or jax.jit, so that the kernel is exact for
+  every network. "jacobian" does so with all parameters, and "ntvp" takes one column after another as a
+  Jacobian-vector product of a gradient, in memory of a few networks.
+
+  With n samples, P parameters and FP operations of a forward pass: "jacobian" costs n K FP + n² K P (full: n² K² P) and
+  n K P numbers; "ntvp" n² K FP; "factored" n K FP + n² (inputs + K outputs of all layers) at one position each.
+
+  Blocks of rows are taken against blocks of columns, of a symmetric kernel the upper ones only, and the factors of a
+  block of rows serve all its columns. Peak memory is about kernel + 8 block · (factors of one sample) + 0.27 GB,
+  where the factors are the inputs and K cotangents of every layer ("jacobian": K P numbers); of "ntvp" only the kernel
+  is counted.
+
+  Args:
+    apply: (variables, x [n, ...]) -> logits [n, K], or `Outputs` with such; in evaluation mode. The compiled program is
+      kept for as long as the same function comes back.
+    variables: {"params": ..., other collections}.
+    x1: [n1, ...].
+    x2: [n2, ...]; None takes x1.
+    reduce, method: as above.
+    block: rows, and columns, of a block; None takes the fewest blocks that fit.
+    mesh: rows of a block are spread over its devices, whatever its axes; it must divide the block.
+    memory: in bytes, that may be used on a device; None takes what is free.
+
+  Returns:
+    [n1, n2], or [n1, n2, K, K] for "full". In the dtype that the network computes in, float32 at least, with matrix
+    products in full precision. Symmetric to the last bit where x2 is None.
+
+  Raises:
+    UserError: for a network in training mode (BatchNorm of the batch, Dropout), an apply that returns no [n, K],
+      inputs that are empty or of two shapes, unknown words, a block below 1, or a kernel that does not fit in memory.
+
+  Differs from neural-tangents' empirical_ntk_fn: linen networks instead of any function, with rules for layers in place
+  of rules for primitives, and blocks instead of a separate batching.
+  Reference: Jacot et al. 2018, arXiv:1806.07572; Novak et al. 2022, arXiv:2206.08720 (costs); Mohamadi et al. 2023,
+  arXiv:2206.12543 (pseudo-NTK).
+  """
+  check_word(reduce, REDUCTIONS, "reduce")
+  check_word(method, METHODS, "method")
+  if block is not None and block < 1:
+    raise UserError(f"block is {block}; give at least 1 row, or None.")
+  if mesh is not None and not isinstance(mesh, Mesh):
+    raise UserError(f"mesh is a {type(mesh).__name__}; give a jax.sharding.Mesh.")
+  x1, x2 = jnp.asarray(x1), None if x2 is None else jnp.asarray(x2)
+  network = checked_network(apply, variables, x1, x2)
+  mesh = None if mesh is None else Mesh(mesh.devices, mesh.axis_names)  # shardings are given here, never inferred
+  settings = _Settings(network, reduce, "factored" if method == "auto" else method, mesh)
+  x2, symmetric = (x1, True) if x2 is None else (x2, False)
+  # The same trace serves the program that runs, if that takes all samples at once.
+  shapes = _prepare.eval_shape(settings._replace(mesh=None), variables, x1)
+  dtype = functools.reduce(jnp.promote_types, (network.dtype, network.logits_dtype), jnp.float32)
+  rest = (network.outputs, network.outputs) if reduce == "full" else ()
+  kernel_bytes = len(x1) * len(x2) * math.prod(rest) * dtype.itemsize
+  devices = mesh.size if mesh else 1
+  if min(len(x1), len(x2)) < devices:
+    raise UserError(f"{min(len(x1), len(x2))} samples cannot be spread over the {devices} devices of the mesh; give "
+                    "as many, or a smaller mesh.")
+  size = choose_block(
+    block, max(len(x1), len(x2)), -(-num_bytes(shapes) // len(x1)), kernel_bytes, memory, devices
+  )
+  if size >= max(len(x1), len(x2)) and mesh is None:
+    return _whole(settings, variables, x1, None if symmetric else x2)
+  if mesh is not None:
+    variables, x1, x2 = jax.device_put((variables, x1, x2), NamedSharding(mesh, P()))
+  sizes = [min(size, len(x) // devices * devices) for x in (x1, x2)]
+  return _stream(settings, variables, x1, x2, symmetric, *sizes)
+
+
+def _stream(
+  settings: _Settings, variables: Any, x1: Array, x2: Array, symmetric: bool, rows: int, columns: int
+) -> Array:
+  """Returns the kernel block by block; the last block reaches back over rows that are done, so that all are alike."""
+  starts = lambda n, size: [min(i, n - size) for i in range(0, n, size)]
+  kernel = None
+  for i in starts(len(x1), rows):
+    left = _prepare(settings, variables, x1[i : i + rows])
+    for j in starts(len(x2), columns):
+      if symmetric and j < i:
+        continue
+      right = None if symmetric and i == j else _prepare(settings, variables, x2[j : j + columns])
+      pair = _pair(settings, variables, left, right)
+      if kernel is None:
+        kernel = jnp.zeros((len(x1), len(x2), *pair.shape[2:]), pair.dtype)
+        kernel = kernel if settings.mesh is None else jax.device_put(kernel, NamedSharding(settings.mesh, P()))
+      kernel = _place(kernel, pair, i, j, symmetric)
+      if not isinstance(kernel, jax.core.Tracer):
+        kernel.block_until_ready()  # or more blocks than two would be under way
+  return kernel
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _prepare(settings: _Settings, variables: Any, x: Array) -> Any:
+  """Returns what is kept of a block of samples: its factors, or the samples themselves."""
+  prepare = functools.partial(_factors, settings)
+  if settings.mesh is None:
+    return prepare(variables, x)
+  rows = P(settings.mesh.axis_names)
+  return jax.shard_map(prepare, mesh=settings.mesh, in_specs=(P(), rows), out_specs=rows, check_vma=False)(variables, x)
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _pair(settings: _Settings, variables: Any, left: Any, right: Any | None) -> Array:
+  """Returns the kernel between two blocks; None is the left one again."""
+  mesh = settings.mesh
+  if mesh is None:
+    return _entries(settings, variables, left, left if right is None else right)
+  rows = P(mesh.axis_names)
+
+  def local(variables, left, right):
+    everywhere = jax.tree.map(lambda a: jax.lax.all_gather(a, mesh.axis_names, axis=0, tiled=True), right)
+    return _entries(settings, variables, left, everywhere)
+
+  pair = jax.shard_map(local, mesh=mesh, in_specs=(P(), rows, rows), out_specs=rows, check_vma=False)
+  return jax.lax.with_sharding_constraint(
+    pair(variables, left, left if right is None else right), NamedSharding(mesh, P())
+  )
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _whole(settings: _Settings, variables: Any, x1: Array, x2: Array | None) -> Array:
+  left = _prepare(settings, variables, x1)
+  block = _entries(settings, variables, left, left if x2 is None else _prepare(settings, variables, x2))
+  return (block + _mirrored(block)) / 2 if x2 is None else block
+
+
+@functools.partial(jax.jit, static_argnums=4, donate_argnums=0)
+def _place(kernel: Array, block: Array, i: int, j: int, symmetric: bool) -> Array:
+  """Writes a block, and of a symmetric kernel its mirror image."""
+  rest = (0,) * (kernel.ndim - 2)
+  if not symmetric:
+    return jax.lax.dynamic_update_slice(kernel, block, (i, j, *rest))
+  mirrored = _mirrored(block)
+  diagonal = jnp.where(i == j, (block + mirrored) / 2, block)
+  kernel = jax.lax.dynamic_update_slice(kernel, diagonal, (i, j, *rest))
+  return jax.lax.dynamic_update_slice(kernel, _mirrored(diagonal), (j, i, *rest))
+
+
+def _mirrored(block: Array) -> Array:
+  return block.swapaxes(0, 1) if block.ndim == 2 else block.transpose(1, 0, 3, 2)
+
+
+def _factors(settings: _Settings, variables: Any, x: Array) -> Any:
+  if settings.method == "ntvp":
+    return x
+  apply = settings.network.apply
+  rules = settings.method == "factored"
+  plan = make_plan(apply, variables, jnp.zeros(x.shape[1:], x.dtype)) if rules else everything_free(variables)
+  return factors(apply, variables, x, _seeds(settings), plan)
+
+
+def _entries(settings: _Settings, variables: Any, left: Any, right: Any) -> Array:
+  if settings.method == "ntvp":
+    full = products(settings.network, _seeds(settings), variables, left, right)
+    if settings.reduce == "full":
+      return full
+    return jnp.trace(full, axis1=2, axis2=3) / full.shape[-1]
+  if settings.reduce == "full":
+    return contract(left, right, full=True)
+  total = contract(left, right, full=False)
+  return total / settings.network.outputs if settings.reduce == "trace" else total
+
+
+def _seeds(settings: _Settings) -> Array:
+  """Returns the combinations of outputs that the kernel is of, [S, K]."""
+  outputs, dtype = settings.network.outputs, settings.network.dtype
+  if settings.reduce == "pseudo":
+    return jnp.full((1, outputs), outputs**-0.5, dtype)
+  return jnp.eye(outputs, dtype=dtype)

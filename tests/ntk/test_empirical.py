@@ -1,0 +1,203 @@
+"""The doors of the empirical kernel: closed forms, blocks, devices, products, sketches, memory, and mistakes."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import linen as nn
+
+from lib.core import UserError
+from lib.ntk.empirical import ntk, ntk_matvec, ntk_sketch
+from lib.ntk.memory import choose_block, needed_bytes
+from lib.ntk.network import checked_network
+from lib.ntk.sketch import _projected
+
+
+class Linear(nn.Module):
+  """A deep linear network without biases."""
+
+  widths: tuple[int, ...]
+
+  @nn.compact
+  def __call__(self, x):
+    for i, width in enumerate(self.widths):
+      x = nn.Dense(width, use_bias=False, param_dtype=jnp.float64, name=f"layer_{i}")(x)
+    return x
+
+
+def linear(widths, key, n=3, features=4):
+  model = Linear(widths)
+  x = jax.random.normal(key, (n, features), jnp.float64)
+  sizes = [features, *widths]
+  matrices = [np.asarray(jax.random.normal(jax.random.key(i), shape)) for i, shape in enumerate(zip(sizes, widths))]
+  return model.apply, {"params": {f"layer_{i}": {"kernel": w} for i, w in enumerate(matrices)}}, x, matrices
+
+
+@pytest.mark.parametrize("widths", [(3, 2, 5, 2), (6, 1)])
+def test_deep_linear_networks_have_the_kernel_of_their_closed_form(widths, key):
+  """Θ_kl(x, x') = sum_layers <h(x), h(x')> (A^T A)_kl, with h before the layer and A the product of those after it.
+
+  Of two layers f = <a, W x> it is <x, x'> |a|² + <W x, W x'>.
+  """
+  with jax.enable_x64(True):
+    apply, variables, x, matrices = linear(widths, key)
+    hidden = [np.asarray(x)]
+    for w in matrices:
+      hidden.append(hidden[-1] @ w)
+    after = [functools.reduce(np.matmul, matrices[i + 1 :], np.eye(w.shape[1])) for i, w in enumerate(matrices)]
+    expected = sum(np.einsum("ij,kl->ijkl", h @ h.T, a.T @ a) for h, a in zip(hidden, after))
+    v = np.asarray(jax.random.normal(key, (len(x), widths[-1]), jnp.float64))
+
+    def everything(variables, x, v):
+      kernels = [ntk(apply, variables, x, reduce=reduce) for reduce in ("full", "trace", "pseudo")]
+      return kernels, [
+        ntk_matvec(apply, variables, x, v, reduce="full", block=1),
+        ntk_matvec(apply, variables, x, v[:, 0], reduce="trace"),
+        ntk_matvec(apply, variables, x, v[:, 0], reduce="pseudo"),
+      ]
+
+    kernels, products = jax.jit(everything)(variables, x, v)
+  outputs = widths[-1]
+  reduced = [expected, np.trace(expected, axis1=2, axis2=3) / outputs, expected.sum(axis=(2, 3)) / outputs]
+  along = [np.einsum("ijkl,jl->ik", expected, v), *(kernel @ v[:, 0] for kernel in reduced[1:])]
+  for ours, theirs in zip([*kernels, *products], [*reduced, *along]):
+    np.testing.assert_allclose(ours, theirs, rtol=1e-12, atol=1e-12 * np.abs(theirs).max())
+  if len(widths) == 2:
+    (w, a), z = matrices, np.asarray(x)
+    np.testing.assert_allclose(expected[..., 0, 0], z @ z.T * np.sum(a**2) + (z @ w) @ (z @ w).T)
+
+
+class Whole(nn.Module):
+  """A network of whole numbers: every sum is exact, in any order."""
+
+  @nn.compact
+  def __call__(self, x):
+    draw = lambda key, shape, dtype: jax.random.randint(key, shape, -2, 3).astype(dtype)
+    dense = functools.partial(nn.Dense, kernel_init=draw, bias_init=draw)
+    return dense(2)(nn.relu(dense(3)(x)))
+
+
+WHOLE = Whole()
+
+
+def whole_numbers(key, n):
+  x = jax.random.randint(key, (n, 4), -2, 3).astype(jnp.float32)
+  return WHOLE.apply, WHOLE.init(jax.random.key(1), x), x
+
+
+@pytest.mark.parametrize("reduce", ["trace", "full"])
+def test_blocks_and_devices_change_no_bit(reduce, key):
+  apply, variables, x = whole_numbers(key, 5)
+  kernel = ntk(apply, variables, x, reduce=reduce)
+  mirrored = np.swapaxes(kernel, 0, 1) if reduce == "trace" else np.transpose(kernel, (1, 0, 3, 2))
+  np.testing.assert_array_equal(kernel, mirrored)
+  np.testing.assert_array_equal(ntk(apply, variables, x, reduce=reduce, block=2), kernel)
+  mesh = jax.make_mesh((2,), ("rows",), axis_types=(jax.sharding.AxisType.Explicit,))
+  np.testing.assert_array_equal(ntk(apply, variables, x, reduce=reduce, block=4, mesh=mesh), kernel)
+  rectangle = ntk(apply, variables, x, x[1:4], reduce=reduce, block=2)
+  np.testing.assert_array_equal(rectangle, kernel[:, 1:4])
+  np.testing.assert_array_equal(ntk(apply, variables, x, x[1:4], reduce=reduce, mesh=mesh), rectangle)
+
+
+def test_one_output_has_one_kernel(key):
+  """Pseudo and trace are the same for K = 1; the pseudo-NTK of K copies of one output is K times the trace."""
+  apply, variables, x = whole_numbers(key, 3)
+  single = lambda v, x: apply(v, x)[:, :1]
+  np.testing.assert_array_equal(ntk(single, variables, x, reduce="pseudo"), ntk(single, variables, x))
+  twice = lambda v, x: jnp.concatenate([single(v, x)] * 2, axis=1)
+  np.testing.assert_allclose(ntk(twice, variables, x, reduce="pseudo"), 2 * ntk(twice, variables, x), rtol=1e-6)
+
+
+@pytest.mark.parametrize("reduce", ["trace", "pseudo"])
+def test_sketches_are_unbiased_and_keep_their_bound(reduce, key):
+  apply, variables, x = whole_numbers(key, 3)
+  kernel = np.asarray(ntk(apply, variables, x, reduce=reduce))
+  m, draws = 40, 200  # not a multiple of the 32 signs of a word
+  sketch = jax.jit(lambda key: ntk_sketch(apply, variables, x, m, key, reduce=reduce))
+  features = np.stack([sketch(k) for k in jax.random.split(key, draws)]).astype(np.float64)
+  assert features.shape == (draws, 3, m)
+  estimates = np.einsum("dim,djm->dij", features, features)
+  norms = np.outer(np.diag(kernel), np.diag(kernel))
+  error = np.abs(estimates.mean(axis=0) - kernel)
+  assert np.all(error < 4 * np.sqrt(2 * norms / m / draws))
+  variance = np.mean((estimates - kernel) ** 2, axis=0)
+  assert np.all(variance < 1.5 * (norms + kernel**2) / m) and np.all(variance > 0.2 * norms / m)
+  one = sketch(key)
+  np.testing.assert_allclose(ntk_sketch(apply, variables, x, m, key, reduce=reduce, block=1), one, rtol=1e-5)
+
+
+def test_signs_are_signs_and_pieces_of_columns_are_independent(key, monkeypatch):
+  monkeypatch.setattr("lib.ntk.sketch._COLUMNS", 8)
+  signs = np.asarray(_projected(jnp.eye(20), key, 500))
+  np.testing.assert_array_equal(np.abs(signs), 1)
+  correlations = signs @ signs.T / 500 - np.eye(20)
+  assert np.abs(correlations).max() < 5 / np.sqrt(500)
+
+
+def test_the_block_is_what_memory_allows():
+  sample, kernel = 10**6, 10**8
+  memory = needed_bytes(10, sample, kernel)
+  choose = lambda block, rows=25, multiple=1: choose_block(block, rows, sample, kernel, memory, multiple)
+  assert [choose(None), choose(None, rows=8), choose(4), choose(10), choose(None, multiple=4)] == [9, 8, 4, 10, 8]
+  with pytest.raises(UserError, match=r"block=11 needs .* GB, but there are .* GB; block=10 fits\."):
+    choose(11)
+  with pytest.raises(UserError, match=r"ntk_matvec and ntk_sketch"):
+    choose_block(None, 25, sample, kernel, kernel, 1)
+  with pytest.raises(UserError, match=r"block=3 cannot be spread over the 4 devices"):
+    choose(3, multiple=4)
+
+
+def test_a_jitted_apply_is_looked_into(key):
+  apply, variables, x = whole_numbers(key, 2)
+  assert checked_network(jax.jit(apply), variables, x).apply == apply
+
+
+class Trains(nn.Module):
+  @nn.compact
+  def __call__(self, x):
+    return nn.BatchNorm(use_running_average=False, name="norm")(nn.Dense(3)(x))
+
+
+class Drops(nn.Module):
+  @nn.compact
+  def __call__(self, x):
+    return nn.Dropout(0.5, name="drop")(nn.Dense(3)(x), deterministic=False)
+
+
+def trained(module, x):
+  variables = jax.tree.map(lambda a: jnp.zeros(a.shape, a.dtype), jax.eval_shape(module.init, jax.random.key(0), x))
+  apply = lambda v, x: module.apply(v, x, mutable=["batch_stats"], rngs={"dropout": jax.random.key(0)})[0]
+  return apply, variables
+
+
+BAD = {
+  "batch norm": (lambda a, v, x: ntk(*trained(Trains(), x), x), "norm is a BatchNorm in training mode"),
+  "dropout": (lambda a, v, x: ntk_matvec(*trained(Drops(), x), x, x[:, 0]), "drop is a Dropout that is on"),
+  "no logits": (lambda a, v, x: ntk(lambda v, x: a(v, x).sum(), v, x), r"an array \[\] of float32 .* \[n, K\]"),
+  "a tuple": (lambda a, v, x: ntk(lambda v, x: (a(v, x),), v, x), "returns a tuple"),
+  "other shape": (lambda a, v, x: ntk(a, v, x, x[:, :2]), "give both the same shape"),
+  "empty": (lambda a, v, x: ntk(a, v, x[:0]), "x1 is .* at least one sample"),
+  "empty columns": (lambda a, v, x: ntk(a, v, x, x[:0]), "x2 is .* at least one sample"),
+  "block": (lambda a, v, x: ntk(a, v, x, block=0), "block is 0"),
+  "reduce": (lambda a, v, x: ntk(a, v, x, reduce="mean"), "reduce is 'mean'; known: full, pseudo, trace"),
+  "method": (lambda a, v, x: ntk(a, v, x, method="jacobi"), "did you mean 'jacobian'"),
+  "mesh": (lambda a, v, x: ntk(a, v, x, mesh=2), "mesh is a int"),
+  "no params": (lambda a, v, x: ntk(a, {}, x), "variables hold no parameters"),
+  "memory": (lambda a, v, x: ntk(a, v, x, memory=10**6), "but there are 0.001 GB"),
+  "few": (lambda a, v, x: ntk(a, v, x[:1], mesh=jax.sharding.Mesh(jax.devices(), ("r",))), "1 samples cannot"),
+  "vector": (lambda a, v, x: ntk_matvec(a, v, x, x), r"vector is \[3, 4\], but the kernel acts on \[3\]"),
+  "divisor": (lambda a, v, x: ntk_matvec(a, v, x, x[:, 0], block=2), "does not divide 3 samples"),
+  "features": (lambda a, v, x: ntk_sketch(a, v, x, 0, jax.random.key(0)), "num_features is 0"),
+  "sketch block": (lambda a, v, x: ntk_sketch(a, v, x, 8, jax.random.key(0), block=2), "does not divide 3 samples"),
+  "full sketch": (lambda a, v, x: ntk_sketch(a, v, x, 8, jax.random.key(0), reduce="full"), "reduce is 'full'"),
+}
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_mistakes_are_one_sentence(name, key):
+  call, message = BAD[name]
+  apply, variables, x = whole_numbers(key, 3)
+  with pytest.raises(UserError, match=message):
+    call(apply, variables, x)

@@ -1,0 +1,180 @@
+"""The layer rules against plain Jacobians, on every kind of layer, sharing and wrapping; all methods on the models."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import linen as nn
+
+from lib import models
+from lib.ntk.contraction import Linear
+from lib.ntk.empirical import ntk
+from lib.ntk.factored import make_plan
+
+N = 3
+IMAGE, TOKENS = (4, 4, 2), (4,)
+TRANSFORMER = {"width": 4, "depth": 1, "heads": 2, "mlp_dim": 3}
+# A config, the shape of an input, and the parameters that no rule covers.
+MODELS = {
+  "mlp": ({"name": "mlp", "depth": 1, "width": 4, "norm": "batch", "activation": "tanh"}, IMAGE, ()),
+  "cnn": ({
+    "name": "cnn", "norm": "layer",
+    "layers": (("conv", 3, 3, 2), ("conv", 2, 3), ("max_pool", 2), ("dense", 3)),
+  }, (5, 5, 2), ()),
+  "resnet": ({"name": "resnet", "blocks": (1, 1), "width": 2}, IMAGE, ()),
+  "vit": (
+    {"name": "vit", **TRANSFORMER, "patch": 2, "pool": "cls", "positions": "learned", "layer_scale": 0.5},
+    IMAGE, ("attention_scale", "mlp_scale", "cls", "embedding", "positions"),
+  ),
+  "decoder": (
+    {"name": "decoder", **TRANSFORMER, "max_length": 4, "tied": True, "qk_norm": True}, TOKENS, ("embedding",),
+  ),
+  "vanillanet": (
+    {"name": "vanillanet", "dims": (2, 3), "strides": (2,), "stem_patch": 2, "act_num": 1}, IMAGE,
+    ("stem_conv1", "series"),
+  ),
+  "rnn": ({"name": "lstm", "width": 3, "embedding": 2}, TOKENS, ("layer_00",)),
+}
+
+
+def random_like(variables, key=7):
+  """Returns variables of float64 with no zeros and no ones among them, so that every term of a kernel counts."""
+  leaves, tree = jax.tree.flatten(variables)
+  draw = lambda i, a: 0.3 + 0.5 * jax.random.uniform(jax.random.key(key + i), a.shape, jnp.float64)
+  sign = lambda i, a: jnp.where(jax.random.bernoulli(jax.random.key(i), 0.3, a.shape), -1, 1)
+  signed = [draw(i, a) * (sign(i, a) if a.ndim > 1 else 1) for i, a in enumerate(leaves)]
+  return jax.tree.unflatten(tree, signed)
+
+
+def plain(apply, variables, x):
+  """Returns the full kernel by its definition, from the Jacobian of the whole batch."""
+  jacobian = jax.jacrev(lambda params: apply({**variables, "params": params}, x))(variables["params"])
+  flat = [leaf.reshape(*leaf.shape[:2], -1) for leaf in jax.tree.leaves(jacobian)]
+  return sum(jnp.einsum("ikp,jlp->ijkl", leaf, leaf) for leaf in flat)
+
+
+def uncovered(apply, variables, x):
+  names = [jax.tree_util.keystr(path) for path, _ in jax.tree_util.tree_leaves_with_path(variables["params"])]
+  return [names[i] for i in jax.jit(lambda v: jnp.array(make_plan(apply, v, x[0]).free, int))(variables)]
+
+
+def initialized(model, shape, key):
+  tokens = len(shape) == 1
+  x = jax.random.randint(key, (N, *shape), 0, 2) if tokens else jax.random.normal(key, (N, *shape), jnp.float64)
+  variables = jax.eval_shape(model.init, key, x)
+  return x, random_like(jax.tree.map(lambda a: jnp.zeros(a.shape), variables))
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_all_methods_agree_on_the_models(name, key):
+  config, shape, without_rule = MODELS[name]
+  with jax.enable_x64(True):
+    model = models.build(config, num_classes=2).clone(dtype="float64")
+    x, variables = initialized(model, shape, key)
+
+    def apply(variables, x):
+      logits = model.apply(variables, x).logits
+      return logits if logits.ndim == 2 else logits[:, -1]
+
+    def kernels(variables, x):
+      methods = ("factored", "jacobian", "ntvp")
+      return [ntk(apply, variables, x, reduce="full", method=method) for method in methods]
+
+    factored, *others = jax.jit(kernels)(variables, x)
+    for kernel in others:
+      np.testing.assert_allclose(factored, kernel, rtol=0, atol=1e-12 * np.abs(kernel).max())
+    free = uncovered(apply, variables, x)
+    assert all(any(part in leaf for part in without_rule) for leaf in free)
+    assert all(any(part in leaf for leaf in free) for part in without_rule)
+
+
+class Layers(nn.Module):
+  """Convolutions of all kinds, norms, and dense layers over several axes."""
+
+  @nn.compact
+  def __call__(self, x):
+    conv = lambda features, size, **fields: nn.Conv(features, size, param_dtype=jnp.float64, **fields)
+    x = conv(4, (3, 2), strides=(2, 1), padding="SAME", name="strided")(x)
+    x = conv(6, (2, 2), feature_group_count=2, kernel_dilation=2, padding=((1, 0), (2, 1)), name="grouped")(x)
+    x = nn.GroupNorm(3, param_dtype=jnp.float64, name="group_norm")(jnp.sin(x))
+    x = conv(2, (3, 3), padding="CIRCULAR", use_bias=False, name="circular")(x)
+    x = nn.InstanceNorm(param_dtype=jnp.float64, name="instance_norm")(x)
+    x = conv(2, (2, 2), padding="REFLECT", strides=2, name="reflect")(x)
+    x = jnp.tanh(x).reshape(x.shape[0], -1, 2)
+    x = conv(3, 2, padding="CAUSAL", name="causal")(x)
+    x = nn.RMSNorm(param_dtype=jnp.float64, name="rms_norm")(x)
+    x = nn.MultiHeadDotProductAttention(3, param_dtype=jnp.float64, name="attention")(x)
+    return nn.DenseGeneral(2, axis=(-1, 1), param_dtype=jnp.float64, name="head")(x)
+
+
+class Shared(nn.Module):
+  """Layers called several times, on inputs of several sizes."""
+
+  @nn.compact
+  def __call__(self, tokens):
+    embed, dense = nn.Embed(5, 3, param_dtype=jnp.float64), nn.Dense(3, param_dtype=jnp.float64)
+    norm, conv = nn.LayerNorm(param_dtype=jnp.float64), nn.Conv(3, (2,), strides=2, param_dtype=jnp.float64)
+    x = embed(tokens) + jnp.sin(embed(tokens[:, ::-1] - 2))  # negative tokens count from the end
+    x = norm(jnp.tanh(dense(norm(dense(x)))))
+    return dense(conv(jnp.concatenate([conv(x), x[:, :1]], axis=1)).mean(axis=1))[:, :2]
+
+
+class Block(nn.Module):
+  @nn.compact
+  def __call__(self, x, _=None):
+    return x + jnp.tanh(nn.Dense(3, param_dtype=jnp.float64, name="dense")(x)), None
+
+
+class Evasive(nn.Module):
+  """Parameters that are used beside a layer's call, or in a layer that is not what it seems."""
+
+  @nn.compact
+  def __call__(self, x):
+    x = x.reshape(x.shape[0], -1)
+    dense = nn.Dense(3, param_dtype=jnp.float64, name="also_read")
+    x = dense(x)
+    x = x * jnp.sum(dense.variables["params"]["kernel"] ** 2)
+    x = nn.Dense(3, param_dtype=jnp.float64, name="own_product", dot_general=_doubled)(x)
+    x = nn.WeightNorm(nn.Dense(3, param_dtype=jnp.float64, name="normed"))(x)
+    x = nn.scan(Block, variable_axes={"params": 0}, split_rngs={"params": True}, length=2)(name="scanned")(x)[0]
+    repeated = nn.scan(Block, variable_broadcast="params", split_rngs={"params": False}, length=2)
+    x = repeated(name="repeated")(x)[0]
+    x = nn.remat(Block)(name="again")(x)[0]
+    x = x[:, :, None] * nn.Conv(1, (2,), mask=jnp.arange(2.0).reshape(2, 1, 1), name="masked")(x[:, :, None])
+    return x.reshape(x.shape[0], -1)[:, :2]
+
+
+def _doubled(*args, **kwargs):
+  return 2 * jax.lax.dot_general(*args, **kwargs)
+
+
+@pytest.mark.parametrize("module, shape, covered", [
+  (Layers(), (5, 6, 2), True), (Shared(), (4,), True), (Evasive(), (1, 2, 2), False),
+])
+def test_layers_sharing_and_evasion(module, shape, covered, key):
+  with jax.enable_x64(True):
+    x, variables = initialized(module, shape, key)
+    pair = jax.jit(lambda v, x: (plain(module.apply, v, x), ntk(module.apply, v, x, reduce="full")))
+    expected, kernel = pair(variables, x)
+    np.testing.assert_allclose(kernel, expected, rtol=0, atol=1e-12 * np.abs(expected).max())
+    free = uncovered(module.apply, variables, x)
+    biases = sum("masked" in leaf for leaf in free)
+    assert (free == []) if covered else len(free) == len(jax.tree.leaves(variables["params"])) and biases == 2
+
+
+@pytest.mark.parametrize("shape", [(2, 3, 2, 4), (9, 2, 1, 2)])  # the cheaper side is: gradients; positions
+@pytest.mark.parametrize("full", [False, True])
+def test_both_sides_of_a_contraction_and_its_pieces_agree(shape, full, key, monkeypatch):
+  """Positions against gradients, whole and in pieces, through the cost model's own choice."""
+  features, width, groups, positions = shape
+  n, outputs = 5, 2
+  a = jax.random.normal(key, (n, positions, groups, features))
+  d = jax.random.normal(jax.random.key(1), (n, outputs, positions, groups, width))
+  gradients = jnp.einsum("ntgp,nktgc->nkgpc", a, d).reshape(n, outputs, -1)
+  gradients = jnp.concatenate([gradients, d.sum(axis=2).reshape(n, outputs, -1)], axis=-1)
+  expected = jnp.einsum("ikp,jlp->ijkl" if full else "ikp,jkp->ij", gradients, gradients)
+  factor, other = (Linear((a,), (d,), (None,), bias=True) for _ in range(2))
+  for work in (2**28, 64):
+    monkeypatch.setattr("lib.ntk.contraction.WORK", work)
+    for right in (factor, other):
+      np.testing.assert_allclose(factor.contract(right, full), expected, rtol=2e-5, atol=2e-5)
