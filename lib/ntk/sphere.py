@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from lib.core import UserError
+from lib.ntk.precision import as_double, require_x64
 from lib.ntk.signed_log import SignedLog
 
 Array = jax.Array
@@ -22,15 +23,10 @@ def double(x: Any, name: str) -> Array:
   Raises:
     UserError: if 64-bit arithmetic is off, or if x is of a shorter floating type or holds no numbers.
   """
-  if jnp.zeros(()).dtype != jnp.float64:
-    raise UserError("deep kernels need float64, which is off; call them inside `with jax.enable_x64(True):`.")
-  if not isinstance(x, jax.Array):
-    x = np.asarray(x)
-    if x.dtype.kind not in "biuf":
-      raise UserError(f"{name} holds {x.dtype}; give an array of numbers.")
-  if jnp.issubdtype(x.dtype, jnp.floating) and x.dtype != jnp.float64:
-    raise UserError(f"{name} is {x.dtype}, but deep kernels need float64; give numpy.asarray(..., numpy.float64).")
-  return jnp.asarray(x, jnp.float64)
+  require_x64("a deep kernel")
+  if not isinstance(x, jax.Array) and np.asarray(x).dtype.kind not in "biuf":
+    raise UserError(f"{name} holds {np.asarray(x).dtype}; give an array of numbers.")
+  return as_double(x, name)
 
 
 def points(x: Any, name: str) -> Array:
