@@ -24,7 +24,7 @@ quickstart: $(VENV)/installed
 	$(BIN)/python -m experiments.train --config=configs/quickstart.py --workdir=runs/quickstart
 
 test: lint
-	$(BIN)/python -m pytest -n $(WORKERS)
+	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal
 
 test-fast: $(VENV)/installed-dev
 	$(BIN)/python -m pytest -n $(WORKERS) -m "not slow"

@@ -7,7 +7,7 @@ NaN in gives NaN out.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -73,6 +73,23 @@ def centred_alignment(k: Array, other: Array) -> Array:
   return jnp.where(constant, 0.0, jnp.sum(units[0] * units[1]))
 
 
+class Eigensystem(NamedTuple):
+  """Of a kernel: eigenvalues [n], descending and cleaned as by `eigenvalues`, and eigenvectors, columns of [n, n]."""
+
+  values: Array
+  vectors: Array
+
+
+def eigensystem(k: Array) -> Eigensystem:
+  """Returns the eigenvalues and eigenvectors of a kernel [n, n].
+
+  Raises:
+    UserError: for a kernel that is not square.
+  """
+  values, vectors = jnp.linalg.eigh(_square(k, "the kernel"))
+  return Eigensystem(_clean(values[::-1]), vectors[:, ::-1])
+
+
 def eigenvalues(k: Array) -> Array:
   """Returns the eigenvalues [n], descending; those below rounding, and negative ones with them, are 0.
 
@@ -113,7 +130,7 @@ def top_mass(values: Array, count: int) -> Array:
   return jnp.where(total == 0, 0.0, jnp.sum(values[:count]) / jnp.where(total == 0, 1.0, total))
 
 
-def label_energy(k: Array, y: Array, count: int) -> Array:
+def label_energy(k: Array | Eigensystem, y: Array, count: int) -> Array:
   """Returns the share of the targets' squares in the kernel's leading eigenvectors u_i, [] in [0, 1]:
 
       sum_{i <= count} |u_i^T Y|^2 / |Y|^2
@@ -122,20 +139,20 @@ def label_energy(k: Array, y: Array, count: int) -> Array:
   as they are: centre one-hot labels (`centred_targets`), or their mean makes most of it. 0 for targets of 0.
 
   Args:
-    k: [n, n].
+    k: [n, n], or its `eigensystem`, to decompose it once for several targets.
     y: [n, K] or [n].
     count: of eigenvectors; where its last eigenvalue repeats, the choice among equals is arbitrary.
 
   Raises:
     UserError: for a kernel that is not square, other examples, or unless 1 <= count <= n.
   """
-  k, y = _square(k, "the kernel"), _targets(y)
-  if y.shape[0] != k.shape[0]:
-    raise UserError(f"the targets have {y.shape[0]} rows and the kernel {k.shape[0]}; give both the same examples.")
-  check_count(count, k.shape[0])
-  values, vectors = jnp.linalg.eigh(k)
-  kept = ~(_clean(values[::-1])[:count] == 0)  # NaN stays NaN
-  shares = jnp.sum(jnp.square(_product(vectors[:, ::-1][:, :count].T, y)), axis=1)
+  y, n = _targets(y), len(k.values if isinstance(k, Eigensystem) else _square(k, "the kernel"))
+  if y.shape[0] != n:
+    raise UserError(f"the targets have {y.shape[0]} rows and the kernel {n}; give both the same examples.")
+  check_count(count, n)
+  values, vectors = k if isinstance(k, Eigensystem) else eigensystem(k)
+  kept = ~(values[:count] == 0)  # NaN stays NaN
+  shares = jnp.sum(jnp.square(_product(vectors[:, :count].T, y)), axis=1)
   total = jnp.sum(jnp.square(y))
   return jnp.where(total == 0, 0.0, jnp.sum(jnp.where(kept, shares, 0.0)) / jnp.where(total == 0, 1.0, total))
 

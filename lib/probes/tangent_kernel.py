@@ -64,12 +64,13 @@ class TangentKernel:
     """Returns the measures of the one piece."""
     k = ntk(net.apply, in_float32(variables), net.inputs(piece), reduce=self.reduce, method=self.method,
             block=self.block or None)
-    n, values = k.shape[0], metrics.eigenvalues(k)
+    n, system = k.shape[0], metrics.eigensystem(k)
+    values = system.values
     fits = {}
     for prefix, field in (("", "label"), ("true_", "true_label")):
       y = metrics.centred_targets(jax.nn.one_hot(piece[field], num_classes(net, variables, piece)))
       fits[f"{prefix}alignment"] = metrics.centred_alignment(k, metrics.label_kernel(y))
-      fits[f"{prefix}label_energy"] = metrics.label_energy(k, y, self.top)
+      fits[f"{prefix}label_energy"] = metrics.label_energy(system, y, self.top)
     return {
       "trace": jnp.trace(k) / n,
       "eigenvalues": values[: self.top] / n,

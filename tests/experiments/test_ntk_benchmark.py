@@ -41,7 +41,7 @@ def parsed():
 def test_the_kernel_by_blocks_reports_its_memory(parsed, monkeypatch, capsys):
   small = models.build("resnet", num_classes=2, blocks=(1,), width=2)
   monkeypatch.setattr(benchmark.models, "build", lambda *args, **fields: small)
-  with flagsaver.flagsaver(samples=3, block=2, reduce="pseudo"):
+  with flagsaver.flagsaver(samples=3, block=2, reduce="pseudo", data_dir=None):
     result = benchmark.resnet18()
   assert result["images"] == "random images" and result["peak_bytes"] >= result["bytes_before"] > 0
   assert np.isclose(result["trace"], sum(result["largest_eigenvalues"]), rtol=1e-5)
