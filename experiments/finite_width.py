@@ -16,7 +16,7 @@ over widths w and seeds, on handwritten digits:
 The slope of log distance in log width is fitted for each seed, so that seeds give its standard error. Θ comes from
 neural-tangents, Θ_0 and Θ_T from lib.ntk.empirical.
 
-Takes 71 s of CPU time, compilation included (4 minutes on 2 CPU cores that other jobs kept busy), and prints
+Takes 34 s on 2 CPU cores, compilation included, and prints
 
   | slope in log width    | at initialization | drift under training | outputs after training |
   | ReLU, 3 hidden layers |    -0.586 ± 0.093 |       -0.793 ± 0.077 |         -0.483 ± 0.013 |
