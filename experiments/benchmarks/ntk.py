@@ -2,7 +2,7 @@
 
   python -m experiments.benchmarks.ntk [--part=peers] [--rounds=7] [--out=DIR]
   python -m experiments.benchmarks.ntk --part=resnet18 [--samples=2000] [--block=0] [--reduce=trace] [--data_dir=data]
-  python -m experiments.benchmarks.ntk --part=deep [--depth=50]
+  python -m experiments.benchmarks.ntk --part=deep [--depth=50] [--rounds=7]
 
 peers     the trace kernel of an MLP 784-512-512-10 on 64 samples, of a CNN with two convolutions of 32 features on 32
           images of 16 x 16 x 3, and of a vision transformer of one block (16 tokens of width 64) on 32, by
@@ -182,24 +182,34 @@ def resnet18() -> dict[str, Any]:
   return result
 
 
-def deep() -> dict[str, float]:
-  """Measures the compilation of one deep kernel, float64."""
+def deep() -> dict[str, list[float]]:
+  """Measures the compilation of one deep kernel, float64, again in every round."""
   depth, package = _DEPTH.value, peer()
   with jax.enable_x64(True):
     x = np.random.default_rng(0).standard_normal((64, 784))
     x = jnp.asarray(x / np.linalg.norm(x, axis=1, keepdims=True))
-    compilation = {DEEP: Timed(lambda x: fc_kernel(x, None, "relu", depth, "ntk"), x).compilation}
+    kernels = {DEEP: lambda x: fc_kernel(x, None, "relu", depth, "ntk")}
     if package:
       stax = package.stax
-      with jax.numpy_rank_promotion("allow"):
-        pair = lambda: stax.serial(stax.Dense(784, 2**0.5), stax.Relu())  # repeat needs outputs of the inputs' width
-        for name, layers in (("stax.serial", stax.serial(*(pair() for _ in range(depth)))),
-                             ("stax.repeat", stax.repeat(pair(), depth))):
-          kernel = layers[2]
-          compilation[name] = Timed(lambda x, kernel=kernel: kernel(x, None, "ntk"), x).compilation
-  ours = compilation[DEEP]
-  rows = [[name, f"{seconds:.2f}", f"{seconds / ours:.1f}"] for name, seconds in compilation.items()]
-  print(reporting.markdown_table([f"NTK of {depth} ReLU layers by", "compilation, s", "times ours"], rows))
+      pair = lambda: stax.serial(stax.Dense(784, 2**0.5), stax.Relu())  # repeat needs outputs of the inputs' width
+      for name, layers in (("stax.serial", stax.serial(*(pair() for _ in range(depth)))),
+                           ("stax.repeat", stax.repeat(pair(), depth))):
+        kernels[name] = lambda x, kernel=layers[2]: kernel(x, None, "ntk")
+    Timed(lambda x: jnp.sin(x), x)  # the first program of a process also waits for the compiler to start
+    compilation = {name: [] for name in kernels}
+    for _ in range(_ROUNDS.value):
+      for name, kernel in kernels.items():
+        jax.clear_caches()
+        with jax.numpy_rank_promotion("allow"):
+          compilation[name].append(Timed(kernel, x).compilation)
+  rows = []
+  for name, seconds in compilation.items():
+    ratios = [theirs / ours for theirs, ours in zip(seconds, compilation[DEEP])]
+    rows.append([name, f"{statistics.median(seconds):.2f}", f"{statistics.median(ratios):.1f}",
+                 f"{min(ratios):.1f} to {max(ratios):.1f}"])
+  header = [f"NTK of {depth} ReLU layers by", "compilation, s", "times ours", "range"]
+  print(reporting.markdown_table(header, rows))
+  print(f"\n{jax.devices()[0].device_kind}, jax {jax.__version__}, medians of {_ROUNDS.value} rounds.")
   return compilation
 
 

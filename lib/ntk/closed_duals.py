@@ -37,11 +37,12 @@ class Relu(Dual):
     return relu_jump(c, k, layers)
 
   def _one_minus_f(self, delta):
-    angle, supplement = _angle(delta), _angle(2 - delta)
-    return jnp.where(delta < 1, delta - sine_excess(angle) / math.pi, 1 - sine_excess(supplement) / math.pi)
+    excess = sine_excess(_angle(jnp.minimum(delta, 2 - delta))) / math.pi
+    return jnp.where(delta < 1, delta, 1.0) - excess
 
   def _df(self, delta):
-    return jnp.where(delta < 1, 1 - _angle(delta) / math.pi, _angle(2 - delta) / math.pi)
+    part = _angle(jnp.minimum(delta, 2 - delta)) / math.pi
+    return jnp.where(delta < 1, 1 - part, part)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -143,12 +143,16 @@ def _iterate(c: SignedLog, depth: Array, dual: Dual, kind: Kind) -> SignedLog:
     done, _, c, k = carry
     f, df = dual.layer(c)
     after = add(f, multiply(k, df)) if kind == "ntk" else f
-    fixed = dual.fixed(c)  # has a closed form
-    still = fixed | (_change(f, c) & _change(after, k)) if dual.lowest == 0 else fixed
-    return done + 1, jnp.all(still | dual.settled(f)), f, after
+    still = dual.fixed(c)  # has a closed form
+    if dual.lowest == 0:
+      still |= _change(f, c) & _change(after, k)
+    return done + 1, still, f, after
 
-  start = (jnp.zeros(()), jnp.all(dual.settled(c)), c, c)
-  done, _, end, k = jax.lax.while_loop(lambda carry: (carry[0] < depth) & ~carry[1], layer, start)
+  def goes_on(carry):
+    done, still, c, _ = carry
+    return (done < depth) & ~jnp.all(still | dual.settled(c))
+
+  done, _, end, k = jax.lax.while_loop(goes_on, layer, (jnp.zeros(()), jnp.zeros_like(c.log, bool), c, c))
   fixed = dual.fixed(end)
   left = depth - done
   jumped = dual.jump(SignedLog(end.sign, jnp.where(fixed, -1.0, end.log)), k, left)

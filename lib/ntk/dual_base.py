@@ -67,11 +67,11 @@ class Dual:
 
   def layer(self, c: SignedLog) -> tuple[SignedLog, SignedLog]:
     """Returns f(c) and f'(c) of cosines whose logarithm is finite; that of f(c) is finite again."""
-    delta = jnp.where(c.sign > 0, -jnp.expm1(c.log), 1 + jnp.exp(c.log))
+    near = -jnp.expm1(c.log)  # 1 - |c|
+    delta = jnp.where(c.sign > 0, near, 2 - near)
     gap = self._one_minus_f(delta)
-    f = signed_log(1 - gap)
-    log = jnp.where(gap < 0.5, jnp.log1p(-jnp.minimum(gap, 0.5)), jnp.maximum(f.log, math.log(TINY)))
-    return SignedLog(f.sign, log), signed_log(self._df(delta))
+    log = jnp.log1p(-jnp.clip(jnp.minimum(gap, 2 - gap), 0, 1))  # of |f|
+    return SignedLog(jnp.where(gap > 1, -1.0, 1.0), jnp.maximum(log, math.log(TINY))), signed_log(self._df(delta))
 
   def settled(self, c: SignedLog) -> Array:
     """Returns where `jump` holds: at c = 1, and where f is its term of lowest degree (or is a fixed point)."""

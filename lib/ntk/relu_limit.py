@@ -36,7 +36,10 @@ def relu_jump(c: SignedLog, k: SignedLog, layers: Array) -> tuple[SignedLog, Sig
   start = jnp.minimum(start, 2 * SMALL_ANGLE)  # pairs elsewhere are not read
   end = _after(start, layers)
   before = k.value()
-  after = _particular(end) + (before - _particular(start)) * jnp.exp(_log_homogeneous(end) - _log_homogeneous(start))
+  both = jnp.stack([start, end])  # one copy of the formulas in the program
+  log_h = _log_homogeneous(both)
+  p = 3 * math.pi / (4 * both) + _horner(_P[::-1], both) + _Q * jnp.exp(log_h) * jnp.log(both)
+  after = p[1] + (before - p[0]) * jnp.exp(log_h[1] - log_h[0])
   # Of angles that do not move, P(t_L) - P(t_0) is a small difference of large numbers: there a Taylor series.
   still = start * (layers + before) < 1e-5
   taylor = before + layers - start / math.pi * layers * (before + layers / 2)
@@ -68,10 +71,6 @@ def _abel(t: Array) -> Array:
 
 def _log_homogeneous(t: Array) -> Array:
   return 3 * jnp.log(t) + t * _horner(_B[::-1], t)
-
-
-def _particular(t: Array) -> Array:
-  return 3 * math.pi / (4 * t) + _horner(_P[::-1], t) + _Q * jnp.exp(_log_homogeneous(t)) * jnp.log(t)
 
 
 def _horner(coefficients, t: Array) -> Array:

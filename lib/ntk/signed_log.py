@@ -40,7 +40,6 @@ def multiply(a: SignedLog, b: SignedLog) -> SignedLog:
 
 def add(a: SignedLog, b: SignedLog) -> SignedLog:
   """Returns a + b, of which one is not 0. What cancels to nothing counts as rounding error of its parts."""
-  top = jnp.maximum(a.log, b.log)
-  rest = a.sign * jnp.exp(a.log - top) + b.sign * jnp.exp(b.log - top)
-  size = jnp.where(rest == 0, -ROUNDING, jnp.log(jnp.where(rest == 0, 1.0, jnp.abs(rest))))
-  return SignedLog(jnp.where(rest < 0, -1.0, 1.0), top + size)
+  smaller = a.sign * b.sign * jnp.exp(-jnp.abs(a.log - b.log))  # over the larger one
+  size = jnp.where(smaller == -1, -ROUNDING, jnp.log1p(jnp.where(smaller == -1, 0.0, smaller)))
+  return SignedLog(jnp.where(a.log < b.log, b.sign, a.sign), jnp.maximum(a.log, b.log) + size)
