@@ -137,15 +137,15 @@ def read_images(name: str, data_dir: str, count: int, seed: int) -> tuple[np.nda
 
 def cntk(images: np.ndarray, train: int, depth: int, scale: int) -> np.ndarray:
   """Returns the convolutional tangent kernel [N, N] of a Myrtle network, the blocks between test images left 0."""
-  from lib.ntk import infinite  # noqa: PLC0415  (imports neural-tangents)
-
   count, height, width, channels = images.shape
   shrunk = images[:, : height // scale * scale, : width // scale * scale].reshape(
     count, height // scale, scale, width // scale, scale, channels).mean(axis=(2, 4))
   function, block = infinite.myrtle_kernel(depth), 8
   kernel = np.zeros((count, count))
-  kernel[:train, :train] = infinite.kernel_matrix(function, shrunk[:train], block=block)
-  kernel[train:, :train] = infinite.kernel_matrix(function, shrunk[train:], shrunk[:train], block=block)
+  for rows, others in ((slice(train), None), (slice(train, None), shrunk[:train])):
+    with reporting.Progress(1, "blocks of the kernel") as progress:
+      show = lambda done, blocks, progress=progress: progress.update(done, total=blocks)
+      kernel[rows, :train] = infinite.kernel_matrix(function, shrunk[rows], others, block=block, on_block=show)
   return kernel
 
 

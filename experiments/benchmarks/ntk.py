@@ -167,7 +167,11 @@ def resnet18() -> dict[str, Any]:
   variables = jax.jit(model.init)(jax.random.key(0), x[:1])
   apply = lambda variables, x: model.apply(variables, x).logits
   before, began = peak_bytes(), time.perf_counter()
-  kernel = np.asarray(ntk(apply, variables, jnp.asarray(x), reduce=_REDUCE.value, block=_BLOCK.value or None))
+  with reporting.Progress(1, "blocks") as progress:
+    kernel = np.asarray(ntk(
+      apply, variables, jnp.asarray(x), reduce=_REDUCE.value, block=_BLOCK.value or None,
+      on_block=lambda done, count: progress.update(done, total=count),
+    ))
   seconds = time.perf_counter() - began
   eigenvalues = np.linalg.eigvalsh(kernel.astype(np.float64))[::-1]
   result = {

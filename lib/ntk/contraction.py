@@ -74,6 +74,10 @@ class Linear:
     unfolded = [window(a) if window else a for a, window in zip(self.inputs, self.windows)]
     return _joined(unfolded, 1), _joined(self.cotangents, 2)
 
+  def expanded_bytes(self) -> int:
+    """Returns the memory of all that `contract` reads, patches unfolded; shapes are enough."""
+    return num_bytes(jax.eval_shape(Linear.joined, self))
+
   def contract(self, other: Linear, full: bool) -> Array:
     """Returns the inner products with another factor of the same layer: over positions or over gradients."""
     same = other is self
@@ -109,6 +113,11 @@ class Lookup:
   cotangents: tuple[Array, ...]
   vocabulary: int
 
+  def expanded_bytes(self) -> int:
+    """Returns the memory of all that `contract` reads, or makes of it; shapes are enough."""
+    tables = sum(d.shape[0] * d.shape[1] * self.vocabulary * d.shape[-1] * 4 for d in self.cotangents[:1])
+    return max(num_bytes(self), tables)
+
   def contract(self, other: Lookup, full: bool) -> Array:
     """Returns the inner products: pairs of positions that hold the same token, or gradients of the table."""
     (a, d), (b, e) = ((_joined(f.tokens, 1), _joined(f.cotangents, 2)) for f in (self, other))
@@ -130,26 +139,16 @@ class Values:
 
   values: Array
 
+  def expanded_bytes(self) -> int:
+    """Returns the memory of all that `contract` reads; shapes are enough."""
+    return num_bytes(self)
+
   def contract(self, other: Values, full: bool) -> Array:
     """Returns the inner products."""
     return contract_values(self.values, other.values, full)
 
 
 Factor = Linear | Lookup | Values
-
-
-def contract(left: list[Factor], right: list[Factor], full: bool) -> Array:
-  """Returns the inner products of two Jacobians over all parameters.
-
-  Args:
-    left: factors of n1 samples, one for each layer.
-    right: those of n2 samples; the same object as left makes one side serve for both.
-    full: whether every pair of outputs is kept.
-
-  Returns:
-    [n1, n2], sum_k <J_k(x), J_k(x')>, or [n1, n2, K, K] if full. float32, or float64 of float64 factors.
-  """
-  return sum(mine.contract(mine if left is right else theirs, full) for mine, theirs in zip(left, right))
 
 
 def accumulator(x: Array) -> jnp.dtype:

@@ -13,9 +13,9 @@ from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from lib.core import UserError
-from lib.ntk.contraction import contract, num_bytes
+from lib.ntk.contraction import Factor, num_bytes
 from lib.ntk.factored import everything_free, factors, make_plan
-from lib.ntk.memory import choose_block
+from lib.ntk.memory import choose_block, needed_bytes, row_bytes, usable_bytes
 from lib.ntk.network import REDUCTIONS, Network, Reduce, check_word, checked_network
 from lib.ntk.products import ntk_matvec, products
 from lib.ntk.sketch import ntk_sketch
@@ -46,6 +46,7 @@ def ntk(
   block: int | None = None,
   mesh: Mesh | None = None,
   memory: int | None = None,
+  on_block: Callable[[int, int], None] | None = None,
 ) -> Array:
   """Returns the empirical neural tangent kernel of a network.
 
@@ -67,10 +68,10 @@ def ntk(
   With n samples, P parameters and FP operations of a forward pass: "jacobian" costs n K FP + n² K P (full: n² K² P) and
   n K P numbers; "ntvp" n² K FP; "factored" n K FP + n² (inputs + K outputs of all layers) at one position each.
 
-  Blocks of rows are taken against blocks of columns, of a symmetric kernel the upper ones only, and the factors of a
-  block of rows serve all its columns. Peak memory is about kernel + 8 block · (factors of one sample) + 0.27 GB,
-  where the factors are the inputs and K cotangents of every layer ("jacobian": K P numbers); of "ntvp" only the kernel
-  is counted.
+  Blocks of rows are taken against blocks of columns, of a symmetric kernel the upper ones only, layer by layer, and the
+  factors of a block of rows serve all its columns. Peak memory is at most about kernel + block · max(5 s, 2 s + 4 l) +
+  0.27 GB, where s is the inputs and K cotangents of every layer for one sample ("jacobian": K P numbers) and l those of
+  the largest layer, with the patches of a convolution unfolded; of "ntvp" only the kernel is counted.
 
   Args:
     apply: (variables, x [n, ...]) -> logits [n, K], or `Outputs` with such; in evaluation mode. The compiled program is
@@ -81,7 +82,8 @@ def ntk(
     reduce, method: as above.
     block: rows, and columns, of a block; None takes the fewest blocks that fit.
     mesh: rows of a block are spread over its devices, whatever its axes; it must divide the block.
-    memory: in bytes, that may be used on a device; None takes what is free.
+    memory: in bytes, that may be used on a device; None takes four fifths of what is free.
+    on_block: called with the blocks that are done and their number after each one, for a progress bar.
 
   Returns:
     [n1, n2], or [n1, n2, K, K] for "full". In the dtype that the network computes in, float32 at least, with matrix
@@ -116,36 +118,39 @@ def ntk(
   if min(len(x1), len(x2)) < devices:
     raise UserError(f"{min(len(x1), len(x2))} samples cannot be spread over the {devices} devices of the mesh; give "
                     "as many, or a smaller mesh.")
-  size = choose_block(
-    block, max(len(x1), len(x2)), -(-num_bytes(shapes) // len(x1)), kernel_bytes, memory, devices
-  )
-  if size >= max(len(x1), len(x2)) and mesh is None:
+  expanded = [0] if settings.method == "ntvp" else [-(-factor.expanded_bytes() // len(x1)) for factor in shapes]
+  row = lambda layer: row_bytes(-(-num_bytes(shapes) // len(x1)), layer)
+  memory = usable_bytes() if memory is None else memory
+  rows = max(len(x1), len(x2))
+  size = choose_block(block, rows, row(max(expanded)), kernel_bytes, memory, devices)
+  if size >= rows and mesh is None and needed_bytes(rows, row(sum(expanded)), kernel_bytes) <= memory:
     return _whole(settings, variables, x1, None if symmetric else x2)
   if mesh is not None:
     variables, x1, x2 = jax.device_put((variables, x1, x2), NamedSharding(mesh, P()))
   sizes = [min(size, len(x) // devices * devices) for x in (x1, x2)]
-  return _stream(settings, variables, x1, x2, symmetric, *sizes)
+  return _stream(settings, variables, x1, x2, symmetric, *sizes, on_block or (lambda done, count: None))
 
 
 def _stream(
-  settings: _Settings, variables: Any, x1: Array, x2: Array, symmetric: bool, rows: int, columns: int
+  settings: _Settings, variables: Any, x1: Array, x2: Array, symmetric: bool, rows: int, columns: int,
+  on_block: Callable[[int, int], None],
 ) -> Array:
   """Returns the kernel block by block; the last block reaches back over rows that are done, so that all are alike."""
   starts = lambda n, size: [min(i, n - size) for i in range(0, n, size)]
-  kernel = None
-  for i in starts(len(x1), rows):
-    left = _prepare(settings, variables, x1[i : i + rows])
-    for j in starts(len(x2), columns):
-      if symmetric and j < i:
-        continue
-      right = None if symmetric and i == j else _prepare(settings, variables, x2[j : j + columns])
-      pair = _pair(settings, variables, left, right)
-      if kernel is None:
-        kernel = jnp.zeros((len(x1), len(x2), *pair.shape[2:]), pair.dtype)
-        kernel = kernel if settings.mesh is None else jax.device_put(kernel, NamedSharding(settings.mesh, P()))
-      kernel = _place(kernel, pair, i, j, symmetric)
-      if not isinstance(kernel, jax.core.Tracer):
-        kernel.block_until_ready()  # or more blocks than two would be under way
+  pairs = [(i, j) for i in starts(len(x1), rows) for j in starts(len(x2), columns) if j >= i or not symmetric]
+  kernel, row = None, None
+  for done, (i, j) in enumerate(pairs, start=1):
+    if i != row:
+      row, left = i, _prepare(settings, variables, x1[i : i + rows])
+    right = None if symmetric and i == j else _prepare(settings, variables, x2[j : j + columns])
+    pair = _pair(settings, variables, left, right)
+    if kernel is None:
+      kernel = jnp.zeros((len(x1), len(x2), *pair.shape[2:]), pair.dtype)
+      kernel = kernel if settings.mesh is None else jax.device_put(kernel, NamedSharding(settings.mesh, P()))
+    kernel = _place(kernel, pair, i, j, symmetric)
+    if not isinstance(kernel, jax.core.Tracer):
+      kernel.block_until_ready()  # or more blocks than two would be under way
+    on_block(done, len(pairs))
   return kernel
 
 
@@ -159,17 +164,43 @@ def _prepare(settings: _Settings, variables: Any, x: Array) -> Any:
   return jax.shard_map(prepare, mesh=settings.mesh, in_specs=(P(), rows), out_specs=rows, check_vma=False)(variables, x)
 
 
-@functools.partial(jax.jit, static_argnums=0)
 def _pair(settings: _Settings, variables: Any, left: Any, right: Any | None) -> Array:
-  """Returns the kernel between two blocks; None is the left one again."""
+  """Returns the kernel between two blocks, one program a layer, so that one layer's needs are held at a time.
+
+  Args:
+    left, right: of `_prepare`; None is the left one again.
+  """
+  if settings.method == "ntvp":
+    return _products(settings, variables, left, right)
+  total = None
+  for i, mine in enumerate(left):
+    total = _with_layer(settings, total, mine, None if right is None else right[i])
+  return _reduced(settings, total)
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _products(settings: _Settings, variables: Any, left: Array, right: Array | None) -> Array:
+  entries = lambda variables, left, right: _directions(settings, variables, left, right)
+  return _over_devices(settings, entries, variables, left, right)
+
+
+@functools.partial(jax.jit, static_argnums=0, donate_argnums=1)
+def _with_layer(settings: _Settings, total: Array | None, left: Factor, right: Factor | None) -> Array:
+  entries = lambda _, left, right: left.contract(right, settings.reduce == "full")
+  part = _over_devices(settings, entries, None, left, right)
+  return part if total is None else total + part
+
+
+def _over_devices(settings: _Settings, entries: Callable, variables: Any, left: Any, right: Any | None) -> Array:
+  """Returns entries(variables, left, right), the left rows spread over the mesh; None is the left side again."""
   mesh = settings.mesh
   if mesh is None:
-    return _entries(settings, variables, left, left if right is None else right)
+    return entries(variables, left, left if right is None else right)
   rows = P(mesh.axis_names)
 
   def local(variables, left, right):
     everywhere = jax.tree.map(lambda a: jax.lax.all_gather(a, mesh.axis_names, axis=0, tiled=True), right)
-    return _entries(settings, variables, left, everywhere)
+    return entries(variables, left, everywhere)
 
   pair = jax.shard_map(local, mesh=mesh, in_specs=(P(), rows, rows), out_specs=rows, check_vma=False)
   return jax.lax.with_sharding_constraint(
@@ -180,7 +211,7 @@ def _pair(settings: _Settings, variables: Any, left: Any, right: Any | None) -> 
 @functools.partial(jax.jit, static_argnums=0)
 def _whole(settings: _Settings, variables: Any, x1: Array, x2: Array | None) -> Array:
   left = _prepare(settings, variables, x1)
-  block = _entries(settings, variables, left, left if x2 is None else _prepare(settings, variables, x2))
+  block = _pair(settings, variables, left, None if x2 is None else _prepare(settings, variables, x2))
   return (block + _mirrored(block)) / 2 if x2 is None else block
 
 
@@ -209,15 +240,13 @@ def _factors(settings: _Settings, variables: Any, x: Array) -> Any:
   return factors(apply, variables, x, _seeds(settings), plan)
 
 
-def _entries(settings: _Settings, variables: Any, left: Any, right: Any) -> Array:
-  if settings.method == "ntvp":
-    full = products(settings.network, _seeds(settings), variables, left, right)
-    if settings.reduce == "full":
-      return full
-    return jnp.trace(full, axis1=2, axis2=3) / full.shape[-1]
-  if settings.reduce == "full":
-    return contract(left, right, full=True)
-  total = contract(left, right, full=False)
+def _directions(settings: _Settings, variables: Any, left: Array, right: Array) -> Array:
+  """Returns the kernel of "ntvp"."""
+  full = products(settings.network, _seeds(settings), variables, left, right)
+  return full if settings.reduce == "full" else jnp.trace(full, axis1=2, axis2=3) / full.shape[-1]
+
+
+def _reduced(settings: _Settings, total: Array) -> Array:
   return total / settings.network.outputs if settings.reduce == "trace" else total
 
 

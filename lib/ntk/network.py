@@ -55,7 +55,10 @@ def checked_network(
     apply = apply.__wrapped__  # within a jit of its own the parameters could not be followed
   logits = _logits.eval_shape(apply, variables, jax.ShapeDtypeStruct(x1.shape[1:], x1.dtype))
   dtypes = [jnp.result_type(leaf) for leaf in jax.tree.leaves(variables["params"])]
-  dtype = functools.reduce(jnp.promote_types, (d for d in dtypes if jnp.issubdtype(d, jnp.floating)), jnp.bfloat16)
+  floating = [d for d in dtypes if jnp.issubdtype(d, jnp.floating)]
+  if not floating:
+    raise UserError("variables hold no parameters of a floating type, so there is nothing to differentiate by.")
+  dtype = functools.reduce(jnp.promote_types, floating, jnp.bfloat16)
   return Network(apply, logits.shape[0], jnp.dtype(dtype), logits.dtype)
 
 

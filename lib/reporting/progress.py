@@ -26,10 +26,17 @@ class Progress:
       disable=not sys.stderr.isatty(), **({"dynamic_ncols": True} if _width_is_known() else {"ncols": 79, "nrows": 24}),
     )
 
-  def update(self, step: int, loss: float | None = None) -> None:
-    """Moves the bar to `step`, the number of steps made, and shows the loss (a mean over members, say)."""
+  def update(self, step: int, loss: float | None = None, total: int | None = None) -> None:
+    """Moves the bar to `step`, the number of steps made, and shows the loss (a mean over members, say).
+
+    Args:
+      step, loss: as above.
+      total: the number of steps, where it was not known before.
+    """
     if self._bar.disable:
       return
+    if total is not None:
+      self._bar.total = total
     if loss is not None:
       self._bar.set_postfix_str(f"loss {float(loss):.4g}", refresh=False)
     self._bar.update(step - self._bar.n)

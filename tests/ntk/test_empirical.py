@@ -8,9 +8,12 @@ import numpy as np
 import pytest
 from flax import linen as nn
 
+from lib import models
 from lib.core import UserError
+from lib.ntk import empirical
+from lib.ntk.contraction import num_bytes
 from lib.ntk.empirical import ntk, ntk_matvec, ntk_sketch
-from lib.ntk.memory import choose_block, needed_bytes
+from lib.ntk.memory import choose_block, needed_bytes, row_bytes
 from lib.ntk.network import checked_network
 from lib.ntk.sketch import _projected
 
@@ -134,6 +137,31 @@ def test_signs_are_signs_and_pieces_of_columns_are_independent(key, monkeypatch)
   np.testing.assert_array_equal(np.abs(signs), 1)
   correlations = signs @ signs.T / 500 - np.eye(20)
   assert np.abs(correlations).max() < 5 / np.sqrt(500)
+
+
+@pytest.mark.parametrize("config, reduce", [
+  ("resnet18_cifar", "pseudo"),
+  ({"name": "cnn", "layers": (("conv", 32, 3), ("conv", 32, 3), ("global_avg_pool",))}, "trace"),
+  ({"name": "vit", "depth": 1, "width": 64, "heads": 4, "patch": 4}, "trace"),
+], ids=["resnet", "cnn", "vit"])
+def test_blocks_take_no_more_than_is_said(config, reduce, monkeypatch):
+  """By XLA's own account of its programs; 8 rows against 8 others, with 4 MiB of work."""
+  work, block = 2**22, 8
+  monkeypatch.setattr("lib.ntk.contraction.WORK", work)
+  model, x = models.build(config, num_classes=10), jnp.zeros((block, 32, 32, 3))
+  variables = jax.eval_shape(model.init, jax.random.key(0), x[:1])
+  network = checked_network(lambda variables, x: model.apply(variables, x).logits, variables, x)
+  settings = empirical._Settings(network, reduce, "factored", None)
+  factors = empirical._prepare.eval_shape(settings, variables, x)
+  held = num_bytes(factors)
+  row = row_bytes(held // block, max(factor.expanded_bytes() for factor in factors) // block)
+  taken = lambda program: program.compile().memory_analysis()
+  prepare = taken(empirical._prepare.lower(settings, variables, x))
+  assert held + prepare.temp_size_in_bytes + prepare.output_size_in_bytes <= needed_bytes(block, row, 0)
+  distinct = {str(jax.tree.map(lambda a: (a.shape, a.dtype), factor)): factor for factor in factors}
+  for factor in distinct.values():
+    layer = taken(empirical._with_layer.lower(settings, None, factor, factor)).temp_size_in_bytes
+    assert 2 * held + layer <= block * row + work
 
 
 def test_the_block_is_what_memory_allows():

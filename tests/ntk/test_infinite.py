@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 
 from lib.core import UserError
-from lib.ntk import infinite, repair
+from lib.ntk import infinite
+from lib.ntk.infinite import repair
 
 if importlib.util.find_spec("neural_tangents") is None:
   pytest.skip("neural-tangents is not installed", allow_module_level=True)

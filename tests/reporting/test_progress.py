@@ -34,3 +34,13 @@ def test_a_terminal_sees_label_count_and_last_loss(monkeypatch):
 def test_a_resumed_run_starts_where_it_was(monkeypatch):
   first = next(text for text in shown(monkeypatch, Terminal(), initial=60).split("\r") if text)
   assert " 60%" in first and "60/100" in first
+
+
+def test_the_number_of_steps_may_come_later(monkeypatch):
+  stderr = Terminal()
+  monkeypatch.setattr("tqdm.tqdm.monitor_interval", 0)
+  monkeypatch.setattr(sys, "stderr", stderr)
+  with Progress(1, "blocks") as bar:
+    bar.update(6, total=6)
+  last = stderr.getvalue().rstrip().split("\r")[-1]
+  assert "100%" in last and "6/6" in last

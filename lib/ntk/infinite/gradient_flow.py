@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from lib.core import UserError
-from lib.ntk import repair
+from lib.ntk.infinite import repair
 
 Array = jax.Array
 

@@ -1,25 +1,8 @@
-"""Infinitely wide networks through neural-tangents (Novak et al. 2020, arXiv:1912.02803), repaired for today's JAX.
-
-`neural_tangents()` is the whole package, loaded when first asked for; `lib.ntk.repair` says what is mended and what of
-JAX that relies on. Here stand the parts that studies need: Myrtle kernels, kernel matrices in bounded memory, gradient
-flow in function space (`lib.ntk.gradient_flow`), and Monte Carlo. Nothing else imports neural-tangents.
-
-Known not to work, or not as its name says:
-
-* `neural_tangents.experimental`: left out, it loads tensorflow.
-* Structured derivatives (implementation 3, which AUTO tries too) of operations whose linearization has several outputs,
-  such as loops: NotImplementedError, as it was before. Implementations 1 and 2 take them.
-* AUTO prints the cost of every implementation on stdout.
-* `neural_tangents.batch` spreads over devices with jax.pmap, which works (seen on two CPU devices); the batch size must
-  divide the number of inputs, and both triangles of a symmetric kernel are computed. `kernel_matrix` needs neither.
-* Arrays of different ranks are promoted inside: call the package within `jax.numpy_rank_promotion("allow")` if that is
-  an error elsewhere.
-"""
+"""Kernels of infinitely wide convolutional networks: Myrtle networks, kernel matrices by blocks, Monte Carlo."""
 
 from __future__ import annotations
 
 import functools
-import types
 from collections.abc import Callable
 from typing import Any, Literal, NamedTuple
 
@@ -28,16 +11,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from lib.core import UserError
-from lib.ntk import repair
-from lib.ntk.gradient_flow import Prediction, predict
+from lib.ntk.infinite import repair
 
 Array = jax.Array
 Kind = Literal["ntk", "nngp"]
 KINDS = ("ntk", "nngp")
-__all__ = [
-  "KINDS", "Estimate", "Layers", "Prediction", "kernel_matrix", "monte_carlo", "myrtle", "myrtle_kernel",
-  "neural_tangents", "predict",
-]
 CONVOLUTIONS = {5: (2, 1, 1), 7: (2, 2, 2), 10: (3, 3, 3)}  # of a Myrtle network, in each of its three stages
 
 
@@ -60,15 +38,6 @@ class Estimate(NamedTuple):
 
   mean: np.ndarray
   sem: np.ndarray
-
-
-def neural_tangents() -> types.ModuleType:
-  """Returns the package neural_tangents, repaired; see `lib.ntk.repair`.
-
-  Raises:
-    UserError: if it is not installed, or if this JAX breaks it.
-  """
-  return repair.neural_tangents()
 
 
 def myrtle(
@@ -100,7 +69,7 @@ def myrtle(
   """
   if depth not in CONVOLUTIONS:
     raise UserError(f"there is no Myrtle network of depth {depth}; give one of {sorted(CONVOLUTIONS)}.")
-  stax = neural_tangents().stax
+  stax = repair.neural_tangents().stax
   convolution = (stax.Conv(width, (3, 3), padding="SAME", W_std=weight_std, b_std=bias_std), stax.Relu())
   first, second, third = (convolution * count for count in CONVOLUTIONS[depth])
   halved = (stax.AvgPool((2, 2), (2, 2)),)
@@ -114,7 +83,8 @@ def myrtle_kernel(depth: int, *, weight_std: float = 1.0, bias_std: float = 0.0)
 
 
 def kernel_matrix(
-  kernel: Callable, x1: Array, x2: Array | None = None, *, block: int, kind: Kind = "ntk", memory: float | None = None
+  kernel: Callable, x1: Array, x2: Array | None = None, *, block: int, kind: Kind = "ntk", memory: float | None = None,
+  on_block: Callable[[int, int], None] | None = None,
 ) -> np.ndarray:
   """Returns a kernel matrix, computed in blocks of at most block x block entries by one compiled program.
 
@@ -127,6 +97,7 @@ def kernel_matrix(
     block: rows and columns at once. The device holds one block and what its computation needs, the host the result.
     kind: "ntk" or "nngp".
     memory: bytes that one block may take on the device; None asks no question.
+    on_block: called with the blocks that are done and their number after each one, for a progress bar.
 
   Returns:
     [n1, n2] numpy array on the host. neural-tangents takes the angle of two inputs from a difference of nearly equal
@@ -152,10 +123,14 @@ def kernel_matrix(
                       jax.config.jax_enable_x64)
   _check_memory(program, block, memory)
   result = np.empty((len(x1), len(x2)), program.out_info.dtype)
-  for i in range(0, len(x1), rows):
-    for j in range(i if symmetric else 0, len(x2), columns):
-      values = np.asarray(program(_slice(x1, i, rows), _slice(x2, j, columns)))
-      result[i : i + rows, j : j + columns] = values[: len(x1) - i, : len(x2) - j]
+  starts = [
+    (i, j) for i in range(0, len(x1), rows) for j in range(0, len(x2), columns) if j >= i or not symmetric
+  ]
+  for done, (i, j) in enumerate(starts, start=1):
+    values = np.asarray(program(_slice(x1, i, rows), _slice(x2, j, columns)))
+    result[i : i + rows, j : j + columns] = values[: len(x1) - i, : len(x2) - j]
+    if on_block:
+      on_block(done, len(starts))
   return np.triu(result) + np.triu(result, 1).T if symmetric else result
 
 
@@ -210,7 +185,7 @@ def monte_carlo(
   if kind not in KINDS:
     raise UserError(f"kind is {kind!r}; give one of {KINDS}.")
   init, apply, _ = layers
-  empirical = neural_tangents().empirical_kernel_fn(apply, vmap_axes=vmap_axes)
+  empirical = repair.neural_tangents().empirical_kernel_fn(apply, vmap_axes=vmap_axes)
 
   @jax.jit
   def draw(key, x1, x2):
