@@ -51,7 +51,7 @@ from experiments.random_features_tables import (
 )
 from lib import data, reporting
 from lib.core import UserError
-from lib.ntk import eigenframework
+from lib.ntk import eigenframework, infinite
 from lib.ntk.regression import feature_kernel
 
 _WORKDIR = flags.DEFINE_string(

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from lib.core import UserError
+from lib.core import UserError, decompositions
 
 Array = jax.Array
 Tree = Any
@@ -86,7 +86,7 @@ def eigensystem(k: Array) -> Eigensystem:
   Raises:
     UserError: for a kernel that is not square.
   """
-  values, vectors = jnp.linalg.eigh(_square(k, "the kernel"))
+  values, vectors = decompositions.eigh(_square(k, "the kernel"))
   return Eigensystem(_clean(values[::-1]), vectors[:, ::-1])
 
 
@@ -96,7 +96,7 @@ def eigenvalues(k: Array) -> Array:
   Raises:
     UserError: for a kernel that is not square.
   """
-  return _clean(jnp.linalg.eigvalsh(_square(k, "the kernel"))[::-1])
+  return _clean(decompositions.eigvalsh(_square(k, "the kernel"))[::-1])
 
 
 def effective_rank(values: Array) -> Array:

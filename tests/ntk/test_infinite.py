@@ -278,3 +278,19 @@ def test_a_mistake_is_one_sentence(message):
 def test_regression_is_refused_without_float64():
   with jax.enable_x64(False), pytest.raises(UserError, match=r"jax.enable_x64\(True\)"):
     infinite.predict(np.eye(3), np.eye(3), np.ones((3, 1)))
+
+
+@pytest.mark.parametrize("t", [None, 3.0])
+def test_gradient_descent_takes_traced_kernels_and_ridges(nt, t):
+  x = draw(2, 6, 5)
+  kernels, y = x @ x.swapaxes(1, 2), draw(6, 2, seed=1)
+
+  def outputs(kernel, ridge):
+    flow = nt.predict.gradient_descent_mse(kernel[:4, :4], y[:4], diag_reg=ridge)
+    return flow(t, 0.0, jnp.zeros((2, 2)), kernel[4:, :4])[1]
+
+  expected = np.stack([outputs(kernel, 0.1) for kernel in kernels])
+  np.testing.assert_allclose(jax.vmap(outputs, (0, None))(kernels, 0.1), expected, rtol=1e-9)
+  np.testing.assert_allclose(jax.jit(outputs)(kernels[0], 0.1), expected[0], rtol=1e-9)
+  np.testing.assert_allclose(jax.jit(lambda ridge: outputs(kernels[0], ridge))(0.1), expected[0], rtol=1e-9)
+  assert np.isfinite(jax.grad(lambda ridge: outputs(kernels[0], ridge).sum())(0.1))

@@ -10,6 +10,7 @@ neural-tangents 0.6.5, the last release, was written for JAX 0.4. It imports and
   `jax.linearize` and `jax.make_jaxpr`; primitives without a transpose rule of the old form get `jax.linear_transpose`;
   the choice of an implementation (AUTO, 0) reads the costs of a program, which XLA now returns as a dict;
   `predict.max_learning_rate` gives SciPy's `eigvalsh` its present argument;
+  `predict.gradient_descent_mse` takes kernels and ridges that are traced;
   arrays no longer go to `jnp.dtype`, nor shapes without values to `jnp.size`, which are about to refuse them.
 
 Nothing of `jax._src` is used. The tables `primitive_transposes` and `primitive_jvps` of `jax.interpreters.ad`, and
@@ -152,7 +153,11 @@ def _mend() -> None:
     "size": lambda x: math.prod(_shape(x)),
     "dtype": lambda x: x.dtype if hasattr(x, "dtype") else jnp.dtype(x),
   })
-  importlib.import_module(f"{PACKAGE}._src.predict").sp = _scipy()
+  predict = importlib.import_module(f"{PACKAGE}._src.predict")
+  predict.sp = _scipy()
+  predict.jax = _View(jax, {"core": _View(jax.core, {"eval_context": contextlib.nullcontext})})
+  for name in ("_get_cho_solve", "_get_fns_in_eigenbasis"):
+    setattr(predict, name, _at_once(getattr(predict, name)))
 
 
 def _linearize(
@@ -222,6 +227,18 @@ def _flops(f: Callable, optimize: bool, *args: Any, **kwargs: Any) -> float:
 
 def _shape(x: Any) -> tuple[int, ...]:
   return tuple(x.shape) if hasattr(x, "shape") else jnp.shape(x)
+
+
+def _at_once(function: Callable) -> Callable:
+  """Returns the function so that it runs at once, inside jit too, unless an argument is traced itself."""
+
+  @functools.wraps(function)
+  def run(*args):
+    traced = any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(args))
+    with contextlib.nullcontext() if traced else jax.core.eval_context():
+      return function(*args)
+
+  return run
 
 
 def _scipy() -> types.ModuleType:

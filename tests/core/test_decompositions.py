@@ -1,0 +1,46 @@
+"""Decompositions one matrix at a time: against numpy, their derivatives, and what a batch becomes."""
+
+import re
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from lib.core import decompositions
+
+
+def symmetric(key, *shape):
+  m = jax.random.normal(key, shape, jnp.float64)
+  return (m + m.swapaxes(-1, -2)) / 2
+
+
+@pytest.mark.parametrize("name", ["eigh", "eigvalsh", "svd", "qr"])
+def test_a_batch_is_what_its_matrices_are_and_no_batched_call(name, key):
+  """A batched LAPACK call can wait for ever; in a loop each call has one matrix."""
+  with jax.enable_x64(True):
+    batch, function = symmetric(key, 2, 3, 6, 6), getattr(decompositions, name)
+    mapped = jax.jit(jax.vmap(jax.vmap(function)))
+    theirs = jax.tree.leaves(getattr(jnp.linalg, name)(batch))
+    for result, expected in zip(jax.tree.leaves(mapped(batch)), theirs):
+      np.testing.assert_allclose(result, expected, atol=1e-13)
+    calls = [line for line in mapped.lower(batch).as_text().splitlines() if "@lapack_" in line]
+    assert calls and not any(re.search(r"\(tensor<\d+x\d+x\d+x", line) for line in calls)
+
+
+def test_derivatives_are_those_of_jax(key):
+  with jax.enable_x64(True):
+    m, other = symmetric(key, 2, 5, 5)
+
+    def total(decomposition):
+      def f(m):
+        values, vectors = decomposition(m)
+        return jnp.sum(jnp.sin(values)) + jnp.sum(jnp.square(vectors * jnp.arange(5.0)[None]) * other)
+      return f
+
+    mine, theirs = total(decompositions.eigh), total(jnp.linalg.eigh)
+    np.testing.assert_allclose(jax.grad(mine)(m), jax.grad(theirs)(m), atol=1e-10)
+    np.testing.assert_allclose(jax.jvp(mine, (m,), (other,))[1], jax.jvp(theirs, (m,), (other,))[1], atol=1e-10)
+    values = lambda function: jax.vmap(jax.grad(lambda m: jnp.sum(function(m) ** 3)))(jnp.stack([m, other]))
+    np.testing.assert_allclose(values(decompositions.eigvalsh), values(jnp.linalg.eigvalsh), atol=1e-10)
+    assert np.isfinite(jax.grad(mine)(jnp.eye(5))).all()
