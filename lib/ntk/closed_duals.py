@@ -26,6 +26,7 @@ class Relu(Dual):
   lowest = 0
   f0, df0, df1 = 1 / math.pi, 0.5, 1.0
   log_lowest, log_df0, log_first = -math.log(math.pi), -math.log(2), -math.inf
+  has_jump = True
 
   def phi(self, u):
     return math.sqrt(2) * jax.nn.relu(u)

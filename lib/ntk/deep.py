@@ -144,7 +144,7 @@ def _iterate(c: SignedLog, depth: Array, dual: Dual, kind: Kind) -> SignedLog:
     f, df = dual.layer(c)
     after = add(f, multiply(k, df)) if kind == "ntk" else f
     still = dual.fixed(c)  # has a closed form
-    if dual.lowest == 0:
+    if not dual.has_jump:
       still |= _change(f, c) & _change(after, k)
     return done + 1, still, f, after
 

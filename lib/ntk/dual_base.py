@@ -73,6 +73,11 @@ class Dual:
     log = jnp.log1p(-jnp.clip(jnp.minimum(gap, 2 - gap), 0, 1))  # of |f|
     return SignedLog(jnp.where(gap > 1, -1.0, 1.0), jnp.maximum(log, math.log(TINY))), signed_log(self._df(delta))
 
+  @property
+  def has_jump(self) -> bool:
+    """Whether the rest of the depth is one formula, sooner or later."""
+    return self.lowest > 0
+
   def settled(self, c: SignedLog) -> Array:
     """Returns where `jump` holds: at c = 1, and where f is its term of lowest degree (or is a fixed point)."""
     return self.fixed(c) | (c.log < self.log_first if self.lowest else jnp.zeros_like(c.log, bool))
