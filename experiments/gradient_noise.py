@@ -24,8 +24,6 @@ from lib.core import UserError
 
 _LAYER = flags.DEFINE_string("layer", None, "Kernel whose weights to look at; default: the one in the middle.")
 
-Series = tuple[np.ndarray, np.ndarray]  # steps [T], values [members, T]
-
 
 def predicted_std(steps: np.ndarray, learning_rate: float, eta: float, gamma: float) -> np.ndarray:
   """Returns lr sqrt(sum_{s<t} eta / (1 + s)^gamma) at each step t, [T]."""
@@ -44,17 +42,10 @@ def escape_step(steps: np.ndarray, loss: np.ndarray) -> float:
   return float(steps[below[0]]) if len(below) else np.inf
 
 
-def series_of(rows: Sequence[Mapping[str, Any]], members: Sequence[int], name: str) -> Series:
-  """Returns a metric of some members over the steps at which it was written."""
-  points = {(row["member"], row["step"]): row[name] for row in rows if row["member"] in members and name in row}
-  steps = np.array(sorted({step for _, step in points}))
-  return steps, np.array([[points[member, step] for step in steps] for member in members], np.float64)
-
-
 def ratios_before_escape(rows: Sequence[Mapping[str, Any]], members: Sequence[int], name: str, law: Any) -> np.ndarray:
   """Returns measured / predicted standard deviations of all members at all steps before their escape."""
-  steps, measured = series_of(rows, members, name)
-  logged, losses = series_of(rows, members, "loss")
+  steps, measured = reporting.series(rows, name, members)
+  logged, losses = reporting.series(rows, "loss", members)
   kept = [(steps > 0) & (steps < escape_step(logged, loss)) for loss in losses]
   return np.concatenate([values[keep] / law(steps)[keep] for values, keep in zip(measured, kept)])
 
@@ -73,8 +64,8 @@ def main(argv: Sequence[str]) -> None:
     eta = group["values"].get("eta", config["gradients"]["noise"]["eta"])
     lr = group["values"].get("lr", config["optimizer"]["learning_rate"])
     law = lambda steps, lr=lr, eta=eta: predicted_std(steps, lr, eta, config["gradients"]["noise"]["gamma"])
-    steps, values = series_of(rows, group["members"], name)
-    measured[group["label"]], losses[group["label"]] = (steps, values), series_of(rows, group["members"], "loss")
+    steps, values = reporting.series(rows, name, group["members"])
+    measured[group["label"]], losses[group["label"]] = (steps, values), reporting.series(rows, "loss", group["members"])
     if eta == 0:
       table.append([group["label"], len(values), f"largest std(w) = {values.max():.3g}", "–", "–"])
       continue

@@ -7,9 +7,8 @@ import sys
 import numpy as np
 import pytest
 
-from experiments.gradient_noise import escape_step, predicted_std, ratios_before_escape, series_of
-from lib import training
-from lib.reporting import read_rows
+from experiments.gradient_noise import escape_step, predicted_std, ratios_before_escape
+from lib import reporting, training
 from tests.tiny import tiny_config
 
 
@@ -30,13 +29,11 @@ def test_escape_is_the_first_loss_well_below_the_early_level():
   assert escape_step(steps, 2.3 + 0.05 * np.sin(steps)) == np.inf
 
 
-def test_series_and_ratios_are_of_the_members_asked_for():
+def test_ratios_are_of_the_members_asked_for():
   rows = [
     {"member": m, "step": s, "w/std": (1 + m) * 2.0 * s, "loss": 1.0 if s < 30 or m == 0 else 0.1}
     for s in (0, 10, 20, 30, 40) for m in (0, 1)
   ]
-  steps, values = series_of(rows, [1], "w/std")
-  np.testing.assert_array_equal(values, [[0, 40, 80, 120, 160]])
   law = lambda steps: 2.0 * np.maximum(steps, 1)
   np.testing.assert_allclose(ratios_before_escape(rows, [0], "w/std", law), [1, 1, 1, 1])
   np.testing.assert_allclose(ratios_before_escape(rows, [1], "w/std", law), [2, 2])  # up to its escape at 30
@@ -56,11 +53,11 @@ def walk(tmp_path_factory):
 
 
 def test_a_zero_network_walks_by_the_law_and_stands_still_without_noise(walk):
-  rows = read_rows(walk / "metrics.jsonl")
+  rows = reporting.read_rows(walk / "metrics.jsonl")
   for layer in range(1, 6):
     name = f"weights/dense_{layer:02d}/kernel"
     assert all(row[f"{name}/largest"] == 0 for row in rows if row["member"] < 4)
-    steps, measured = series_of(rows, [4, 5, 6, 7], f"{name}/std")
+    steps, measured = reporting.series(rows, f"{name}/std", [4, 5, 6, 7])
     np.testing.assert_array_equal(steps, [0, 20, 40, 60])
     law = predicted_std(steps, 0.1, 0.02, 0.55)[1:]
     # A standard deviation of 2,500 entries has a relative error of 1.4 %, a mean over four of them 0.7 %.

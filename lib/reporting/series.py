@@ -1,0 +1,44 @@
+"""A metric over training, out of the rows of metrics.jsonl."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from lib.reporting.plots import mean_and_sem
+
+Series = tuple[np.ndarray, np.ndarray]  # steps [T], values [members, T]
+
+
+def series(rows: Sequence[Mapping[str, Any]], name: str, members: Sequence[int]) -> Series:
+  """Returns a metric of some members over the steps at which it was written.
+
+  Args:
+    rows: of `read_rows`.
+    name: of the metric.
+    members: numbers of the members, such as results.json's groups have them.
+
+  Returns:
+    (steps [T], values [members, T]) float64; nan where a member has no value.
+  """
+  points = {(row["member"], row["step"]): row[name] for row in rows if row["member"] in members and name in row}
+  steps = np.array(sorted({step for _, step in points}))
+  return steps, np.array([[points.get((member, step), np.nan) for step in steps] for member in members], np.float64)
+
+
+def draw_means(axes: Any, rows: Sequence[Mapping[str, Any]], name: str, groups: Sequence[Mapping[str, Any]]) -> None:
+  """Draws a metric's mean over the members of each group, with its standard error, on axes of matplotlib.
+
+  Args:
+    axes: to draw on.
+    rows, name: as for `series`.
+    groups: with "label" and "members", as results.json has them.
+  """
+  for i, group in enumerate(groups):
+    steps, values = series(rows, name, group["members"])
+    mean, sem = mean_and_sem(values)
+    axes.plot(steps, mean, color=f"C{i}", label=group["label"])
+    axes.fill_between(steps, mean - sem, mean + sem, color=f"C{i}", alpha=0.2, linewidth=0)
+  axes.set(xlabel="step", title=name)

@@ -1,0 +1,27 @@
+"""Metrics over training, out of the rows of a run."""
+
+import matplotlib.figure
+import numpy as np
+
+from lib import reporting
+
+ROWS = [
+  {"member": member, "step": step, "w/std": (1 + member) * 2.0 * step, "loss": 1.0}
+  for step in (0, 10, 20) for member in (0, 1, 2)
+] + [{"member": 0, "step": 30, "w/std": 1.0}, {"member": 1, "step": 40}]
+
+
+def test_a_series_has_the_members_asked_for_at_the_steps_with_a_value():
+  steps, values = reporting.series(ROWS, "w/std", [1, 0])
+  np.testing.assert_array_equal(steps, [0, 10, 20, 30])
+  np.testing.assert_array_equal(values, [[0, 40, 80, np.nan], [0, 20, 40, 1]])
+
+
+def test_groups_are_drawn_as_mean_and_standard_error():
+  axes = matplotlib.figure.Figure().subplots()
+  reporting.draw_means(axes, ROWS, "w/std", [{"label": "all", "members": [0, 1, 2]}, {"label": "one", "members": [0]}])
+  first, second = axes.lines
+  assert (first.get_label(), second.get_label(), axes.get_title()) == ("all", "one", "w/std")
+  np.testing.assert_allclose(first.get_ydata(), [0, 40, 80, 1])
+  band = axes.collections[0].get_paths()[0].vertices
+  np.testing.assert_allclose(band[:, 1].max(), 80 + 40 / np.sqrt(3))
