@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
@@ -13,6 +14,8 @@ from lib.ntk.dual_base import Dual, OddDual
 from lib.ntk.relu_limit import SMALL_ANGLE, relu_jump, sine_excess
 
 Array = jax.Array
+
+_LOG_SINH = (1 / 6, -1 / 180, 1 / 2835, -1 / 37800, 1 / 467775)  # log(sinh(a) / a) by powers of a^2
 
 
 @dataclasses.dataclass(frozen=True)
@@ -121,16 +124,28 @@ class Sine(OddDual):
   name = "sine"
 
   def __post_init__(self):
-    if not (isinstance(self.a, (int, float)) and 0 < self.a < math.inf):
+    if not (isinstance(self.a, float) and 0 < self.a < math.inf):
       raise UserError(f"a is {self.a!r}; the squared frequency of a sine is a positive number.")
 
   @property
   def log_df0(self):
+    if self.a < 0.1:
+      return -_series(_LOG_SINH, self.a)
     return math.log(2 * self.a) - self.a - math.log(-math.expm1(-2 * self.a))
 
   @property
   def df1(self):
     return self.a / math.tanh(self.a)
+
+  @property
+  def log_df1(self):
+    if self.a < 0.1:
+      return _series([(4.0**i - 2) * x for i, x in enumerate(_LOG_SINH, 1)], self.a)
+    return math.log(self.df1)
+
+  @property
+  def near(self):
+    return 0.5 / max(self.a, 1.0)
 
   @property
   def log_first(self):
@@ -144,12 +159,21 @@ class Sine(OddDual):
     return jnp.expm1(-a * delta) * (1 + jnp.exp(-a * (2 - delta))) / math.expm1(-2 * a)
 
   def _log_far(self, log_c):
-    ac = self.a * jnp.exp(log_c)
-    return ac - self.a + jnp.log(jnp.expm1(-2 * ac) / math.expm1(-2 * self.a))
+    a = self.a
+    return a * jnp.expm1(log_c) + jnp.log(jnp.expm1(-2 * a * jnp.exp(log_c)) / math.expm1(-2 * a))
+
+  def _log_df(self, delta):
+    a = self.a
+    return math.log(a) - a * delta + jnp.log1p(jnp.exp(-2 * a * (1 - delta))) - math.log(-math.expm1(-2 * a))
 
   def _df(self, delta):
     a = self.a
     return a * (jnp.exp(-a * delta) + jnp.exp(-a * (2 - delta))) / -math.expm1(-2 * a)
+
+
+def _series(coefficients: Sequence[float], a: float) -> float:
+  """Returns sum_i x_i a^(2 i) over i = 1, 2, ..."""
+  return math.fsum(x * a ** (2 * i) for i, x in enumerate(coefficients, 1))
 
 
 def _angle(delta: Array) -> Array:

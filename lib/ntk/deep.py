@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Mapping
 from typing import Any, Literal
 
@@ -13,12 +14,13 @@ import numpy as np
 from lib.core import UserError
 from lib.ntk.dual import Dual, as_dual
 from lib.ntk.signed_log import SignedLog, add, multiply
-from lib.ntk.sphere import double, log_cosines, unit_points
+from lib.ntk.sphere import TINY, double, log_cosines, unit_points
 
 Array = jax.Array
 Kind = Literal["nngp", "ntk"]
 
 _CONVERGED = 4e-15  # relative change of both logarithms in a layer
+_DEEPEST = 1e15  # float64 counts layers one by one up to 9e15
 
 
 def fc_kernel(
@@ -87,14 +89,17 @@ def deep_signed_log_kernel(
   Returns:
     (SignedLog of K [n1, n2], log diag []), all finite. Where f(0) = f'(0) = 0, log K ~ -k^L leaves the range of float64
     (at L ~ 1000 for c^2): there it is that of the deepest network whose logarithms fit, which has the same order of
-    points and the same nearest neighbours. A cosine of exactly 0 counts as 2.2e-308.
+    points and the same nearest neighbours; log diag is always that of depth L. A cosine of exactly 0 counts as
+    2.2e-308.
 
   Raises:
     UserError: if 64-bit arithmetic is off, if points are not float64 or not on the unit sphere, or for an unknown dual,
       a depth below 1, or another kind.
 
-  Memory is a few arrays [n1, n2]; for more points call it by blocks of rows. Every layer is computed only where no
-  closed form is known: f(0) > 0 and f'(1) = 1, other than ReLU.
+  Memory is a few arrays [n1, n2]; for more points call it by blocks of rows. How many layers are computed one by one
+  depends on how soon a closed form holds: some hundred for the activations above, 20 / |log f'(0)| where f is nearly
+  linear, such as `sine` of a small frequency, and all of them where f(0) > 0, f'(1) = 1 and it is not ReLU.
+  Differentiable forwards (jax.jvp), but not backwards: the number of those layers is not known beforehand.
 
   Differs from the official code, which iterates c in plain float64: there f(c) = c^2 underflows within 30 layers and
   the nearest neighbours are lost.
@@ -122,22 +127,31 @@ def log_kernel_of_cosines(
   log_c = double(log_c, "log_c")
   if not isinstance(log_c, jax.core.Tracer) and not bool(jnp.all((log_c <= 0) & jnp.isfinite(log_c))):
     raise UserError("log_c must be finite and not positive; give logarithms of cosines in (0, 1].")
+  if dual.lowest > 1:
+    log_c = jnp.maximum(log_c, math.log(TINY))  # as a cosine of 0; log K ~ -k^L leaves no room for less
   k, diagonal = _from_cosines(SignedLog(jnp.ones_like(log_c), log_c), dual, depth, kind)
   return jnp.where(k.sign < 0, jnp.nan, k.log), diagonal
 
 
 def _from_cosines(c: SignedLog, dual: Dual, depth: int, kind: Kind) -> tuple[SignedLog, Array]:
   layers = jnp.asarray(dual.max_depth(int(depth)), jnp.float64)
-  k = _iterate(c, layers, dual, kind)
-  return k, dual.log_diagonal(layers) if kind == "ntk" else jnp.zeros(())
+  diagonal = dual.log_diagonal(jnp.asarray(depth, jnp.float64)) if kind == "ntk" else jnp.zeros(())
+  return _iterate(c, layers, diagonal, dual, kind), diagonal
 
 
 _log_cosines = jax.jit(log_cosines)
 
 
 @functools.partial(jax.jit, static_argnames=("dual", "kind"))
-def _iterate(c: SignedLog, depth: Array, dual: Dual, kind: Kind) -> SignedLog:
-  """Returns the kernel after `depth` layers, [] float64, which is traced: a sweep over depths compiles once."""
+def _iterate(c: SignedLog, depth: Array, diagonal: Array, dual: Dual, kind: Kind) -> SignedLog:
+  """Returns the kernel after `depth` layers, [] float64, which is traced: a sweep over depths compiles once.
+
+  Args:
+    c: cosines.
+    depth: layers.
+    diagonal: [], logarithm of the kernel where the cosine is 1, or -1 and phi is odd.
+    dual, kind: as above.
+  """
 
   def layer(carry):
     done, _, c, k = carry
@@ -156,9 +170,9 @@ def _iterate(c: SignedLog, depth: Array, dual: Dual, kind: Kind) -> SignedLog:
   fixed = dual.fixed(end)
   left = depth - done
   jumped = dual.jump(SignedLog(end.sign, jnp.where(fixed, -1.0, end.log)), k, left)
-  here, there, at_fixed = (k, jumped[1], dual.log_diagonal(depth)) if kind == "ntk" else (end, jumped[0], 0.0)
+  here, there = (k, jumped[1]) if kind == "ntk" else (end, jumped[0])
   kernel = jax.tree.map(lambda a, b: jnp.where(left > 0, b, a), here, there)
-  return SignedLog(jnp.where(fixed, end.sign, kernel.sign), jnp.where(fixed, at_fixed, kernel.log))
+  return SignedLog(jnp.where(fixed, end.sign, kernel.sign), jnp.where(fixed, diagonal, kernel.log))
 
 
 def _change(after: SignedLog, before: SignedLog) -> Array:
@@ -171,8 +185,8 @@ def _checked(dual: Dual | str | Mapping[str, Any], depth: int, kind: str) -> Dua
   whole = isinstance(depth, (int, np.integer)) and not isinstance(depth, bool)
   if not whole and not (isinstance(depth, (float, np.floating)) and float(depth).is_integer()):
     raise UserError(f"depth is {depth!r}; give a whole number of hidden layers, at least 1.")
-  if depth < 1:
-    raise UserError(f"depth is {depth}; a network has at least 1 hidden layer.")
+  if not 1 <= depth <= _DEEPEST:
+    raise UserError(f"depth is {str(depth)[:20]}; give at least 1 hidden layer, and at most {_DEEPEST:.0e}.")
   if kind not in ("nngp", "ntk"):
     raise UserError(f'kind is {kind!r}; give "nngp" or "ntk".')
   return dual

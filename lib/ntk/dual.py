@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from typing import Any, Literal
 
@@ -10,6 +9,7 @@ from lib.core import UserError, build
 from lib.ntk.closed_duals import Erf, Gelu, Relu, Sine
 from lib.ntk.dual_base import Dual
 from lib.ntk.hermite import Hermite, from_activation, hermite, linear, optimal_hermite
+from lib.ntk.precision import is_real
 
 Limit = Literal["1nn", "majority", "singular"]
 
@@ -26,7 +26,10 @@ def erf() -> Erf:
 
 def sine(a: float) -> Sine:
   """Returns the dual of sin(sqrt(a) u): f(c) = sinh(a c) / sinh(a); a is the *squared* frequency."""
-  return Sine(float(a) if isinstance(a, int) else a)
+  return Sine(float(a) if is_real(a) else a)
+
+
+sin = sine  # its name among activation functions
 
 
 def gelu() -> Gelu:
@@ -35,7 +38,7 @@ def gelu() -> Gelu:
 
 
 DUALS = {
-  "relu": relu, "erf": erf, "sine": sine, "gelu": gelu, "linear": linear, "hermite": hermite,
+  "relu": relu, "erf": erf, "sine": sine, "sin": sine, "gelu": gelu, "linear": linear, "hermite": hermite,
   "optimal_hermite": optimal_hermite,
 }
 
@@ -46,6 +49,8 @@ def as_dual(dual: Dual | str | Mapping[str, Any]) -> Dual:
   Raises:
     UserError: if there is no such row, or if its arguments are wrong.
   """
+  if callable(dual):
+    raise UserError(f"dual is the function {getattr(dual, '__name__', dual)}; call it, as in relu() or sine(2.0).")
   return dual if isinstance(dual, Dual) else build(DUALS, dual, path="dual")
 
 
@@ -57,6 +62,8 @@ def classify(dual: Dual | str | Mapping[str, Any]) -> Limit:
   | f(0) > 0                  | "majority"   | all pairs of points get one value of the kernel                 |
   | f(0) = 0, f'(0) = 0       | "1nn"        | c_L ~ c^(k^L): the nearest neighbour outweighs all others       |
   | f(0) = 0, 0 < f'(0) < 1   | "singular"   | c_L / f'(0)^L -> R(x, x') / |x - x'|^alpha                      |
+
+  A series of `from_activation`, which drops weights below 1e-26, may be in another class than its function.
 
   Raises:
     UserError: for linear activations, f(c) = c, whose kernel no depth changes.
@@ -90,10 +97,10 @@ def singularity_exponent(dual: Dual | str | Mapping[str, Any]) -> float:
   limit = classify(dual)
   if limit != "singular":
     raise UserError(f"{dual.name} has the limit {limit!r} and no exponent; that takes f(0) = 0 and 0 < f'(0) < 1.")
-  return -2 * dual.log_df0 / math.log(dual.df1)
+  return -2 * dual.log_df0 / dual.log_df1
 
 
 __all__ = [
   "DUALS", "Dual", "Hermite", "as_dual", "classify", "erf", "from_activation", "gelu", "hermite", "linear",
-  "optimal_hermite", "relu", "sine", "singularity_exponent",
+  "optimal_hermite", "relu", "sin", "sine", "singularity_exponent",
 ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 
 import jax
@@ -29,6 +30,7 @@ class Dual:
     is_odd: whether phi is odd.
     f0, df0, df1: f(0), f'(0) and f'(1), Python floats. f'(0) may underflow; log_df0 does not.
     log_df0: log f'(0), -inf if it is 0.
+    log_df1: log f'(1).
     log_first: log |c| below which f is its term of lowest degree to rounding.
   """
 
@@ -40,9 +42,13 @@ class Dual:
     """Returns the activation function itself, with E[phi(u)^2] = 1; in the precision of u, for finite networks."""
     raise NotImplementedError
 
+  @property
+  def log_df1(self) -> float:
+    return math.log(self.df1)
+
   def f(self, c: Array) -> Array:
-    """Returns f(c) for c in [-1, 1], float64."""
-    return 1 - self._one_minus_f(1 - self._cosine(c))
+    """Returns f(c) for c in [-1, 1], float64; its derivative is `df`, at the ends too."""
+    return _f(self, self._cosine(c))
 
   def df(self, c: Array) -> Array:
     """Returns f'(c) for c in [-1, 1], float64."""
@@ -50,11 +56,11 @@ class Dual:
 
   def one_minus_f(self, delta: Array) -> Array:
     """Returns 1 - f(1 - delta) for delta in [0, 2], to full relative precision for small delta."""
-    return self._one_minus_f(double(delta, "delta"))
+    return self._one_minus_f(_within(double(delta, "delta"), 0, 2, "delta"))
 
   def log_f(self, log_c: Array) -> Array:
     """Returns log f(exp(log_c)) for log_c <= 0, to full relative precision at both ends, however small c is."""
-    log_c = double(log_c, "log_c")
+    log_c = _within(double(log_c, "log_c"), -jnp.inf, 0, "log_c")
     return self.layer(SignedLog(jnp.ones_like(log_c), log_c))[0].log
 
   def elasticity(self, c: Array) -> Array:
@@ -126,16 +132,37 @@ class Dual:
   def _df(self, delta: Array) -> Array:
     raise NotImplementedError
 
+  def _value(self, c: Array) -> Array:
+    return 1 - self._one_minus_f(1 - c)
+
   def _cosine(self, c: Array) -> Array:
-    c = double(c, "c")
-    if not isinstance(c, jax.core.Tracer) and not bool(jnp.all(jnp.abs(c) <= 1)):
-      raise UserError("c has values outside [-1, 1]; give cosines.")
-    return c
+    return _within(double(c, "c"), -1, 1, "c")
+
+
+@functools.partial(jax.custom_jvp, nondiff_argnums=(0,))
+def _f(dual: Dual, c: Array) -> Array:
+  return dual._value(c)
+
+
+@_f.defjvp
+def _f_jvp(dual, primals, tangents):
+  return _f(dual, primals[0]), dual._df(1 - primals[0]) * tangents[0]
+
+
+def _within(x: Array, low: float, high: float, name: str) -> Array:
+  if not isinstance(x, jax.core.Tracer) and not bool(jnp.all((x >= low) & (x <= high))):
+    raise UserError(f"{name} has values outside [{low}, {high}]; see what it stands for.")
+  return x
 
 
 class OddDual(Dual):
-  """A dual activation of an odd phi, from f on [0, 1] in its two stable forms."""
+  """A dual activation of an odd phi, from f on [0, 1] in its two stable forms.
 
+  Attributes:
+    near: -log c up to which log f comes from 1 - f, which must not be close to 1 there.
+  """
+
+  near = 0.5
   lowest = 1
   is_odd = True
   f0 = 0.0
@@ -148,19 +175,21 @@ class OddDual(Dual):
   def df0(self) -> float:
     return math.exp(self.log_df0)
 
-  def f(self, c: Array) -> Array:
-    c = self._cosine(c)
+  def _value(self, c: Array) -> Array:
     return jnp.sign(c) * jnp.exp(self._log_f(jnp.log(jnp.maximum(jnp.abs(c), TINY))))
 
   def layer(self, c: SignedLog) -> tuple[SignedLog, SignedLog]:
-    df = jnp.log(self._df(-jnp.expm1(c.log)))
-    return SignedLog(c.sign, self._log_f(c.log)), SignedLog(jnp.ones_like(c.log), df)
+    log_df = self._log_df(-jnp.expm1(c.log))
+    return SignedLog(c.sign, self._log_f(c.log)), SignedLog(jnp.ones_like(c.log), log_df)
+
+  def _log_df(self, delta: Array) -> Array:
+    return jnp.log(self._df(delta))
 
   def _log_f(self, log_c: Array) -> Array:
-    near = jnp.log1p(-self._near_one(-jnp.expm1(jnp.maximum(log_c, -0.5))))
+    near = jnp.log1p(-self._near_one(-jnp.expm1(jnp.maximum(log_c, -self.near))))
     first = log_c < self.log_first
     far = self._log_far(jnp.where(first, self.log_first, log_c))
-    return jnp.where(log_c > -0.5, near, jnp.where(first, log_c + self.log_df0, far))
+    return jnp.where(log_c > -self.near, near, jnp.where(first, log_c + self.log_df0, far))
 
   def _one_minus_f(self, delta: Array) -> Array:
     near = self._near_one(jnp.minimum(delta, 0.4))

@@ -12,6 +12,7 @@ import numpy as np
 
 from lib.core import UserError
 from lib.ntk.dual_base import Dual
+from lib.ntk.precision import is_count, is_real, require_x64
 from lib.ntk.signed_log import ROUNDING, SignedLog
 
 Array = jax.Array
@@ -21,17 +22,21 @@ _SAFE = -600.0  # log weights down to which plain float64 sums do
 
 @dataclasses.dataclass(frozen=True)
 class Hermite(Dual):
-  """phi = sum_i h_i He_i / sqrt(i!) with h_i >= 0; f(c) = sum_i h_i^2 c^i. Build it by `hermite`.
+  """f(c) = sum_i h_i^2 c^i. Build it by `hermite` or `from_activation`.
 
   Attributes:
     degrees: those with a weight, ascending.
     log_weights: log h_i^2 of these degrees; the weights add up to 1.
     name: for tables and messages.
+    function: the activation that the series is of; None stands for sum_i h_i He_i / sqrt(i!) with h_i >= 0.
+    scale: E[function(u)^2] to the power -1/2.
   """
 
   degrees: tuple[int, ...]
   log_weights: tuple[float, ...]
   name: str = "hermite"
+  function: Callable[[Array], Array] | None = None
+  scale: float = 1.0
 
   @property
   def lowest(self):
@@ -69,6 +74,8 @@ class Hermite(Dual):
     return (self.log_lowest - rest - ROUNDING - 2) / (self.degrees[1] - self.degrees[0])
 
   def phi(self, u):
+    if self.function is not None:
+      return self.scale * self.function(u)
     scales = {i: math.exp(w / 2) for i, w in zip(self.degrees, self.log_weights)}
     before, this = jnp.zeros_like(u), jnp.ones_like(u)
     total = scales.get(0, 0.0) * this
@@ -77,18 +84,24 @@ class Hermite(Dual):
       total = total + scales.get(i, 0.0) * this
     return total
 
-  def f(self, c):
-    return _polynomial(self._dense(), self._cosine(c))
+  def _value(self, c):
+    return _polynomial(self._dense(), c)
 
   def layer(self, c):
-    parity = self.lowest % 2
-    same = all(i % 2 == parity for i in self.degrees)  # even or odd: the sign goes its own way
-    gap = self._one_minus_f(-jnp.expm1(jnp.maximum(c.log, -1.0)))
-    near = (gap < 0.5) & (c.log > -1.0) & (same | (c.sign > 0))
     sums = self._log_sums if min(self.log_weights) < _SAFE else self._plain_sums
     f, df = sums(c)
-    f_sign = jnp.where(near, c.sign**parity, f.sign)
-    return SignedLog(f_sign, jnp.where(near, jnp.log1p(-jnp.minimum(gap, 0.5)), f.log)), df
+    # Near f = 1 and f = -1 from the distance to them. At -|c| that of 1 is 1 - f(|c|) and twice the odd terms, that of
+    # -1 the same and twice the even ones: no difference is taken.
+    size, dense = jnp.maximum(c.log, -1.0), self._dense()
+    gap = self._one_minus_f(-jnp.expm1(size))
+    odd = np.arange(len(dense)) % 2 == 1
+    twice = lambda terms: 2 * _polynomial(np.where(terms, dense, 0.0), jnp.exp(size))
+    to_one = jnp.where(c.sign > 0, gap, gap + twice(odd))
+    to_minus_one = jnp.where(c.sign > 0, 2 - gap, gap + twice(~odd))
+    least = jnp.minimum(to_one, to_minus_one)
+    near = (least < 0.5) & (c.log > -1.0)
+    sign = jnp.where(to_one <= to_minus_one, 1.0, -1.0)
+    return SignedLog(jnp.where(near, sign, f.sign), jnp.where(near, jnp.log1p(-jnp.minimum(least, 0.5)), f.log)), df
 
   def _plain_sums(self, c):
     """Returns f and f' with the lowest power as a logarithm and the rest in plain numbers."""
@@ -130,7 +143,10 @@ def hermite(log_weights: Sequence[float], name: str = "hermite") -> Hermite:
   Raises:
     UserError: if no weight is positive, or if one is nan or infinite.
   """
-  values = np.asarray(log_weights, np.float64)
+  try:
+    values = np.asarray(log_weights, np.float64)
+  except (TypeError, ValueError):
+    values = np.empty(())
   if values.ndim != 1 or np.isnan(values).any() or (values == np.inf).any() or not np.isfinite(values).any():
     raise UserError(f"log_weights is {log_weights!r}; give log h_i^2 for i = 0, 1, ..., -inf for no term, one finite.")
   degrees = np.flatnonzero(np.isfinite(values))
@@ -157,7 +173,7 @@ def optimal_hermite(D: int) -> Hermite:
 
   Reference: Radhakrishnan, Belkin & Uhler 2022, arXiv:2204.14126.
   """
-  if not isinstance(D, (int, float, np.number)) or isinstance(D, bool) or not (D == 1 or 2 <= D < math.inf):
+  if not is_real(D) or not (D == 1 or 2 <= D < math.inf):
     raise UserError(f"D is {D!r}; give the dimension of the data, 1 or at least 2: d - 1 on the sphere of R^d.")
   name, half, none = f"optimal_{D}", math.log(0.5), -math.inf
   if D == 1:
@@ -172,39 +188,58 @@ def from_activation(phi: Callable[[Array], Array], degree: int = 200, tolerance:
 
       h_i = E[phi(u) He_i(u)] / sqrt(i!),    u ~ N(0, 1)
 
-  They come from the trapezoidal rule on [-40, 40], which converges exponentially for analytic phi. Weights
-  below 1e-26 of the whole are rounding error and count as 0.
+  They come from the trapezoidal rule on [-40, 40], which converges exponentially for analytic phi. Weights below 1e-26
+  of the whole are rounding error and count as 0: of functions whose exact f(0) or f'(0) is as small, such as sines of
+  high frequency, the limit of infinite depth is then another; `sine` and `optimal_hermite` have it right.
 
   Args:
     phi: elementwise, on float64.
     degree: highest degree kept.
-    tolerance: share of E[phi^2] that higher degrees may hold.
+    tolerance: share of E[phi^2], and of f'(1) = E[phi'^2], that higher degrees may hold.
 
   Raises:
-    UserError: if phi is not finite or not float64, is 0, or has more than `tolerance` beyond `degree`, as functions
-      with kinks have; for ReLU and GELU there are closed forms.
+    UserError: if 64-bit arithmetic is off, if phi is not finite or not float64, is 0, or has more than `tolerance`
+      beyond `degree`, as functions with kinks have; for ReLU and GELU there are closed forms.
   """
+  require_x64("a Hermite series")
+  if not is_count(degree) or not (is_real(tolerance) and tolerance >= 0):
+    raise UserError(f"degree is {degree!r} and tolerance {tolerance!r}; give a whole number and a share, at least 0.")
   u = np.linspace(-40, 40, 16001)
-  values = np.asarray(phi(jnp.asarray(u)))
-  if values.dtype != np.float64:
-    raise UserError(f"phi returns {values.dtype}, not float64; call inside `with jax.enable_x64(True):`.")
-  if values.shape != u.shape or not np.isfinite(values).all():
-    raise UserError("phi must map arrays elementwise to finite numbers on [-40, 40].")
+  values = _at(phi, u)
   root = np.exp(-np.square(u) / 4) * math.sqrt((u[1] - u[0]) / math.sqrt(2 * math.pi))  # of the normal density
   before, this = np.zeros_like(u), root
   square = np.sum(np.square(values * root))
-  weights = []
-  for i in range(degree + 1):
-    weights.append(np.sum(values * root * this) ** 2)
-    before, this = this, (u * this - math.sqrt(i) * before) / math.sqrt(i + 1)
   if not square > 0:
     raise UserError("phi is 0 everywhere; give an activation function.")
+  weights = []
+  for i in range(int(degree) + 1):
+    weights.append(np.sum(values * root * this) ** 2)
+    before, this = this, (u * this - math.sqrt(i) * before) / math.sqrt(i + 1)
   shares = np.array(weights) / square
-  if 1 - shares.sum() > tolerance:
-    raise UserError(f"phi has {1 - shares.sum():.1e} of its weight beyond degree {degree}; give a higher degree, a "
-                    "smoother phi, or a closed form such as relu().")
+  step = 3e-5
+  slopes = (_at(phi, u + step) - _at(phi, u - step)) / (2 * step)
+  slope = np.sum(np.square(slopes * root)) / square
+  for what, kept, whole in (("E[phi^2]", shares.sum(), 1.0), ("E[phi'^2]", np.arange(len(shares)) @ shares, slope)):
+    if whole - kept > tolerance * whole:
+      raise UserError(f"phi has {1 - kept / whole:.1e} of {what} beyond degree {degree}; give a higher degree, a "
+                      "smoother phi, a closed form such as relu(), or a higher tolerance.")
   logs = np.log(np.where(shares > 1e-26, shares, 1.0))
-  return hermite(np.where(shares > 1e-26, logs, -np.inf), getattr(phi, "__name__", "activation"))
+  series = hermite(np.where(shares > 1e-26, logs, -np.inf), getattr(phi, "__name__", "activation"))
+  return dataclasses.replace(series, function=phi, scale=float(square**-0.5))
+
+
+def _at(phi: Callable[[Array], Array], u: np.ndarray) -> np.ndarray:
+  """Returns phi(u), float64 and finite."""
+  try:
+    values = np.asarray(phi(jnp.asarray(u)))
+  except (TypeError, AttributeError) as error:
+    raise UserError(f"phi cannot be called on an array ({error}); give a function such as jnp.tanh.") from None
+  if values.shape != u.shape or values.dtype != np.float64:
+    raise UserError(f"phi takes float64 {list(u.shape)} to {values.dtype} {list(values.shape)}; give a function that "
+                    "works elementwise, in float64.")
+  if not np.isfinite(values).all():
+    raise UserError("phi must map [-40, 40] to finite numbers.")
+  return values
 
 
 def _polynomial(ascending: np.ndarray, x: Array) -> Array:

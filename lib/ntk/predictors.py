@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from lib.core import UserError
+from lib.ntk.precision import is_count, is_real
 from lib.ntk.sphere import TINY, double, points, squared_distances
 
 Array = jax.Array
@@ -70,11 +71,14 @@ def ridgeless_predict(
   n = log_test.shape[1]
   if log_train.shape != (n, n):
     raise UserError(f"log_k_train is {list(log_train.shape)}, but log_k_test has {n} columns; give [{n}, {n}].")
-  if not (isinstance(jitter, (int, float)) and jitter >= 0):
+  log_diag = double(log_diag, "log_diag")
+  if log_diag.ndim:
+    raise UserError(f"log_diag is {list(log_diag.shape)}; give the one number that deep_log_kernel returns with log K.")
+  if not (is_real(jitter) and 0 <= jitter < np.inf):
     raise UserError(f"jitter is {jitter!r}; give a number that is not negative.")
   classes, codes = _coded(y, n, "columns of log_k_test")
   targets = jax.nn.one_hot(codes, len(classes), dtype=jnp.float64)
-  coefficients = _solve(log_train, _signs(sign_train, log_train), double(log_diag, "log_diag"), targets, jitter)
+  coefficients = _solve(log_train, _signs(sign_train, log_train), log_diag, targets, float(jitter))
   if not bool(jnp.isfinite(coefficients).all()):
     raise UserError(f"the training kernel plus {jitter:g} is not positive definite; give a larger jitter.")
   return classes[_argmax(_scores(log_test, _signs(sign_test, log_test), coefficients))]
@@ -112,7 +116,7 @@ def hilbert_predict(x_train: Any, y: Any, x_test: Any, dimension: float) -> np.n
 
   Reference: Devroye, Györfi & Krzyżak 1998, "The Hilbert kernel regression estimate".
   """
-  if not (isinstance(dimension, (int, float, np.number)) and dimension > 0):
+  if not (is_real(dimension) and 0 < dimension < np.inf):
     raise UserError(f"dimension is {dimension!r}; give the dimension of the data, d - 1 on the sphere of R^d.")
   x_train, x_test = _both(x_train, x_test)
   return smoother_predict(-dimension / 2 * jnp.log(jnp.maximum(_distances(x_test, x_train), TINY)), y)
@@ -122,10 +126,12 @@ def majority_predict(y: Any, num_test: int) -> np.ndarray:
   """Returns the most frequent label num_test times; of several, the one that sorts first.
 
   Raises:
-    UserError: if there are no labels.
+    UserError: if there are no labels, or for a number that is none.
   """
+  if not is_count(num_test):
+    raise UserError(f"num_test is {num_test!r}; give the number of test points.")
   classes, codes = _coded(y, None, "")
-  return np.repeat(classes[np.argmax(np.bincount(codes))], num_test)
+  return np.repeat(classes[np.argmax(np.bincount(codes))], int(num_test))
 
 
 @jax.jit
@@ -165,17 +171,24 @@ def _signs(sign: Any | None, log_k: Array) -> Array:
   sign = double(sign, "sign")
   if sign.shape != log_k.shape:
     raise UserError(f"sign is {list(sign.shape)}, but the kernel is {list(log_k.shape)}; give one sign for each value.")
+  if not bool((jnp.abs(sign) == 1).all()):
+    raise UserError("sign has values other than -1 and 1; give those of deep_signed_log_kernel.")
   return sign
 
 
 def _coded(y: Any, n: int | None, of: str) -> tuple[np.ndarray, np.ndarray]:
   """Returns the classes, sorted, and the place of each label among them."""
   y = np.asarray(y)
+  if y.dtype.kind == "f" and np.isnan(y).any():
+    raise UserError("y holds nan; give every training point a label.")
   if y.ndim != 1 or not len(y):
     raise UserError(f"y is {list(y.shape)}; give one label for each training point, [n_train], and at least one.")
   if n is not None and len(y) != n:
     raise UserError(f"y has {len(y)} labels, but there are {n} {of}; give each training point one label.")
-  return np.unique(y, return_inverse=True)
+  try:
+    return np.unique(y, return_inverse=True)
+  except TypeError:
+    raise UserError("y holds labels of several types, which have no order; give labels of one type.") from None
 
 
 def _both(x_train: Any, x_test: Any) -> tuple[Array, Array]:

@@ -100,6 +100,57 @@ def test_relu_converges_as_one_over_the_depth():
       np.testing.assert_allclose(ratios[depth], (angle * depth / (3 * math.pi), k / (depth + 1)), rtol=1e-10)
 
 
+# By the recursion in 50 digits: start angle, layers, how far the NTK is below its diagonal, end angle.
+RELU_AT_SMALL_ANGLES = [
+  (1e-6, 1, 3.18310886183525e-7, 9.99999893896699e-7), (1e-6, 20, 6.68448620039029e-5, 9.99997877938258e-7),
+  (1e-6, 1000, 0.159285958261214, 9.99893907944438e-7), (0.001, 1, 0.000319309620842243, 0.000999893891067981),
+  (0.001, 20, 0.0666315765262121, 0.000997882091550356), (0.001, 1000, 135.060869249991, 0.000904061569467865),
+  (0.05, 1, 0.0183818236991928, 0.049733990517471), (0.05, 20, 2.87313570000949, 0.0451699561166891),
+  (0.05, 1000, 703.50204736513, 0.00791139227758519), (0.0999, 1, 0.0415066445407958, 0.0988347217887425),
+  (0.0999, 20, 5.01395224256928, 0.0822066495221039), (0.0999, 1000, 726.637421099593, 0.00858287982490381),
+]
+
+
+def test_relu_kernels_of_close_points_keep_their_digits():
+  for angle, depth, below, end in RELU_AT_SMALL_ANGLES:
+    log_c = math.log1p(-2 * math.sin(angle / 2) ** 2)
+    k = math.exp(log_kernel_of_cosines(log_c, "relu", depth, "ntk")[0])
+    np.testing.assert_allclose(k, depth + 1 - below, rtol=1e-11)
+    np.testing.assert_allclose(depth + 1 - k, below, rtol=3e-8)
+    gap = -math.expm1(log_kernel_of_cosines(log_c, "relu", depth)[0])
+    np.testing.assert_allclose(2 * math.asin(math.sqrt(gap / 2)), end, rtol=1e-12)
+
+
+def test_nearly_opposite_points_keep_their_digits():
+  """By the recursion in 50 digits, at c = -1 + 1e-8 and -1 + 1e-12."""
+  weights = lambda *values: hermite(np.log(np.maximum(values, 1e-300)))
+  of = lambda gap, dual, depth: deep_signed_log_kernel(
+    [[1.0, 0.0]], [[-math.sqrt(1 - gap * (2 - gap)), math.sqrt(gap * (2 - gap))]], dual, depth)[0]
+  for gap, dual, depth, log in (
+    (1e-8, optimal_hermite(50), 1, -1.3920929675620918e-7),
+    (1e-12, optimal_hermite(1700), 100, -30584.6550806409),
+    (1e-8, weights(0, 0, 0.001, 0.999), 1, -0.0020020326806932675),
+  ):
+    sign, value = of(gap, dual, depth)
+    np.testing.assert_allclose(value, log, rtol=2e-7)  # of the gap itself 1e-8 are known
+    assert sign == (-1 if dual.lowest == 0 else 1)
+
+
+def test_a_test_point_that_is_a_training_point_is_recognized():
+  for d in (3, 64, 784, 3072):
+    x = sphere(13, d, orthant=False)
+    for rows in ([0], [3, 4], [12, 3, 6, 1, 0]):
+      (_, log), diagonal = deep_signed_log_kernel(x[rows], x, optimal_hermite(d - 1), 1000, "ntk")
+      assert [log[i, row] for i, row in enumerate(rows)] == [diagonal] * len(rows)
+
+
+def test_beyond_the_range_of_logarithms():
+  """The diagonal is always that of the depth; cosines below the least positive number count as it."""
+  assert float(deep_log_kernel(sphere(2, 3), None, SQUARE, 10**6, "ntk")[1]) == pytest.approx((10**6 + 1) * math.log(2))
+  log_k = log_kernel_of_cosines(np.array([-1e12, -1e3, -1.0]), SQUARE, 10**6)[0]
+  assert np.isfinite(log_k).all() and log_k[0] == log_k[1] < log_k[2]
+
+
 @pytest.mark.parametrize("dual", [optimal_hermite(3), erf()], ids=lambda dual: dual.name)
 def test_the_closed_form_of_far_layers_is_the_recursion(dual):
   log_c = np.log([1e-6, 0.1, 0.7, 0.999])
@@ -157,6 +208,8 @@ def test_bad_input():
     (lambda: deep_log_kernel(x.astype(np.float32), None, "erf", 3), "x1 is float32"),
     (lambda: deep_log_kernel(x, None, "erf", 0), "at least 1 hidden layer"),
     (lambda: deep_log_kernel(x, None, "erf", 2.5), "whole number"),
+    (lambda: deep_log_kernel(x, None, "erf", 10**400), "at most 1e\\+15"),
+    (lambda: deep_log_kernel([[1.0, 0.0], [1.0]], None, "erf", 3), "rows of different lengths"),
     (lambda: deep_log_kernel(x, None, "selu", 3), "does not exist.*known: erf"),
     (lambda: deep_log_kernel(x, None, "erf", 3, "ntkk"), 'give "nngp" or "ntk"'),
     (lambda: deep_log_kernel(2 * x, None, "erf", 3), "length 2, but the kernels live on the unit sphere"),

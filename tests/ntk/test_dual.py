@@ -92,6 +92,29 @@ def test_optimal_activations_have_the_dimension_as_exponent(dimension):
   assert (dual.df0 == 0) == (dimension > 2044 + 100)  # f'(0) itself underflows there, its logarithm does not
 
 
+@pytest.mark.parametrize("a", [1e-8, 1e-3, 0.0999, 0.1001, 2.0, 50.0, 200.0, 800.0])
+def test_sines_of_any_frequency(a):
+  """Against log (sinh(a c) / sinh(a)) = a (c - 1) + log1p(-exp(-2 a c)) - log1p(-exp(-2 a)), and its ends."""
+  dual, c = sine(a), np.array([1e-3, 0.3, 0.605, 0.608, 0.9, 1 - 1e-9])
+  log_sinh = lambda x: x + np.log(-np.expm1(-2 * x))
+  np.testing.assert_allclose(dual.log_f(np.log(c)), log_sinh(a * c) - log_sinh(a), rtol=1e-9, atol=1e-13)
+  np.testing.assert_allclose(dual.elasticity(c), a * c / np.tanh(a * c), rtol=1e-9)
+  small = -a * a / 6 * (1 - a * a / 30), a * a / 3 * (1 - 7 * a * a / 30)
+  if a < 0.01:
+    np.testing.assert_allclose([dual.log_df0, dual.log_df1], small, rtol=1e-9)
+    assert singularity_exponent(dual) == pytest.approx(1, abs=2e-6)
+  elif a < 2:
+    assert singularity_exponent(dual) == pytest.approx(1 + 0.2 * a * a, rel=1e-4)  # both branches at 0.1
+  else:
+    np.testing.assert_allclose(dual.log_df0, math.log(2 * a) - log_sinh(a), rtol=1e-12)
+
+
+def test_derivatives_are_right_where_formulas_meet():
+  for name, dual in ALL.items():
+    c = jnp.array([-1.0, 0.0, 0.5, 1.0])
+    np.testing.assert_allclose(jax.vmap(jax.grad(dual.f))(c), dual.df(c), rtol=1e-12, err_msg=name)
+
+
 def test_the_three_classes():
   limits = {name: classify(dual) for name, dual in ALL.items() if name != "linear"}
   of = lambda limit: {name for name, value in limits.items() if value == limit}
@@ -110,6 +133,10 @@ def test_any_smooth_activation_becomes_a_series(phi, closed):
   np.testing.assert_allclose(series.f(c), closed.f(c), atol=1e-10)
   np.testing.assert_allclose(series.df1, closed.df1, rtol=1e-8)
   assert classify(series) == classify(closed)
+  u = jnp.array([-30.0, -1.0, 0.0, 0.5, 7.0])
+  np.testing.assert_allclose(series.phi(u) / series.phi(u)[3], phi(u) / phi(u)[3], rtol=1e-12)
+  nodes, weights = np.polynomial.hermite_e.hermegauss(60)
+  assert weights @ np.square(series.phi(jnp.asarray(nodes))) / weights.sum() == pytest.approx(1, rel=1e-5)
 
 
 def test_bad_input():
@@ -123,7 +150,20 @@ def test_bad_input():
     (lambda: sine(-1.0), "positive number"),
     (lambda: hermite([NONE, NONE]), "give log h_i\\^2"),
     (lambda: hermite([0.0, math.nan]), "give log h_i\\^2"),
-    (lambda: duals.from_activation(jnp.abs), "beyond degree 200"),
+    (lambda: duals.from_activation(jnp.abs), r"E\[phi\^2\] beyond degree 200"),
+    (lambda: duals.from_activation(jax.nn.relu, degree=2000), r"E\[phi'\^2\] beyond degree 2000"),
+    (lambda: duals.from_activation("tanh"), "such as jnp.tanh"),
+    (lambda: duals.from_activation(lambda u: u > 0), "to bool"),
+    (lambda: duals.from_activation(jnp.tanh, degree=2.5), "whole number"),
+    (lambda: hermite("abc"), "give log h_i"),
+    (lambda: hermite([[0.0], [0.0, 1.0]]), "give log h_i"),
+    (lambda: classify(relu), r"the function relu; call it, as in relu\(\)"),
+    (lambda: sine(True), "positive number"),
+    (lambda: optimal_hermite(np.complex128(3)), "D is"),
+    (lambda: erf().f([[1.0], [0.1, 0.2]]), "rows of different lengths"),
+    (lambda: relu().one_minus_f(-1.0), "delta has values outside"),
+    (lambda: erf().log_f(1.0), "log_c has values outside"),
+    (lambda: erf().f(math.nan), "outside"),
     (lambda: duals.from_activation(jnp.zeros_like), "0 everywhere"),
     (lambda: duals.from_activation(lambda u: jnp.log(u)), "finite"),
     (lambda: erf().f(1.5), "outside"),
@@ -138,4 +178,5 @@ def test_bad_input():
         call()
     assert singularity_exponent(optimal_hermite(3)) == pytest.approx(3)  # needs no arrays
     assert optimal_hermite(3).phi(jnp.ones(2)).dtype == jnp.float32
+  assert sine(np.int64(2)) == sine(np.float32(2)) == duals.sin(2) == duals.as_dual({"name": "sin", "a": 2})
   assert set(DUALS) >= {"relu", "erf", "sine", "gelu", "hermite", "linear", "optimal_hermite"}

@@ -1,5 +1,7 @@
 """Predictors: against plain loops, with labels of any kind, and where exponentials would overflow."""
 
+import math
+
 import jax
 import numpy as np
 import pytest
@@ -91,6 +93,13 @@ def test_bad_input(data):
     (lambda: ridgeless_predict(log_k, np.zeros((30, 29)), 0.0, y), r"give \[30, 30\]"),
     (lambda: ridgeless_predict(log_k, np.zeros((30, 30)), 0.0, y, jitter=-1.0), "not negative"),
     (lambda: ridgeless_predict(log_k, np.zeros((30, 30)), 0.0, y, jitter=0.0), "larger jitter"),
+    (lambda: ridgeless_predict(log_k, np.zeros((30, 30)), np.zeros(30), y), r"log_diag is \[30\]"),
+    (lambda: smoother_predict(log_k, y, np.zeros((20, 30))), "other than -1 and 1"),
+    (lambda: smoother_predict(log_k, np.full(30, np.nan)), "y holds nan"),
+    (lambda: smoother_predict(log_k, [None, *y[1:]]), "labels of several types"),
+    (lambda: hilbert_predict(x, y, new, math.inf), "dimension is inf"),
+    (lambda: majority_predict(y, -1), "num_test is -1"),
+    (lambda: majority_predict(y, None), "num_test is None"),
     (lambda: one_nn_predict(x, y[:3], new), "3 labels, but there are 30 rows"),
     (lambda: one_nn_predict(x, y, new[:, :1]), "same space"),
     (lambda: one_nn_predict(x[:0], y[:0], new), r"x_train is \[0, 2\]"),
