@@ -46,7 +46,7 @@ def lanczos(matvec: Operator, like: Tree, key: Array, *, steps: int, start: Tree
     start: the first vector; None draws signs ±1.
 
   Raises:
-    UserError: for less than one step, or a tree without numbers.
+    UserError: for less than one step, a tree without numbers, or a start of another size or of zeros.
 
   Reference: Golub and Van Loan, "Matrix computations", chapter 10; "twice is enough": Giraud et al. 2005.
   """
@@ -55,6 +55,9 @@ def lanczos(matvec: Operator, like: Tree, key: Array, *, steps: int, start: Tree
   steps, eps = min(steps, size), jnp.finfo(dtype).eps
   draw = lambda i: rng.counter_normal(jax.random.fold_in(key, i), size).astype(dtype)
   start = jax.random.rademacher(key, (size,), dtype) if start is None else ravel_pytree(start)[0].astype(dtype)
+  if start.shape != (size,) or not isinstance(start, jax.core.Tracer) and not bool(jnp.any(start != 0)):
+    raise UserError(f"the start has {start.size} numbers, all 0 or another count than the {size} parameters; give a "
+                    "tree like them, or None.")
 
   def orthogonal(vector: Array, basis: Array) -> Array:
     for _ in range(2):
@@ -120,8 +123,8 @@ def unit(vector: Array, otherwise: Array) -> Array:
 def check_positive(**numbers: int) -> None:
   """Raises a UserError that names the first of the numbers that is less than 1."""
   for name, number in numbers.items():
-    if number < 1:
-      raise UserError(f"{name} is {number}; give at least 1.")
+    if not isinstance(number, (int, np.integer)) or number < 1:
+      raise UserError(f"{name} is {number!r}; give a whole number, at least 1.")
 
 
 def dot(a: Array, b: Array) -> Array:

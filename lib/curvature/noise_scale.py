@@ -44,7 +44,7 @@ def noise_and_signal(square_small: Array, square_large: Array, small: float, lar
 
   Reference: McCandlish et al. 2018, arXiv:1812.06162, appendix A.1.
   """
-  if all(isinstance(size, (int, float)) for size in (small, large)) and not 0 < small < large:
+  if not any(isinstance(size, jax.core.Tracer) for size in (small, large)) and not 0 < small < large:
     raise UserError(f"the batch sizes of a noise scale are {small} and {large}; give two positive ones, the smaller "
                     "first.")
   noise = (square_small - square_large) / (1 / small - 1 / large)
@@ -71,7 +71,12 @@ def batch_gradients(gradient: Callable[[Tree], Tree], batches: Tree) -> tuple[Tr
   Args:
     gradient: batch -> tree.
     batches: a tree whose leaves have a leading axis of m batches.
+
+  Raises:
+    UserError: for no batch.
   """
+  if not all(len(leaf) for leaf in jax.tree.leaves(batches)):
+    raise UserError("there is no batch to take a gradient of; give at least one.")
   one = jax.tree.map(lambda leaf: leaf[0], batches)
   zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, jnp.promote_types(leaf.dtype, jnp.float32)),
                        jax.eval_shape(gradient, one))

@@ -10,6 +10,7 @@ from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from lib.core import UserError
 from lib.curvature.hvp import Operator
@@ -52,8 +53,13 @@ def stability_threshold(learning_rate: float, momentum: float = 0.0, nesterov: b
 
       2 / lr,    (2 + 2 beta) / lr with momentum beta,    (2 + 2 beta) / (lr (1 + 2 beta)) with Nesterov's
 
+  Raises:
+    UserError: unless the learning rate is positive.
+
   Reference: Cohen et al. 2021, arXiv:2103.00065.
   """
+  if not isinstance(learning_rate, jax.core.Tracer) and not learning_rate > 0:
+    raise UserError(f"the learning rate is {learning_rate}; give a positive number.")
   return (2 + 2 * momentum) / (learning_rate * (1 + 2 * momentum * nesterov))
 
 
@@ -81,7 +87,7 @@ def power_iteration(
   def iterate(start: Array, shift: Array) -> tuple[Array, Array, Array]:
     def unfinished(carry):
       i, _, value, _, residual = carry
-      return (i == 0) | (i < steps) & (residual > tolerance * jnp.abs(value))
+      return (i == 0) | (i < steps) & (residual > tolerance * jnp.abs(value + shift))
 
     def body(carry):
       i, _, _, following, _ = carry
@@ -151,9 +157,11 @@ def density(quadrature: Quadrature, grid: Array, width: Array | float) -> Array:
   It integrates to 1 over the whole line; P times its integral over an interval counts the eigenvalues there.
 
   Raises:
-    UserError: for a grid that is no vector.
+    UserError: for a grid that is no vector, or a width that is not positive.
   """
   grid = jnp.asarray(grid)
+  if not isinstance(width, jax.core.Tracer) and not np.all(np.asarray(width) > 0):
+    raise UserError(f"the width of a density is {width}; give a positive number.")
   if grid.ndim != 1:
     raise UserError(f"the grid of a density is {list(grid.shape)}; give a vector of places.")
   distance = (grid[:, None, None] - quadrature.nodes[None]) / width

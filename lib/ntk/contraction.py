@@ -114,17 +114,24 @@ class Lookup:
   vocabulary: int
 
   def expanded_bytes(self) -> int:
-    """Returns the memory of all that `contract` reads, or makes of it; shapes are enough."""
-    tables = sum(d.shape[0] * d.shape[1] * self.vocabulary * d.shape[-1] * 4 for d in self.cotangents[:1])
-    return max(num_bytes(self), tables)
+    """Returns the memory of all that `contract` reads; shapes are enough."""
+    return num_bytes(self)
 
   def contract(self, other: Lookup, full: bool) -> Array:
     """Returns the inner products: pairs of positions that hold the same token, or gradients of the table."""
     (a, d), (b, e) = ((_joined(f.tokens, 1), _joined(f.cotangents, 2)) for f in (self, other))
-    if d.shape[2] * e.shape[2] <= self.vocabulary:
+    column = (len(d) + len(e)) * d.shape[1] * self.vocabulary * accumulator(d).itemsize  # of both tables
+    if d.shape[2] * e.shape[2] <= self.vocabulary or column > WORK:
       same = lambda a: (a[None, :, None, None] == b[None, None]).astype(d.dtype)
       return _over_positions(same, a, d[:, :, :, None], e[:, :, :, None], full)
-    return contract_values(self._gradients(a, d), self._gradients(b, e), full)
+    size, pieces = _pieces(d.shape[-1], column)
+
+    def piece(i):
+      of = lambda d: jax.lax.dynamic_slice_in_dim(d, i * size, size, axis=3)
+      j = self._gradients(a, of(d))
+      return contract_values(j, j if other is self else self._gradients(b, of(e)), full)
+
+    return _added(piece, pieces)
 
   def _gradients(self, tokens: Array, d: Array) -> Array:
     add = lambda tokens, d: jnp.zeros((self.vocabulary, d.shape[-1]), accumulator(d)).at[tokens].add(d, mode="drop")
@@ -206,9 +213,7 @@ def _over_gradients(a: Array, d: Array, b: Array, e: Array, full: bool) -> Array
   """Returns the inner products of the gradients sum_t a_t (x) d_t of every sample, some features of a at a time."""
   features, (outputs, _, groups, width) = a.shape[-1], d.shape[1:]
   column = (len(a) + len(b)) * outputs * groups * width * accumulator(d).itemsize
-  fitting = (p for p in range(1, features + 1) if features % p == 0 and column * features // p <= WORK)
-  pieces = next(fitting, features)
-  size = features // pieces
+  size, pieces = _pieces(features, column)
   ordered = lambda a, d: (a.transpose(0, 2, 3, 1), d.transpose(0, 3, 2, 1, 4).reshape(len(d), groups, d.shape[2], -1))
   left = ordered(a, d)
   right = left if b is a else ordered(b, e)
@@ -224,6 +229,18 @@ def _over_gradients(a: Array, d: Array, b: Array, e: Array, full: bool) -> Array
     j = gradient(of(left[0]), left[1])
     return contract_values(j, j if right is left else gradient(of(right[0]), right[1]), full)
 
+  return _added(piece, pieces)
+
+
+def _pieces(features: int, column: int) -> tuple[int, int]:
+  """Returns how many features at a time, of `column` bytes each, and how many times, so that they take WORK at most."""
+  fitting = (p for p in range(1, features + 1) if features % p == 0 and column * features // p <= WORK)
+  pieces = next(fitting, max(1, features))
+  return features // pieces, pieces
+
+
+def _added(piece, pieces: int) -> Array:
+  """Returns piece(0) + ... + piece(pieces - 1), one after another."""
   if pieces == 1:
     return piece(0)
   start = jax.eval_shape(piece, 0)

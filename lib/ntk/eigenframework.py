@@ -112,8 +112,14 @@ def rf_predict(lam, v2, n, k, ridge, noise, *, multiplicity=None) -> Prediction:
   if lam.ndim != 1 or lam.shape != v2.shape or lam.shape != counts.shape or not lam.size:
     raise UserError(f"lam and v2 have shapes {lam.shape} and {v2.shape}, multiplicity {counts.shape}; give [M] each.")
   given = {"n": n, "k": k, "ridge": ridge, "noise": noise}
-  given = {name: jnp.asarray(value, jnp.float64) for name, value in given.items()}
+  given = {name: _number(value, name) for name, value in given.items()}
   _check({"lam": lam, "v2": v2, "multiplicity": counts}, given)
+  try:
+    shape = jnp.broadcast_shapes(*(value.shape for value in given.values()))
+  except ValueError:
+    shapes = ", ".join(f"{name} {list(value.shape)}" for name, value in given.items())
+    raise UserError(f"the shapes {shapes} do not broadcast; give numbers, or axes of one grid.") from None
+  given = {name: jnp.broadcast_to(value, shape) for name, value in given.items()}
   return _predict(lam, v2, counts, *given.values())
 
 
@@ -132,6 +138,8 @@ def learnability(lam, gamma) -> Array:
 def task_learnability(lam, v2, gamma) -> Array:
   """Returns Σ_i L_i v_i² / Σ_i v_i² in [0, 1], the share of the target that is learned; arguments as above."""
   learned, v2 = learnability(lam, gamma), as_double(v2, "v2")
+  if v2.shape != learned.shape[-1:]:
+    raise UserError(f"lam has {learned.shape[-1]} eigenvalues and v2 is {list(v2.shape)}; give [M] each.")
   return learned @ v2 / jnp.sum(v2)
 
 
@@ -141,6 +149,8 @@ def held_out_error(prediction: Prediction, n, pool) -> Array:
   Eigenvalues of a kernel matrix of P examples describe a distribution on just these P, and E_te is the mean over all of
   them, the n training examples with it. Holds without label noise and for P much larger than n.
   """
+  if is_concrete(n) and is_concrete(pool) and not np.all(np.asarray(pool) > np.asarray(n)):
+    raise UserError(f"a pool of {pool} leaves nothing to test on beside n = {n}; give a larger pool.")
   return (pool * prediction.test - n * prediction.train) / (pool - n)
 
 
@@ -155,7 +165,7 @@ def _smaller_gap(gamma: Array, n: Array, k: Array, ridge: Array) -> Array:
   In this form nothing cancels where z is near min(n, k), and 1 / k = 0 needs no case of its own.
   """
   ratio = ridge / gamma
-  half, square = jnp.abs(1 - n / k), 4 * ratio / k
+  half, square = jnp.where(n < k, 1 - n / k, n / k - 1), 4 * ratio / k
   inner = half**2 + square
   root = jnp.sqrt(jnp.where(inner > 0, inner, 1.0))
   return jnp.where(inner > 0, 2 * ratio / jnp.where(inner > 0, half + root, 1.0), 0.0)
@@ -163,7 +173,7 @@ def _smaller_gap(gamma: Array, n: Array, k: Array, ridge: Array) -> Array:
 
 def _solve(lam: Array, counts: Array, n: Array, k: Array, ridge: Array) -> Array:
   """Returns γ, or 0 where all modes are learned."""
-  least, modes = jnp.minimum(n, k), jnp.sum(jnp.where(lam > 0, counts, 0.0))
+  least, modes = jnp.where(n < k, n, k), jnp.sum(jnp.where(lam > 0, counts, 0.0))
   interpolates_all = (ridge == 0) & (modes <= least)
 
   def excess(log_gamma: Array) -> Array:  # falls from above 0 to below it
@@ -184,9 +194,10 @@ def _solve(lam: Array, counts: Array, n: Array, k: Array, ridge: Array) -> Array
   frozen = jax.lax.stop_gradient
   low, high = jax.lax.fori_loop(0, _BISECTIONS, halve, tuple(ends))
   root = frozen(0.5 * (low + high))
-  slope = frozen(jax.grad(excess)(root))
-  step = jnp.clip(-excess(root) / jnp.where(slope < 0, slope, -1.0), -1e-6, 1e-6)  # the gradient, and the last digits
-  return jnp.where(interpolates_all, 0.0, jnp.exp(root + step))
+  for _ in range(2):  # the last digits, the gradient, and the second derivative
+    value, slope = jax.value_and_grad(excess)(root)
+    root = root + jnp.clip(-value / jnp.where(slope < 0, slope, -1.0), -1e-6, 1e-6)
+  return jnp.where(interpolates_all, 0.0, jnp.exp(root))
 
 
 @jax.jit
@@ -199,21 +210,31 @@ def _predict_one(lam, v2, counts, n, k, ridge, noise):
   gamma = _solve(lam, counts, n, k, ridge)
   learned = _learned(lam, gamma)
   z, q = jnp.sum(counts * learned), jnp.sum(counts * learned**2)
-  u = jnp.sum(counts * learned * (1 - learned))
+  missed = jnp.where(lam > 0, gamma / jnp.where(lam > 0, lam + gamma, 1.0), 1.0)  # 1 - learned, to all digits
+  u = jnp.sum(counts * learned * missed)
   all_learned = gamma == 0
-  gap = jnp.where(all_learned, jnp.minimum(n, k) - z, _smaller_gap(jnp.where(all_learned, 1.0, gamma), n, k, ridge))
-  n_left, k_left = gap + jnp.maximum(n - k, 0.0), gap + jnp.maximum(k - n, 0.0)  # n - z and k - z
-  kappa = gamma * (gap / k + jnp.maximum(1 - n / k, 0.0))
-  rest = k_left + u
-  w = jnp.where(rest > 0, u / jnp.where(rest > 0, rest, 1.0), 0.0)
-  error = jnp.sum(v2 * ((1 - learned) ** 2 + w * learned * (1 - learned))) + noise
-  room = n_left + u * (1 - w)
+  # At n = k every choice between the two takes the same side, or their derivatives would not fit together.
+  least = jnp.where(n < k, n, k)
+  gap = jnp.where(all_learned, least - z, _smaller_gap(jnp.where(all_learned, 1.0, gamma), n, k, ridge))
+  n_left = gap + jnp.where(n < k, 0.0, n - k)  # n - z
+  left, mixed = gap / k + jnp.where(n < k, 1 - n / k, 0.0), u / k  # (k - z) / k, u / k
+  kappa, rest = gamma * left, left + mixed
+  w = jnp.where(rest > 0, mixed / jnp.where(rest > 0, rest, 1.0), 0.0)
+  error = jnp.sum(v2 * (missed**2 + w * learned * missed)) + noise
+  room = n_left + u * jnp.where(rest > 0, left / jnp.where(rest > 0, rest, 1.0), 1.0)
   # At room 0 the error diverges unless there is none; the train error is 0 by way of its factor.
   test = n * error / jnp.where(room > 0, room, 1.0)
   train = jnp.where(n_left > 0, (n_left / n) ** 2 * test, 0.0)
   test = jnp.where(room > 0, test, jnp.where(error > 0, jnp.inf, 0.0))
   possible = (n > 0) & (k > 0) & (ridge >= 0) & (noise >= 0)
   return tuple(jnp.where(possible, value, jnp.nan) for value in (test, train, kappa, gamma, z, q))
+
+
+def _number(value, name: str) -> Array:
+  try:
+    return jnp.asarray(value, jnp.float64)
+  except (TypeError, ValueError):
+    raise UserError(f"{name} is {value!r}; give a number, or an array of numbers.") from None
 
 
 def _check(spectrum, settings) -> None:

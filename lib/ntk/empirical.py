@@ -16,7 +16,17 @@ from lib.core import UserError
 from lib.ntk.contraction import Factor, num_bytes
 from lib.ntk.factored import everything_free, factors, make_plan
 from lib.ntk.memory import choose_block, needed_bytes, row_bytes, usable_bytes
-from lib.ntk.network import REDUCTIONS, Network, Reduce, check_word, checked_network
+from lib.ntk.network import (
+  REDUCTIONS,
+  Network,
+  Reduce,
+  as_samples,
+  check_block,
+  check_word,
+  checked_network,
+  forward_derivatives,
+)
+from lib.ntk.precision import is_real
 from lib.ntk.products import ntk_matvec, products
 from lib.ntk.sketch import ntk_sketch
 
@@ -69,9 +79,12 @@ def ntk(
   n K P numbers; "ntvp" n² K FP; "factored" n K FP + n² (inputs + K outputs of all layers) at one position each.
 
   Blocks of rows are taken against blocks of columns, of a symmetric kernel the upper ones only, layer by layer, and the
-  factors of a block of rows serve all its columns. Peak memory is at most about kernel + block · max(5 s, 2 s + 4 l) +
-  0.27 GB, where s is the inputs and K cotangents of every layer for one sample ("jacobian": K P numbers) and l those of
-  the largest layer, with the patches of a convolution unfolded; of "ntvp" only the kernel is counted.
+  factors of a block of rows serve all its columns. Peak memory is at most about
+
+      kernel + block · max(5 s, 2 s + 4 l) + 4 · (result of a block) + 0.27 GB
+
+  where s is the inputs and K cotangents of every layer for one sample ("jacobian": K P numbers), and l those of the
+  largest layer, with the patches of a convolution unfolded; of "ntvp" only kernel and results count.
 
   Args:
     apply: (variables, x [n, ...]) -> logits [n, K], or `Outputs` with such; in evaluation mode. The compiled program is
@@ -81,7 +94,7 @@ def ntk(
     x2: [n2, ...]; None takes x1.
     reduce, method: as above.
     block: rows, and columns, of a block; None takes the fewest blocks that fit.
-    mesh: rows of a block are spread over its devices, whatever its axes; it must divide the block.
+    mesh: rows of a block are spread over its devices, whatever its axes; the block is rounded down to a multiple.
     memory: in bytes, that may be used on a device; None takes four fifths of what is free.
     on_block: called with the blocks that are done and their number after each one, for a progress bar.
 
@@ -90,8 +103,9 @@ def ntk(
     products in full precision. Symmetric to the last bit where x2 is None.
 
   Raises:
-    UserError: for a network in training mode (BatchNorm of the batch, Dropout), an apply that returns no [n, K],
-      inputs that are empty or of two shapes, unknown words, a block below 1, or a kernel that does not fit in memory.
+    UserError: for a network in training mode (BatchNorm of the batch, or a module that draws random numbers), an apply
+      that returns no [n, K], complex parameters, inputs that are empty or of two shapes, unknown words, a block below
+      1, a kernel that does not fit in memory, or "ntvp" of functions with a reverse derivative only.
 
   Differs from neural-tangents' empirical_ntk_fn: linen networks instead of any function, with rules for layers in place
   of rules for primitives, and blocks instead of a separate batching.
@@ -100,11 +114,12 @@ def ntk(
   """
   check_word(reduce, REDUCTIONS, "reduce")
   check_word(method, METHODS, "method")
-  if block is not None and block < 1:
-    raise UserError(f"block is {block}; give at least 1 row, or None.")
+  check_block(block)
+  if memory is not None and not (is_real(memory) and memory > 0):
+    raise UserError(f"memory is {memory!r}; give bytes, such as 16e9, or None.")
   if mesh is not None and not isinstance(mesh, Mesh):
     raise UserError(f"mesh is a {type(mesh).__name__}; give a jax.sharding.Mesh.")
-  x1, x2 = jnp.asarray(x1), None if x2 is None else jnp.asarray(x2)
+  x1, x2 = as_samples(x1, "x1"), None if x2 is None else as_samples(x2, "x2")
   network = checked_network(apply, variables, x1, x2)
   mesh = None if mesh is None else Mesh(mesh.devices, mesh.axis_names)  # shardings are given here, never inferred
   settings = _Settings(network, reduce, "factored" if method == "auto" else method, mesh)
@@ -113,22 +128,25 @@ def ntk(
   shapes = _prepare.eval_shape(settings._replace(mesh=None), variables, x1)
   dtype = functools.reduce(jnp.promote_types, (network.dtype, network.logits_dtype), jnp.float32)
   rest = (network.outputs, network.outputs) if reduce == "full" else ()
-  kernel_bytes = len(x1) * len(x2) * math.prod(rest) * dtype.itemsize
+  entry = math.prod(rest) * dtype.itemsize
   devices = mesh.size if mesh else 1
   if min(len(x1), len(x2)) < devices:
     raise UserError(f"{min(len(x1), len(x2))} samples cannot be spread over the {devices} devices of the mesh; give "
                     "as many, or a smaller mesh.")
   expanded = [0] if settings.method == "ntvp" else [-(-factor.expanded_bytes() // len(x1)) for factor in shapes]
   row = lambda layer: row_bytes(-(-num_bytes(shapes) // len(x1)), layer)
-  memory = usable_bytes() if memory is None else memory
-  rows = max(len(x1), len(x2))
-  size = choose_block(block, rows, row(max(expanded)), kernel_bytes, memory, devices)
-  if size >= rows and mesh is None and needed_bytes(rows, row(sum(expanded)), kernel_bytes) <= memory:
-    return _whole(settings, variables, x1, None if symmetric else x2)
+  memory = usable_bytes() if memory is None else int(memory)
+  rows, whole = max(len(x1), len(x2)), len(x1) * len(x2) * entry
+  size = choose_block(block, rows, row(max(expanded)), entry, whole, memory, devices)
+  at_once = needed_bytes(rows, row(sum(expanded)), entry, 0, copies=2 + len(expanded))  # the parts of all layers
+  if size >= rows and mesh is None and at_once <= memory:
+    with forward_derivatives():
+      return _whole(settings, variables, x1, None if symmetric else x2)
   if mesh is not None:
     variables, x1, x2 = jax.device_put((variables, x1, x2), NamedSharding(mesh, P()))
   sizes = [min(size, len(x) // devices * devices) for x in (x1, x2)]
-  return _stream(settings, variables, x1, x2, symmetric, *sizes, on_block or (lambda done, count: None))
+  with forward_derivatives():
+    return _stream(settings, variables, x1, x2, symmetric, *sizes, on_block or (lambda done, count: None))
 
 
 def _stream(

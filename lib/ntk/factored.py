@@ -20,7 +20,7 @@ from flax.core import tracers
 
 from lib.core import Outputs, UserError
 from lib.ntk.contraction import Factor, Values, accumulator
-from lib.ntk.layers import RULES, Call, refuse_training
+from lib.ntk.layers import RULES, Call, refuse_chance, refuse_training
 
 Array = jax.Array
 Apply = Callable[[Any, Array], Any]
@@ -50,7 +50,8 @@ def logits_of(apply: Apply, variables: Any, x: Array) -> Array:
     out = apply(variables, x[None])
   logits = out.logits if isinstance(out, Outputs) else out
   shape = getattr(logits, "shape", None)
-  if shape is None or len(shape) != 2 or shape[0] != 1 or not jnp.issubdtype(logits.dtype, jnp.floating):
+  if (shape is None or len(shape) != 2 or shape[0] != 1 or not shape[1]
+      or not jnp.issubdtype(logits.dtype, jnp.floating)):
     what = f"an array {list(shape)} of {logits.dtype}" if shape is not None else f"a {type(logits).__name__}"
     raise UserError(f"apply(variables, x) returns {what} for one input, but an NTK needs logits [n, K]; wrap apply, as "
                     "in lambda variables, x: model.apply(variables, x).logits[:, -1].")
@@ -83,10 +84,12 @@ def _intercepted(
     call = None
     if context.method_name == "__call__":
       refuse_training(context.module, args, kwargs)
-      # Within an inner program or map, even one that closes over the parameters, a call may happen many times.
-      if tracers.current_trace() == outside:
+      # Within an inner program or map, even one that closes over the parameters, a call may happen many times; and an
+      # interceptor of apply's own, between this one and the layer, may change what enters it and leaves it.
+      if tracers.current_trace() == outside and next_function is context.orig_method:
         call = _recognized(context.module, args, kwargs, index)
     y = next_function(*args, **kwargs)
+    refuse_chance(context.module)
     if call is None:
       return y
     calls.append(call)

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from lib.core import UserError
-from lib.ntk.precision import as_double, require_x64
+from lib.ntk.precision import as_double, is_count, require_x64
 
 Array = jax.Array
 Kind = Literal["relu", "gaussian", "fourier"]
@@ -40,8 +40,9 @@ def random_features(key: Array, x, num_features: int, kind: Kind = "relu", *, le
   Reference: Rahimi and Recht 2007 (fourier); Cho and Saul 2009 (relu).
   """
   x = _inputs(x, kind, length)
-  if num_features < 1:
-    raise UserError(f"num_features is {num_features}; give at least 1.")
+  if not is_count(num_features) or num_features < 1:
+    raise UserError(f"num_features is {num_features!r}; give a whole number, at least 1.")
+  num_features = int(num_features)
   d = x.shape[1]
   for_weights, for_phases = jax.random.split(key)
   projected = x @ jax.random.normal(for_weights, (d, num_features), jnp.float64)
@@ -56,6 +57,8 @@ def random_features(key: Array, x, num_features: int, kind: Kind = "relu", *, le
 def feature_kernel(x1, x2, kind: Kind = "relu", *, length: float = 1.0) -> Array:
   """Returns the kernel [n1, n2] of infinitely many `random_features`; arguments and errors as there."""
   x1, x2 = _inputs(x1, kind, length), _inputs(x2, kind, length)
+  if x1.shape[1] != x2.shape[1]:
+    raise UserError(f"x1 has {x1.shape[1]} coordinates and x2 has {x2.shape[1]}; give points of the same space.")
   product, squares = x1 @ x2.T, [jnp.sum(x * x, axis=1) for x in (x1, x2)]
   if kind == "gaussian":
     return product
@@ -71,7 +74,7 @@ def feature_kernel(x1, x2, kind: Kind = "relu", *, length: float = 1.0) -> Array
 def _inputs(x: Any, kind: str, length: float) -> Array:
   require_x64("regression")
   x = as_double(x, "x")
-  if x.ndim != 2:
+  if x.ndim != 2 or not x.shape[1]:
     raise UserError(f"x has shape {x.shape}; give [n, d], images flattened.")
   if kind not in ("relu", "gaussian", "fourier"):
     raise UserError(f'the kind of features is {kind!r}; give "relu", "gaussian" or "fourier".')

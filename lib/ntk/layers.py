@@ -183,3 +183,13 @@ def refuse_training(module: nn.Module, args: tuple, kwargs: Mapping[str, Any]) -
   if isinstance(module, nn.Dropout) and module.rate > 0 and setting("deterministic") is not True:
     raise UserError(f"{place} is a Dropout that is on, so the NTK would be that of one random network; let apply run "
                     "the model in evaluation mode (train=False, deterministic=True).")
+
+
+def refuse_chance(module: nn.Module) -> None:
+  """Raises UserError after a call in which a module has drawn random numbers, as dropped paths and attention do."""
+  counters = {} if module.scope is None else module.scope.rng_counters
+  drawn = [name for name, count in counters.items() if isinstance(count, int) and count]
+  if drawn:
+    place = "/".join(module.path) or type(module).__name__
+    raise UserError(f"{place} draws random numbers ({drawn[0]!r}), so the NTK would be that of one random network; let "
+                    "apply run the model in evaluation mode (train=False, deterministic=True).")

@@ -6,13 +6,16 @@ NaN in gives NaN out.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from lib.core import UserError, decompositions
+from lib.ntk.precision import is_count
 
 Array = jax.Array
 Tree = Any
@@ -29,7 +32,7 @@ def kernel_distance(k: Array, other: Array) -> Array:
 
   Reference: Fort et al. 2020, arXiv:2010.15110.
   """
-  k, other = _pair(k, other)
+  k, other = map(_of_size_one, _pair(k, other))
   norms = jnp.linalg.norm(k), jnp.linalg.norm(other)
   unit = lambda matrix, norm: matrix / jnp.where(norm == 0, 1.0, norm)
   apart = 0.5 * jnp.sum(jnp.square(unit(k, norms[0]) - unit(other, norms[1])))
@@ -41,7 +44,7 @@ def kernel_velocity(before: Array, after: Array, steps: float) -> Array:
 
   Reference: Fort et al. 2020, arXiv:2010.15110.
   """
-  if isinstance(steps, (int, float)) and steps <= 0:
+  if not isinstance(steps, jax.core.Tracer) and not steps > 0:
     raise UserError(f"the kernels of a velocity lie {steps} steps apart; give a positive number.")
   return kernel_distance(before, after) / steps
 
@@ -63,7 +66,7 @@ def centred_alignment(k: Array, other: Array) -> Array:
 
   Reference: Cortes et al. 2012, arXiv:1203.0550; Kornblith et al. 2019, arXiv:1905.00414, eq. 3.
   """
-  matrices = _pair(k, other)
+  matrices = list(map(_of_size_one, _pair(k, other)))
   # What centring leaves of a constant kernel is rounding, and has a direction.
   floors = [10 * jnp.finfo(m.dtype).eps * jnp.linalg.norm(m) for m in matrices]
   centred = [_centred(m) for m in matrices]
@@ -102,9 +105,10 @@ def eigenvalues(k: Array) -> Array:
 def effective_rank(values: Array) -> Array:
   """Returns exp(-sum_i p_i log p_i) with p the eigenvalues [n] over their sum: between 1 and n, 0 for a kernel of 0.
 
+  Negative eigenvalues, which rounding makes of 0, count as 0.
   Reference: Roy and Vetterli 2007, "The effective rank: a measure of effective dimensionality".
   """
-  values = _float(values)
+  values = jnp.maximum(_float(values), 0.0)
   total = jnp.sum(values)
   p = values / jnp.where(total == 0, 1.0, total)
   return jnp.where(total == 0, 0.0, jnp.exp(-jnp.sum(jax.scipy.special.xlogy(p, p))))
@@ -170,8 +174,14 @@ def relative_change(after: Tree, before: Tree) -> Array:
   About 0 in the lazy regime, where the network stays its own linearization; infinite if b is 0 and a is not.
   Reference: Chizat et al. 2019, arXiv:1812.07956.
   """
-  square = lambda tree: sum((jnp.sum(jnp.square(_float(leaf))) for leaf in jax.tree.leaves(tree)), jnp.float32(0.0))
-  apart = jnp.sqrt(square(jax.tree.map(lambda a, b: _float(a) - _float(b), after, before)))
+  if jax.tree.structure(after) != jax.tree.structure(before):
+    raise UserError("the two trees of a relative change differ in structure; give the same parameters at two times.")
+  after, before = (jax.tree.map(_float, tree) for tree in (after, before))
+  sizes = (jnp.max(jnp.abs(x)) for x in jax.tree.leaves((after, before)) if x.size)
+  largest = functools.reduce(jnp.maximum, sizes, 0.0)
+  scale = jnp.where(largest == 0, 1.0, largest)  # squares of very large or small numbers would leave float32
+  square = lambda tree: sum((jnp.sum(jnp.square(leaf / scale)) for leaf in jax.tree.leaves(tree)), jnp.float32(0.0))
+  apart = jnp.sqrt(square(jax.tree.map(jnp.subtract, after, before)))
   return jnp.where(apart == 0, 0.0, apart / jnp.sqrt(square(before)))
 
 
@@ -202,8 +212,8 @@ def linearization_gap(function: Callable[[Tree], Array], initial: Tree, params: 
 
 def check_count(count: int, n: int) -> None:
   """Raises a UserError unless a number of leading eigenvectors lies between 1 and n."""
-  if not 1 <= count <= n:
-    raise UserError(f"the {count} leading eigenvectors of {n} are asked for; give a number from 1 to {n}.")
+  if not is_count(count) or not isinstance(count, (int, np.integer)) or not 1 <= count <= n:
+    raise UserError(f"the {count} leading eigenvectors of {n} are asked for; give a whole number from 1 to {n}.")
 
 
 def _clean(values: Array) -> Array:
@@ -238,6 +248,12 @@ def _pair(k: Array, other: Array) -> tuple[Array, Array]:
   if k.shape != other.shape:
     raise UserError(f"the kernels are of {k.shape[0]} and {other.shape[0]} examples; give both the same examples.")
   return k, other
+
+
+def _of_size_one(k: Array) -> Array:
+  """Returns the kernel over its largest entry, whose squares neither overflow nor underflow."""
+  largest = jnp.max(jnp.abs(k))
+  return k / jnp.where(largest == 0, 1.0, largest)
 
 
 def _targets(y: Array) -> Array:

@@ -71,6 +71,8 @@ def noise_threshold(a: Any, b: Any) -> Any:
     UserError: for exponents out of this range.
   """
   a, b = np.asarray(a, np.float64), np.asarray(b, np.float64)
+  if not _broadcast(a, b):
+    raise UserError(f"the exponents a {a.shape} and b {b.shape} do not broadcast; give numbers, or one shape.")
   if not np.all((a > 1) & (b > 1) & (b < 2 * a + 1)):
     raise UserError(f"the exponents are a = {a} and b = {b}; the theory holds for a > 1 and 1 < b < 2 a + 1.")
   return _plain((b - a) / (a * (a - 1)))
@@ -97,9 +99,10 @@ def fitting_error(ratio: Any, a: Any, b: Any, s_rel2: Any) -> Any:
     a, b, s_rel2: as for `optimal_fitting_ratio`.
   """
   noise_threshold(a, b)
-  root = np.sqrt(np.asarray(ratio, np.float64))
-  if not np.all((root >= 0) & (root < 1)):
+  ratio = np.asarray(ratio, np.float64)
+  if not np.all((ratio >= 0) & (ratio < 1)):
     raise UserError(f"the fitting ratio is {ratio}; give E_train / E_test in [0, 1).")
+  root = np.sqrt(ratio)
   return _plain(((1 - root) ** (1 - np.asarray(b)) + a * _noise(s_rel2)) / (1 + (np.asarray(a) - 1) * root))
 
 
@@ -126,7 +129,11 @@ def optimal_fitting_ratio(a: Any, b: Any, s_rel2: Any) -> Any:
   Reference: Simon et al. 2024, arXiv:2311.14646.
   """
   noise_threshold(a, b)
-  a, b, noise = np.broadcast_arrays(np.asarray(a, np.float64), np.asarray(b, np.float64), _noise(s_rel2))
+  a, b, noise = np.asarray(a, np.float64), np.asarray(b, np.float64), _noise(s_rel2)
+  if not _broadcast(a, b, noise):
+    raise UserError(f"the shapes of a {a.shape}, b {b.shape} and s_rel2 {noise.shape} do not broadcast; give numbers, "
+                    "or one shape.")
+  a, b, noise = np.broadcast_arrays(a, b, noise)
   falling = lambda r: a - b - (a - 1) * b * r + a * (a - 1) * noise * (1 - r) ** b
   low, high = np.zeros(a.shape), np.ones(a.shape)
   for _ in range(60):
@@ -141,6 +148,14 @@ def _noise(s_rel2: Any) -> np.ndarray:
   if not np.all(np.isfinite(noise) & (noise >= 0)):
     raise UserError(f"the relative noise is {s_rel2}; give a variance of at least 0.")
   return noise
+
+
+def _broadcast(*arrays: np.ndarray) -> bool:
+  try:
+    np.broadcast_shapes(*(array.shape for array in arrays))
+  except ValueError:
+    return False
+  return True
 
 
 def _plain(value: Any) -> Any:

@@ -10,8 +10,20 @@ import jax
 import jax.numpy as jnp
 
 from lib.core import UserError
+from lib.ntk.contraction import accumulator
 from lib.ntk.factored import logits_of
-from lib.ntk.network import REDUCTIONS, Network, Reduce, check_word, checked_network, float_params, with_params
+from lib.ntk.network import (
+  REDUCTIONS,
+  Network,
+  Reduce,
+  as_samples,
+  check_block,
+  check_word,
+  checked_network,
+  float_params,
+  forward_derivatives,
+  with_params,
+)
 
 Array = jax.Array
 
@@ -59,25 +71,26 @@ def ntk_matvec(
     block: samples in one pass; None takes all. It must divide n and n2.
 
   Returns:
-    [n], or [n, K] for "full".
+    [n], or [n, K] for "full". In the dtype that the network computes in, float32 at least, in which gradients add up.
 
   Raises:
-    UserError: as for `ntk`, for a vector of another shape, or a block that does not divide.
-
-  Forward and reverse derivatives meet here: attention that differentiates in reverse only cannot be used.
+    UserError: as for `ntk`, for a vector of another shape or a complex one, a block that does not divide, or a network
+      with functions that have a reverse derivative only: forward and reverse derivatives meet here.
   """
   check_word(reduce, REDUCTIONS, "reduce")
-  x, x2 = jnp.asarray(x), None if x2 is None else jnp.asarray(x2)
+  x, x2 = as_samples(x, "x"), None if x2 is None else as_samples(x2, "x2")
   network = checked_network(apply, variables, x, x2)
   x2 = x if x2 is None else x2
   vector = jnp.asarray(vector)
   expected = (len(x2), network.outputs) if reduce == "full" else (len(x2),)
   if vector.shape != expected:
     raise UserError(f"vector is {list(vector.shape)}, but the kernel acts on {list(expected)}; reshape it.")
+  if jnp.issubdtype(vector.dtype, jnp.complexfloating):
+    raise UserError("vector is complex; give its real and imaginary parts one after the other.")
   for n in (len(x), len(x2)):
-    if block is not None and (block < 1 or n % block):
-      raise UserError(f"block is {block}, which does not divide {n} samples; give a divisor, or None.")
-  return _matvec(network, reduce, variables, x, x2, vector, block)
+    check_block(block, n)
+  with forward_derivatives():
+    return _matvec(network, reduce, variables, x, x2, vector, block)
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1, 6))
@@ -94,12 +107,14 @@ def _matvec(
     def add(total, piece):
       x, cotangent = piece
       logits, pull = jax.vjp(lambda params: f(params, x), params)
-      return jax.tree.map(jnp.add, total, pull(cotangent.astype(logits.dtype))[0]), None
+      return jax.tree.map(lambda t, g: t + g.astype(t.dtype), total, pull(cotangent.astype(logits.dtype))[0]), None
 
     parts = pieces(x2), pieces(cotangents)
-    gradient = jax.lax.scan(add, jax.tree.map(jnp.zeros_like, params), parts)[0]
+    total = jax.lax.scan(add, jax.tree.map(lambda p: jnp.zeros(p.shape, accumulator(p)), params), parts)[0]
+    gradient = jax.tree.map(lambda t, p: t.astype(p.dtype), total, params)
     along = lambda x: jax.jvp(lambda params: f(params, x), (params,), (gradient,))[1]
-    return jax.lax.map(along, pieces(x)).reshape(len(x), outputs)
+    result = jax.lax.map(along, pieces(x)).reshape(len(x), outputs)
+    return result.astype(accumulator(result))
 
   if reduce == "full":
     return product(vector)

@@ -12,7 +12,7 @@ import numpy as np
 
 from lib.core import UserError
 from lib.ntk.features import feature_kernel, random_features
-from lib.ntk.precision import as_double, is_concrete, require_x64
+from lib.ntk.precision import as_double, is_concrete, is_real, require_x64
 
 __all__ = [
   "LearningCurve", "feature_kernel", "krr_fit_predict", "learning_curve", "random_features", "rf_fit_predict",
@@ -51,12 +51,16 @@ def krr_fit_predict(k_train, k_test, y, ridges, *, jitter: float = 0.0) -> Array
   n = k_train.shape[0]
   if k_train.shape != (n, n) or k_test.shape[1:] != (n,):
     raise UserError(f"k_train and k_test have shapes {k_train.shape} and {k_test.shape}; give [n, n] and [t, n].")
+  if not is_real(jitter) or not 0 <= jitter < np.inf:
+    raise UserError(f"jitter is {jitter!r}; give a number of at least 0.")
   if is_concrete(k_train):
     _check_symmetric(k_train)
   shift = jitter * jnp.trace(k_train) / n
   if ridges.ndim == 0 and is_concrete(ridges) and ridges > 0:
     predictions = _by_cholesky(k_train, k_test, y, ridges + shift)
     _check_definite(predictions, ridges)
+    if is_concrete(k_train):
+      _check_alone_semidefinite(k_train, shift, ridges)
     return predictions
   predictions, values = _by_eigh(k_train + shift * jnp.eye(n), k_test, y, ridges)
   if is_concrete(values):
@@ -77,7 +81,8 @@ def rf_fit_predict(
     features_train: [n, k] φ_f(x_i), *not* divided by sqrt(k), so that its first columns are fewer features of the same
       kernel.
     features_test: [t, k].
-    y, ridges: as for `krr_fit_predict`; ridge 0 gives the least-squares solution of least norm.
+    y, ridges: as for `krr_fit_predict`; ridge 0 gives the least-squares solution of least norm, in which singular
+      values of φ below about 1e-7 of the largest, whose squares are rounding, count as 0.
     side: "samples" for n x n, "features" for k x k, "auto" for the smaller.
 
   Returns:
@@ -141,6 +146,8 @@ def learning_curve(k_train, k_test, y, y_test, sizes: Sequence[int], ridge: floa
   whole = np.issubdtype(sizes.dtype, np.integer)
   if not whole or sizes.ndim != 1 or not len(sizes) or sizes[0] < 1 or sizes[-1] > n or np.any(np.diff(sizes) <= 0):
     raise UserError(f"the sizes are {sizes.tolist()}; give increasing whole numbers from 1 to {n}.")
+  if not len(k_test) or ridge.ndim:
+    raise UserError(f"k_test has {len(k_test)} rows and ridge is {ridge.tolist()}; give at least one row, one ridge.")
   _check_symmetric(k_train)
   flat = lambda labels: labels.reshape(len(labels), -1)
   test, traces = _curve(k_train, k_test, flat(y), flat(y_test), ridge, tuple(sizes.tolist()))
@@ -163,11 +170,12 @@ def _curve(k_train, k_test, y, y_test, ridge, sizes: tuple[int, ...]) -> tuple[A
 
 @jax.jit
 def _by_eigh(matrix: Array, left: Array, right: Array, ridges: Array) -> tuple[Array, Array]:
-  """Returns left (M + δ I)^+ right for each δ, and M's eigenvalues; those within rounding of 0 count as 0."""
+  """Returns left (M + δ I)^+ right for each δ, and M's eigenvalues; those within rounding of 0 are left out."""
   values, vectors = jnp.linalg.eigh(matrix)
   rounding = len(values) * jnp.finfo(values.dtype).eps * jnp.max(jnp.abs(values))
   total = jnp.where(values > rounding, values, 0.0)[None] + ridges.reshape(-1, 1)
-  inverse = jnp.where(total > 0, 1 / jnp.where(total > 0, total, 1.0), 0.0)
+  kept = total > rounding  # a ridge below rounding would enlarge it
+  inverse = jnp.where(kept, 1 / jnp.where(kept, total, 1.0), 0.0)
   coefficients = vectors.T @ right.reshape(len(right), -1)
   predictions = jnp.einsum("tn,rn,nc->rtc", left @ vectors, inverse, coefficients)
   return predictions.reshape(*ridges.shape, len(left), *right.shape[1:]), values
@@ -220,6 +228,18 @@ def _check_definite(result: Array, ridge: Array) -> None:
     raise UserError(
       f"k_train + {float(ridge):g} I is not positive definite to rounding; give a larger ridge, or a jitter of 1e-10."
     )
+
+
+def _check_alone_semidefinite(kernel: Array, shift: Array, ridge: Array) -> None:
+  """Looks whether the kernel by itself is positive semi-definite to 1e-8, by a second factorization if need be."""
+  slack = 1e-8 * jnp.max(jnp.sum(jnp.abs(kernel), axis=1))  # at least 1e-8 of the largest eigenvalue
+  if ridge > slack and not bool(_is_definite(kernel, shift + slack)):
+    _check_semidefinite(jnp.linalg.eigvalsh(kernel))
+
+
+@jax.jit
+def _is_definite(matrix: Array, shift: Array) -> Array:
+  return jnp.isfinite(jnp.linalg.cholesky(matrix + shift * jnp.eye(len(matrix)))).all()
 
 
 def _check_semidefinite(values: Array) -> None:

@@ -13,7 +13,8 @@ from lib.core import UserError
 from lib.core.rng import stream
 from lib.core.trees import named_leaves
 from lib.ntk.factored import everything_free, factors
-from lib.ntk.network import Network, check_word, checked_network
+from lib.ntk.network import Network, as_samples, check_block, check_word, checked_network
+from lib.ntk.precision import is_count
 
 Array = jax.Array
 
@@ -62,15 +63,23 @@ def ntk_sketch(
   Reference: Johnson & Lindenstrauss 1984; Achlioptas 2003, "Database-friendly random projections" (random signs).
   """
   check_word(reduce, ("trace", "pseudo"), "reduce")
-  if num_features < 1:
-    raise UserError(f"num_features is {num_features}; give at least 1.")
-  x = jnp.asarray(x)
+  if not is_count(num_features) or num_features < 1:
+    raise UserError(f"num_features is {num_features!r}; give a whole number, at least 1.")
+  if not _is_key(key):
+    raise UserError("key is no single key of jax.random; give one, such as jax.random.key(0).")
+  num_features = int(num_features)
+  x = as_samples(x, "x")
   network = checked_network(apply, variables, x)
-  if block is not None and (block < 1 or len(x) % block):
-    raise UserError(f"block is {block}, which does not divide {len(x)} samples; give a divisor, or None.")
+  check_block(block, len(x))
   size = block or len(x)
   parts = [_features(network, variables, x[i : i + size], key, num_features, reduce) for i in range(0, len(x), size)]
   return jnp.concatenate(parts)
+
+
+def _is_key(key: Any) -> bool:
+  if not isinstance(key, jax.Array):
+    return False
+  return key.shape == (() if jnp.issubdtype(key.dtype, jax.dtypes.prng_key) else (2,))
 
 
 @functools.partial(jax.jit, static_argnums=(0, 4, 5))

@@ -83,6 +83,13 @@ def test_power_iteration_finds_both_ends(key):
   assert run(symmetric(np.diag([1.0] * 5 + [-1.0] * 5).diagonal()), "magnitude").residual > 0.01  # says that it failed
 
 
+def test_the_largest_eigenvalue_is_found_beside_far_more_negative_ones(key):
+  values = np.concatenate([[-100.0, -50.0, 0.5, 0.3], np.zeros(6)])
+  found = spectrum.power_iteration(operator(symmetric(values)), LIKE, key, which="algebraic", steps=100_000)
+  np.testing.assert_allclose(found.value, 0.5, rtol=1e-3)
+  assert found.residual <= 1e-3 * found.value + 1e-5
+
+
 def test_the_hessian_of_a_network_alone_and_as_members(key):
   params, x = network(jnp.float32)
   of = lambda params: hessian(lambda p: cross_entropy(model(p, x)), params)
@@ -166,11 +173,20 @@ def test_mistakes_name_the_fix(key):
     lambda: spectrum.quadrature(matrix, LIKE, key, num_vectors=0),
     lambda: spectrum.trace(matrix, LIKE, key, num_vectors=0),
   ):
-    with pytest.raises(UserError, match="is 0; give at least 1"):
+    with pytest.raises(UserError, match="is 0; give a whole number, at least 1"):
       call()
   with pytest.raises(UserError, match='"magnitude" or "algebraic"'):
     spectrum.power_iteration(matrix, LIKE, key, which="largest")
   with pytest.raises(UserError, match="give the parameters of a network"):
     lanczos(matrix, {}, key, steps=3)
+  with pytest.raises(UserError, match="steps is 5.0"):
+    lanczos(matrix, LIKE, key, steps=5.0)
+  for start in (jax.tree.map(jnp.zeros_like, LIKE), jnp.ones(3)):
+    with pytest.raises(UserError, match="the start has"):
+      lanczos(matrix, LIKE, key, steps=3, start=start)
+  with pytest.raises(UserError, match="learning rate is 0"):
+    spectrum.stability_threshold(0.0)
+  with pytest.raises(UserError, match="width of a density is 0"):
+    spectrum.density(spectrum.Quadrature(jnp.ones((1, 2)), jnp.ones((1, 2))), jnp.zeros(2), 0)
   with pytest.raises(UserError, match="a vector of places"):
     spectrum.density(spectrum.Quadrature(jnp.ones((1, 2)), jnp.ones((1, 2))), jnp.zeros((2, 2)), 1.0)

@@ -142,6 +142,40 @@ def test_maps_compiles_and_differentiates():
   assert np.isnan(jax.jit(error)(np.array([0.0, 50.0, 0.1, 0.1])))
 
 
+@pytest.mark.parametrize("settings", [(50.0, 50.0, 0.1, 0.3), (60.0, 50.0, 0.05, 0.3), (50.0, np.inf, 0.1, 0.01)])
+def test_derivatives_at_equal_n_and_k_and_second_ones(settings):
+  """The peak of double descent lies at n = k, where every minimum and maximum has two sides."""
+  settings = np.array(settings)
+  error = lambda settings: rf_predict(LAM, V2, *settings).test
+  for i in np.flatnonzero(np.isfinite(settings)):
+    along = lambda value: error(jnp.asarray(settings).at[i].set(value))  # noqa: B023  (called in this turn only)
+    at, step = settings[i], 1e-4 * settings[i]
+    by_differences = lambda f: (float(f(at + step)) - float(f(at - step))) / (2 * step)  # noqa: B023
+    np.testing.assert_allclose(jax.grad(along)(at), by_differences(along), rtol=1e-4)
+    if i == 2:
+      np.testing.assert_allclose(jax.grad(jax.grad(along))(at), by_differences(jax.grad(along)), rtol=1e-4)
+
+
+def test_small_errors_keep_their_digits():
+  """One mode, no noise: E_te = n (1 - L)² / (n - L²), with 1 - L = κ / (λ + κ); and the peak at vanishing ridges."""
+  for ridge in (1e-2, 1e-8, 1e-14):
+    half = (100 - 1 - ridge) / 2  # n κ² + ... : κ solves n (1 + κ) κ = κ + δ (1 + κ)
+    kappa = ridge / (half + np.sqrt(half**2 + 100 * ridge))
+    missed = kappa / (1 + kappa)
+    expected = 100 * missed**2 / (100 - (1 - missed) ** 2)
+    np.testing.assert_allclose(krr_predict([1.0], [1.0], 100, ridge, 0.0).test, expected, rtol=1e-12)
+  lam = np.arange(1, 2001) ** -1.5
+  tests = [float(rf_predict(lam, lam, 256, 256, ridge, 0.5).test) for ridge in (1e-20, 1e-24, 1e-28, 1e-32)]
+  np.testing.assert_allclose(np.divide(tests[1:], tests[:-1]), 100.0, rtol=1e-6)  # E_te ~ δ^(-1/2)
+
+
+def test_a_grid_may_have_axes_of_its_own():
+  k, ridge = np.array([5.0, 6.0]), np.array([0.1, 0.2, 0.3])[:, None]
+  grid = rf_predict(LAM, V2, 20, k, ridge, 0.5)
+  assert grid.test.shape == (3, 2)
+  assert float(grid.test[2, 1]) == pytest.approx(float(rf_predict(LAM, V2, 20, 6.0, 0.3, 0.5).test), rel=1e-12)
+
+
 def test_the_mean_over_a_pool_is_that_of_its_two_parts():
   prediction = krr_predict(LAM, V2, 100, 1.0, 0.0)
   held_out = held_out_error(prediction, 100, 2000)
@@ -205,7 +239,8 @@ def test_a_power_law_is_found():
 @pytest.mark.parametrize("change, words", [
   ({"n": 0}, "n is 0"), ({"k": 0}, "k is 0"), ({"n": -3}, "n is -3"), ({"n": np.inf}, "n is inf"),
   ({"ridge": -0.1}, "ridge is -0.1"), ({"noise": -1}, "noise is -1"), ({"noise": np.nan}, "noise is nan"),
-  ({"k": np.array([5, 0])}, "k is 0"),
+  ({"k": np.array([5, 0])}, "k is 0"), ({"k": None}, "k is None; give a number"),
+  ({"k": np.ones(3), "ridge": np.ones(4)}, r"k \[3\], ridge \[4\].* do not broadcast"),
   ({"lam": np.array([1.0, -1e-3])}, "lam holds values below 0"), ({"v2": np.array([1.0, np.nan])}, "v2 holds"),
   ({"lam": np.zeros(2)}, "no eigenvalue above 0"), ({"lam": np.ones((2, 2))}, "have shapes"),
   ({"v2": np.ones(3)}, "have shapes"), ({"lam": np.ones(0), "v2": np.ones(0)}, "have shapes"),
@@ -233,7 +268,8 @@ def test_without_64_bits_it_refuses():
   (lambda: optimal_fitting_ratio(1.2, 1.1, -1), "relative noise"),
   (lambda: fitting_error(1.0, 1.2, 1.1, 0), "fitting ratio"), (lambda: fit_powerlaw([1, 2], [1, 0]), "positive"),
   (lambda: fit_powerlaw([1, 2], [1, 2], low=1.5), "two different x"),
-  (lambda: fit_powerlaw([1, 2], [1]), "have shapes"),
+  (lambda: fit_powerlaw([1, 2], [1]), "have shapes"), (lambda: fitting_error(-0.1, 1.2, 1.1, 0), "fitting ratio"),
+  (lambda: optimal_fitting_ratio([1.2, 1.3, 1.4], [1.1, 1.2], 0), "do not broadcast"),
 ])
 def test_bad_exponents_are_one_sentence(call, words):
   with pytest.raises(UserError, match=words):

@@ -1,6 +1,7 @@
 """The doors of the empirical kernel: closed forms, blocks, devices, products, sketches, memory, and mistakes."""
 
 import functools
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
@@ -59,12 +60,14 @@ def test_deep_linear_networks_have_the_kernel_of_their_closed_form(widths, key):
         ntk_matvec(apply, variables, x, v, reduce="full", block=1),
         ntk_matvec(apply, variables, x, v[:, 0], reduce="trace"),
         ntk_matvec(apply, variables, x, v[:, 0], reduce="pseudo"),
+        ntk_matvec(apply, variables, x[:2], v, x2=x, reduce="full"),
       ]
 
     kernels, products = jax.jit(everything)(variables, x, v)
   outputs = widths[-1]
   reduced = [expected, np.trace(expected, axis1=2, axis2=3) / outputs, expected.sum(axis=(2, 3)) / outputs]
   along = [np.einsum("ijkl,jl->ik", expected, v), *(kernel @ v[:, 0] for kernel in reduced[1:])]
+  along.append(along[0][:2])
   for ours, theirs in zip([*kernels, *products], [*reduced, *along]):
     np.testing.assert_allclose(ours, theirs, rtol=1e-12, atol=1e-12 * np.abs(theirs).max())
   if len(widths) == 2:
@@ -157,24 +160,53 @@ def test_blocks_take_no_more_than_is_said(config, reduce, monkeypatch):
   row = row_bytes(held // block, max(factor.expanded_bytes() for factor in factors) // block)
   taken = lambda program: program.compile().memory_analysis()
   prepare = taken(empirical._prepare.lower(settings, variables, x))
-  assert held + prepare.temp_size_in_bytes + prepare.output_size_in_bytes <= needed_bytes(block, row, 0)
+  assert held + prepare.temp_size_in_bytes + prepare.output_size_in_bytes <= needed_bytes(block, row, 4, 0)
   distinct = {str(jax.tree.map(lambda a: (a.shape, a.dtype), factor)): factor for factor in factors}
   for factor in distinct.values():
     layer = taken(empirical._with_layer.lower(settings, None, factor, factor)).temp_size_in_bytes
     assert 2 * held + layer <= block * row + work
 
 
+@pytest.mark.parametrize("model, samples", [
+  (lambda x: nn.Embed(2000, 16)(x).mean(axis=1), lambda n: jnp.arange(n * 60).reshape(n, 60) % 2000),
+  (lambda x: nn.Embed(300, 16)(x).mean(axis=1), lambda n: jnp.arange(n * 60).reshape(n, 60) % 300),
+  (lambda x: nn.Conv(1, (11, 11))(x).mean(axis=(1, 2)), lambda n: jnp.ones((n, 20, 20, 8))),
+  (lambda x: nn.Dense(1)(nn.relu(nn.Dense(8)(x))), lambda n: jnp.ones((n, 8))),
+], ids=["large table", "table in pieces", "patches", "many samples"])
+def test_memory_is_kept_where_one_part_dominates(model, samples, monkeypatch):
+  """Tables of an embedding, patches of a large window, and results of many samples: by XLA's own account."""
+  work = 2**20
+  monkeypatch.setattr("lib.ntk.contraction.WORK", work)
+  monkeypatch.setattr("lib.ntk.memory.WORK", work)
+  module = Calls(model)
+  block = 1500 if samples(2).ndim == 2 and samples(2).shape[1] == 8 else 16
+  x = samples(block)
+  variables = jax.eval_shape(module.init, jax.random.key(0), x[:1])
+  settings = empirical._Settings(checked_network(module.apply, variables, x), "trace", "factored", None)
+  factors = empirical._prepare.eval_shape(settings, variables, x)
+  held, total = num_bytes(factors), jax.ShapeDtypeStruct((block, block), jnp.float32)
+  row = row_bytes(held // block, max(factor.expanded_bytes() for factor in factors) // block)
+  for factor in factors:
+    layer = empirical._with_layer.lower(settings, total, factor, factor).compile().memory_analysis()
+    assert 2 * held + layer.temp_size_in_bytes + layer.output_size_in_bytes <= needed_bytes(block, row, 4, 0)
+
+
 def test_the_block_is_what_memory_allows():
-  sample, kernel = 10**6, 10**8
-  memory = needed_bytes(10, sample, kernel)
-  choose = lambda block, rows=25, multiple=1: choose_block(block, rows, sample, kernel, memory, multiple)
+  row, entry, kernel = 8 * 10**6, 4, 10**8
+  memory = needed_bytes(10, row, entry, kernel)
+  choose = lambda block, rows=25, multiple=1: choose_block(block, rows, row, entry, kernel, memory, multiple)
   assert [choose(None), choose(None, rows=8), choose(4), choose(10), choose(None, multiple=4)] == [9, 8, 4, 10, 8]
   with pytest.raises(UserError, match=r"block=11 needs .* GB, but there are .* GB; block=10 fits\."):
     choose(11)
   with pytest.raises(UserError, match=r"ntk_matvec and ntk_sketch"):
-    choose_block(None, 25, sample, kernel, kernel, 1)
+    choose_block(None, 25, row, entry, kernel, kernel, 1)
   with pytest.raises(UserError, match=r"block=3 cannot be spread over the 4 devices"):
     choose(3, multiple=4)
+
+
+def test_memory_may_be_a_float(key):
+  apply, variables, x = whole_numbers(key, 4)
+  np.testing.assert_array_equal(ntk(apply, variables, x, memory=268.5e6), ntk(apply, variables, x))
 
 
 def test_a_jitted_apply_is_looked_into(key):
@@ -194,6 +226,48 @@ class Drops(nn.Module):
     return nn.Dropout(0.5, name="drop")(nn.Dense(3)(x), deterministic=False)
 
 
+class Calls(nn.Module):
+  """A module around a function of its input."""
+
+  function: Callable
+
+  @nn.compact
+  def __call__(self, x):
+    return self.function(x)
+
+
+class Path(nn.Module):
+  @nn.compact
+  def __call__(self, x):
+    kept = jax.random.bernoulli(self.make_rng("dropout"), 0.5, (len(x), 1))
+    return nn.Dense(3, name="out")(x) * kept
+
+
+class Complex(nn.Module):
+  @nn.compact
+  def __call__(self, x):
+    phase = self.param("phase", lambda key: jnp.ones(3, jnp.complex64))
+    return nn.Dense(3)(x) * jnp.abs(phase)[None]
+
+
+def attention_that_drops(x):
+  y = nn.MultiHeadDotProductAttention(1, dropout_rate=0.5, deterministic=False, name="heads")(x[:, None])
+  return y[:, 0]
+
+
+@jax.custom_vjp
+def reverse_only(x):
+  return x
+
+
+reverse_only.defvjp(lambda x: (x, None), lambda _, g: (g,))
+
+
+class Unhashable(dict):
+  def __call__(self, v, x):
+    return x
+
+
 def trained(module, x):
   variables = jax.tree.map(lambda a: jnp.zeros(a.shape, a.dtype), jax.eval_shape(module.init, jax.random.key(0), x))
   apply = lambda v, x: module.apply(v, x, mutable=["batch_stats"], rngs={"dropout": jax.random.key(0)})[0]
@@ -203,6 +277,27 @@ def trained(module, x):
 BAD = {
   "batch norm": (lambda a, v, x: ntk(*trained(Trains(), x), x), "norm is a BatchNorm in training mode"),
   "dropout": (lambda a, v, x: ntk_matvec(*trained(Drops(), x), x, x[:, 0]), "drop is a Dropout that is on"),
+  "dropped path": (lambda a, v, x: ntk(*trained(Path(), x), x), r"Path draws random numbers \('dropout'\)"),
+  "dropped attention": (lambda a, v, x: ntk(*trained(Calls(attention_that_drops), x), x), "heads draws random numbers"),
+  "complex": (lambda a, v, x: ntk(*trained(Complex(), x), x), "complex parameters"),
+  "whole parameters": (lambda a, v, x: ntk(a, {"params": {"w": jnp.ones(2, int)}}, x), "of a floating type"),
+  "module": (lambda a, v, x: ntk(Path(), v, x), "apply is a Path; .* such as model.apply"),
+  "no function": (lambda a, v, x: ntk(None, v, x), "apply is a NoneType"),
+  "no hash": (lambda a, v, x: ntk(Unhashable(), v, x), "without a hash"),
+  "no outputs": (lambda a, v, x: ntk(lambda v, x: a(v, x)[:, :0], v, x), r"an array \[1, 0\]"),
+  "no array": (lambda a, v, x: ntk(a, v, {"a": x}), "x1 is a dict"),
+  "nothing": (lambda a, v, x: ntk_matvec(a, v, None, x), "x is a NoneType"),
+  "fraction of a block": (lambda a, v, x: ntk(a, v, x, block=2.0), "block is 2.0"),
+  "word for a block": (lambda a, v, x: ntk_matvec(a, v, x, x[:, 0], block="2"), "block is '2'"),
+  "memory in words": (lambda a, v, x: ntk(a, v, x, memory="4GB"), "memory is '4GB'; give bytes"),
+  "less than nothing": (lambda a, v, x: ntk(a, v, x, memory=-1), "memory is -1"),
+  "forwards": (lambda a, v, x: ntk(lambda v, x: reverse_only(a(v, x)), v, x, method="ntvp"), "reverse derivative only"),
+  "forwards too": (
+    lambda a, v, x: ntk_matvec(lambda v, x: reverse_only(a(v, x)), v, x, x[:, 0]), 'method="factored" or "jacobian"'),
+  "complex vector": (lambda a, v, x: ntk_matvec(a, v, x, 1j * x[:, 0]), "vector is complex"),
+  "no key": (lambda a, v, x: ntk_sketch(a, v, x, 8, 0), "no single key"),
+  "keys": (lambda a, v, x: ntk_sketch(a, v, x, 8, jax.random.split(jax.random.key(0))), "no single key"),
+  "some features": (lambda a, v, x: ntk_sketch(a, v, x, 8.5, jax.random.key(0)), "num_features is 8.5"),
   "no logits": (lambda a, v, x: ntk(lambda v, x: a(v, x).sum(), v, x), r"an array \[\] of float32 .* \[n, K\]"),
   "a tuple": (lambda a, v, x: ntk(lambda v, x: (a(v, x),), v, x), "returns a tuple"),
   "other shape": (lambda a, v, x: ntk(a, v, x, x[:, :2]), "give both the same shape"),

@@ -144,6 +144,27 @@ class Evasive(nn.Module):
     return x.reshape(x.shape[0], -1)[:, :2]
 
 
+class Unusual(nn.Module):
+  """Layers that a rule would get wrong, or whose settings are seldom used; parameters within a map."""
+
+  @nn.compact
+  def __call__(self, x):
+    double = {"param_dtype": jnp.float64}
+    conv = lambda features, size, **fields: nn.Conv(features, size, **double, **fields)
+    x = conv(2, (2, 2), padding=1, name="whole_padding")(x)
+    x = conv(2, (2, 2), padding=((-1, 1), (0, -1)), name="cropped")(x)
+    x = conv(2, (2, 2), input_dilation=2, padding=((0, 0), (1, 0)), name="spread")(x)
+    x = conv(3, (2,), name="more_batch_axes")(x)
+    x = nn.LayerNorm(**double, reduction_axes=(1, 2), feature_axes=(1, -1), name="feature_axes")(x)
+    x = nn.LayerNorm(**double, name="partly")(x, mask=x > x.min(axis=-1, keepdims=True))
+    x = x.reshape(x.shape[0], -1)[:, :3]
+    x = x + nn.Embed(1, 3, **double, name="one_row")(jnp.full(x.shape[:1], 4))
+    inner = nn.Dense(3, **double, name="in_a_map")
+    x = inner(x)  # makes the parameters; in the map it is the same layer
+    x = jax.vmap(lambda row: jnp.tanh(inner(row)))(x)
+    return x[:, :2]
+
+
 def _doubled(*args, **kwargs):
   return 2 * jax.lax.dot_general(*args, **kwargs)
 
@@ -160,6 +181,37 @@ def test_layers_sharing_and_evasion(module, shape, covered, key):
     free = uncovered(module.apply, variables, x)
     biases = sum("masked" in leaf for leaf in free)
     assert (free == []) if covered else len(free) == len(jax.tree.leaves(variables["params"])) and biases == 2
+
+
+def test_layers_with_unusual_settings(key):
+  with jax.enable_x64(True):
+    x, variables = initialized(Unusual(), (3, 4, 2), key)
+    apply = Unusual().apply
+    expected, kernel = jax.jit(lambda v, x: (plain(apply, v, x), ntk(apply, v, x, reduce="full")))(variables, x)
+    np.testing.assert_allclose(kernel, expected, rtol=0, atol=1e-12 * np.abs(expected).max())
+
+
+@pytest.mark.parametrize("change", ["inputs", "outputs"])
+def test_an_interceptor_of_the_users_own_is_respected(change, key):
+  """As adapters and activation steering use them."""
+  class Two(nn.Module):
+    @nn.compact
+    def __call__(self, x):
+      return nn.Dense(2, param_dtype=jnp.float64)(jnp.tanh(nn.Dense(4, param_dtype=jnp.float64)(x)))
+
+  def triple(next_function, args, kwargs, context):
+    if not isinstance(context.module, nn.Dense):
+      return next_function(*args, **kwargs)
+    return 3 * next_function(*args) if change == "outputs" else next_function(3 * args[0])
+
+  def apply(variables, x):
+    with nn.intercept_methods(triple):
+      return Two().apply(variables, x)
+
+  with jax.enable_x64(True):
+    x, variables = initialized(Two(), (3,), key)
+    expected = plain(apply, variables, x)
+    np.testing.assert_allclose(ntk(apply, variables, x, reduce="full"), expected, rtol=1e-12)
 
 
 @pytest.mark.parametrize("shape", [(2, 3, 2, 4), (9, 2, 1, 2)])  # the cheaper side is: gradients; positions

@@ -67,6 +67,17 @@ def test_limits_of_distance():
   np.testing.assert_allclose(distance(K, K + small), exact, rtol=0.02)
 
 
+@pytest.mark.parametrize("scale", [1e-30, 1e-20, 1e19, 1e30])
+def test_scales_whose_squares_leave_float32(scale):
+  k, other = np.float32(K), np.float32(M)
+  large = np.float32(scale) * k
+  for measure in (distance, alignment):
+    np.testing.assert_allclose(measure(large, other), measure(k, other), rtol=1e-5)
+    np.testing.assert_allclose(measure(large, np.float32(scale) * other), measure(k, other), rtol=1e-5)
+  change = metrics.relative_change({"a": large}, {"a": np.float32(scale) * other})
+  np.testing.assert_allclose(change, metrics.relative_change({"a": k}, {"a": other}), rtol=1e-5)
+
+
 def test_limits_of_alignment():
   y = metrics.centred_targets(ONE_HOT)
   np.testing.assert_allclose(alignment(metrics.label_kernel(y), metrics.label_kernel(ONE_HOT)), 1, rtol=1e-5)
@@ -162,6 +173,9 @@ def test_kernels_map_over_members_and_nan_stays():
   (lambda: metrics.label_energy(EYE, np.ones(N), 0), "from 1 to 8"),
   (lambda: metrics.label_energy(EYE, np.ones(N), 9), "from 1 to 8"),
   (lambda: metrics.top_mass(np.ones(N), 9), "from 1 to 8"),
+  (lambda: metrics.top_mass(np.ones(N), 2.5), "whole number from 1 to 8"),
+  (lambda: metrics.relative_change({"a": EYE}, {"b": EYE}), "differ in structure"),
+  (lambda: metrics.kernel_velocity(EYE, EYE, np.int64(-2)), "a positive number"),
   (lambda: metrics.label_kernel(np.ones((2, 2, 2))), "one-hot"),
   (lambda: metrics.kernel_velocity(EYE, EYE, 0), "a positive number"),
 ])

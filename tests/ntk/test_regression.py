@@ -132,6 +132,24 @@ def test_exponents_are_found_from_the_data():
   assert 1 + fit_powerlaw(sizes, curve.test).exponent == pytest.approx(b, abs=0.1)
 
 
+def test_ridges_below_rounding_are_the_limit_of_ridge_zero():
+  """Of a kernel of low rank, and of one that is singular to rounding, alone and in a sweep."""
+  draw = np.random.default_rng(0).normal
+  x, new = draw(size=(60, 5)), draw(size=(20, 5))
+  y = x @ draw(size=5) + 0.1 * draw(size=60)
+  least_squares = new @ np.linalg.lstsq(x, y, rcond=None)[0]
+  tiny = [0.0, 1e-30, 1e-20, 1e-16, 1e-14]
+  for prediction in krr_fit_predict(x @ x.T, new @ x.T, y, tiny):
+    np.testing.assert_allclose(prediction, least_squares, atol=1e-10)
+  for side in ("samples", "features"):
+    for prediction in rf_fit_predict(x, new, y, tiny, side=side):
+      np.testing.assert_allclose(prediction, least_squares, atol=1e-10)
+  smooth = feature_kernel(x, x, "fourier", length=30.0), feature_kernel(new, x, "fourier", length=30.0)
+  zero, *others = krr_fit_predict(*smooth, y, tiny)
+  for prediction in others:
+    np.testing.assert_allclose(prediction, zero, atol=1e-2)
+
+
 @pytest.mark.parametrize("change, words", [
   ({"ridges": -0.1}, "ridges are -0.1"), ({"ridges": [0.1, np.nan]}, "ridges are"),
   ({"ridges": np.ones((2, 1))}, "ridges has shape"), ({"y": np.ones(3)}, "have shapes"),
@@ -139,6 +157,8 @@ def test_exponents_are_found_from_the_data():
   ({"k_train": np.zeros((0, 0)), "y": np.zeros(0)}, "n of at least 1"),
   ({"k_train": np.diag([1.0, 1.0, 1.0, -0.5])}, "not positive semi-definite"),
   ({"k_train": np.diag([1.0, 1.0, 1.0, -0.5]), "ridges": 0.1}, "not positive definite"),
+  ({"k_train": np.diag([1.0, 1.0, 1.0, -0.5]), "ridges": 2.0}, "not positive semi-definite"),
+  ({"jitter": -1.0}, "jitter is -1.0"), ({"jitter": np.nan}, "jitter is nan"),
   ({"k_train": np.triu(np.ones((4, 4)))}, "not symmetric"), ({"y": np.array([1, 2, 3, np.inf])}, "y holds nan"),
   ({"k_train": np.eye(4, dtype=np.float32)}, "k_train is float32"), ({"y": np.ones(4, np.float32)}, "y is float32"),
 ])
@@ -155,6 +175,11 @@ def test_bad_input_is_one_sentence(change, words):
   (lambda key: rf_fit_predict(np.ones((4, 2)), np.ones((3, 2)), np.ones(4), -1.0), "ridges are"),
   (lambda key: rf_fit_predict(np.ones((4, 2)), np.ones((3, 2)), np.ones(4), 1.0, side="both"), "side is 'both'"),
   (lambda key: random_features(key, X, 0), "num_features is 0"),
+  (lambda key: random_features(key, X, 2.5), "num_features is 2.5"),
+  (lambda key: random_features(key, X[:, :0], 3), "x has shape"),
+  (lambda key: feature_kernel(X, X[:, :1]), "the same space"),
+  (lambda key: learning_curve(np.eye(4), np.ones((0, 4)), np.ones(4), np.ones(0), [2, 4]), "k_test has 0 rows"),
+  (lambda key: learning_curve(np.eye(4), np.ones((3, 4)), np.ones(4), np.ones(3), [2, 4], [0.1, 1.0]), "one ridge"),
   (lambda key: random_features(key, X.astype(np.float32), 3), "x is float32"),
   (lambda key: random_features(key, X[0], 3), "x has shape"),
   (lambda key: random_features(key, X, 3, "tanh"), "kind of features is 'tanh'"),

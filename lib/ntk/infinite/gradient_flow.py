@@ -10,6 +10,7 @@ import numpy as np
 
 from lib.core import UserError
 from lib.ntk.infinite import repair
+from lib.ntk.precision import as_double, is_real
 
 Array = jax.Array
 
@@ -51,11 +52,17 @@ def predict(
   """
   if not jax.config.jax_enable_x64:
     raise UserError("kernel regression needs float64; call it inside `with jax.enable_x64(True):`.")
-  k_train, k_test, y = (jnp.asarray(a, jnp.float64) for a in (k_train, k_test, y))
+  k_train, k_test, y = as_double(k_train, "k_train"), as_double(k_test, "k_test"), as_double(y, "y")
   n = len(k_train)
   if k_train.shape != (n, n) or k_test.ndim != 2 or k_test.shape[1] != n or y.ndim != 2 or len(y) != n:
     raise UserError(f"k_train is {list(k_train.shape)}, k_test {list(k_test.shape)} and y {list(y.shape)}; "
                     "give [n, n], [m, n] and [n, K].")
+  if not (is_real(ridge) and 0 <= ridge < np.inf and is_real(learning_rate) and 0 < learning_rate < np.inf):
+    raise UserError(f"ridge is {ridge} and learning_rate {learning_rate}; give numbers of at least 0, and above 0.")
+  if times is not None and not np.all(np.asarray(times) >= 0):
+    raise UserError(f"times are {times}; give numbers of at least 0, or None for infinity.")
+  if not (np.isfinite(k_test).all() and np.isfinite(y).all()):
+    raise UserError("k_test or y holds nan or infinity; look where it comes from.")
   _check_positive(np.asarray(k_train), ridge, singular_is_bad=times is None)
   rows = jnp.concatenate([k_train, k_test])
   with repair.rank_promotion():

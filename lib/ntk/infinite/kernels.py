@@ -67,6 +67,8 @@ def myrtle(
   average over all positions; other sizes are taken too.
   Reference: Shankar et al. 2020, arXiv:2003.02237.
   """
+  if width < 1 or num_outputs < 1:
+    raise UserError(f"width is {width} and num_outputs {num_outputs}; give at least 1 of each.")
   if depth not in CONVOLUTIONS:
     raise UserError(f"there is no Myrtle network of depth {depth}; give one of {sorted(CONVOLUTIONS)}.")
   stax = repair.neural_tangents().stax
@@ -107,8 +109,8 @@ def kernel_matrix(
   Raises:
     UserError: for a block below 1, another kind, shapes that do not fit, or a block that takes more than `memory`.
   """
-  if block < 1:
-    raise UserError(f"block is {block}; give at least 1 row.")
+  if not isinstance(block, (int, np.integer)) or block < 1:
+    raise UserError(f"block is {block!r}; give a whole number of rows, at least 1.")
   if kind not in KINDS:
     raise UserError(f"kind is {kind!r}; give one of {KINDS}.")
   symmetric = x2 is None
