@@ -157,16 +157,15 @@ def _iterate(c: SignedLog, depth: Array, diagonal: Array, dual: Dual, kind: Kind
     done, _, c, k = carry
     f, df = dual.layer(c)
     after = add(f, multiply(k, df)) if kind == "ntk" else f
-    still = dual.fixed(c)  # has a closed form
-    if not dual.has_jump:
-      still |= _change(f, c) & _change(after, k)
+    still = None if dual.has_jump else dual.fixed(c) | (_change(f, c) & _change(after, k))
     return done + 1, still, f, after
 
   def goes_on(carry):
     done, still, c, _ = carry
-    return (done < depth) & ~jnp.all(still | dual.settled(c))
+    return (done < depth) & ~jnp.all(dual.settled(c) if dual.has_jump else still | dual.settled(c))
 
-  done, _, end, k = jax.lax.while_loop(goes_on, layer, (jnp.zeros(()), jnp.zeros_like(c.log, bool), c, c))
+  start = None if dual.has_jump else jnp.zeros_like(c.log, bool)
+  done, _, end, k = jax.lax.while_loop(goes_on, layer, (jnp.zeros(()), start, c, c))
   fixed = dual.fixed(end)
   left = depth - done
   jumped = dual.jump(SignedLog(end.sign, jnp.where(fixed, -1.0, end.log)), k, left)

@@ -76,8 +76,9 @@ class Dual:
     near = -jnp.expm1(c.log)  # 1 - |c|
     delta = jnp.where(c.sign > 0, near, 2 - near)
     gap = self._one_minus_f(delta)
-    log = jnp.log1p(-jnp.clip(jnp.minimum(gap, 2 - gap), 0, 1))  # of |f|
-    return SignedLog(jnp.where(gap > 1, -1.0, 1.0), jnp.maximum(log, math.log(TINY))), signed_log(self._df(delta))
+    # log |f|, where an f of 0 is rounding error of 1: the duals of this form have f(0) > 0, to which it goes next.
+    log = jnp.log1p(-jnp.clip(jnp.minimum(gap, 2 - gap), 0, 1 - 2.0**-53))
+    return SignedLog(jnp.where(gap > 1, -1.0, 1.0), log), signed_log(self._df(delta))
 
   @property
   def has_jump(self) -> bool:
