@@ -139,14 +139,17 @@ def ntk(
   rows, whole = max(len(x1), len(x2)), len(x1) * len(x2) * entry
   size = choose_block(block, rows, row(max(expanded)), entry, whole, memory, devices)
   at_once = needed_bytes(rows, row(sum(expanded)), entry, 0, copies=2 + len(expanded))  # the parts of all layers
+  on_block = on_block or (lambda done, count: None)
   if size >= rows and mesh is None and at_once <= memory:
     with forward_derivatives():
-      return _whole(settings, variables, x1, None if symmetric else x2)
+      kernel = _whole(settings, variables, x1, None if symmetric else x2)
+    on_block(1, 1)
+    return kernel
   if mesh is not None:
     variables, x1, x2 = jax.device_put((variables, x1, x2), NamedSharding(mesh, P()))
   sizes = [min(size, len(x) // devices * devices) for x in (x1, x2)]
   with forward_derivatives():
-    return _stream(settings, variables, x1, x2, symmetric, *sizes, on_block or (lambda done, count: None))
+    return _stream(settings, variables, x1, x2, symmetric, *sizes, on_block)
 
 
 def _stream(

@@ -204,6 +204,15 @@ def test_the_block_is_what_memory_allows():
     choose(3, multiple=4)
 
 
+def test_blocks_are_counted(key):
+  apply, variables, x = whole_numbers(key, 5)
+  counted = []
+  count = lambda done, blocks: counted.append((done, blocks))
+  ntk(apply, variables, x, block=2, on_block=count)
+  ntk(apply, variables, x, on_block=count)
+  assert counted == [(i, 6) for i in range(1, 7)] + [(1, 1)]
+
+
 def test_memory_may_be_a_float(key):
   apply, variables, x = whole_numbers(key, 4)
   np.testing.assert_array_equal(ntk(apply, variables, x, memory=268.5e6), ntk(apply, variables, x))
