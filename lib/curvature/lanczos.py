@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.flatten_util import ravel_pytree
 
-from lib.core import UserError, decompositions, rng
+from lib.core import UserError, linalg, rng
 from lib.curvature.hvp import Operator
 
 Array = jax.Array
@@ -95,7 +95,7 @@ def ritz(decomposition: Lanczos) -> tuple[Array, Array]:
     if not np.isfinite(tridiagonal).all():
       return np.full(len(diagonal), np.nan), np.full(tridiagonal.shape, np.nan)
     return tuple(np.linalg.eigh(tridiagonal))
-  return decompositions.eigh(jnp.diag(diagonal) + jnp.diag(off_diagonal, 1) + jnp.diag(off_diagonal, -1))
+  return linalg.eigh(jnp.diag(diagonal) + jnp.diag(off_diagonal, 1) + jnp.diag(off_diagonal, -1))
 
 
 def flat(

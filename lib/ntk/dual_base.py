@@ -56,11 +56,11 @@ class Dual:
 
   def one_minus_f(self, delta: Array) -> Array:
     """Returns 1 - f(1 - delta) for delta in [0, 2], to full relative precision for small delta."""
-    return self._one_minus_f(_within(double(delta, "delta"), 0, 2, "delta"))
+    return self._one_minus_f(_within(double(delta, "delta"), 0, 2, "delta", "1 - c of cosines c"))
 
   def log_f(self, log_c: Array) -> Array:
     """Returns log f(exp(log_c)) for log_c <= 0, to full relative precision at both ends, however small c is."""
-    log_c = _within(double(log_c, "log_c"), -jnp.inf, 0, "log_c")
+    log_c = _within(double(log_c, "log_c"), -jnp.inf, 0, "log_c", "logarithms of cosines in (0, 1]")
     return self.layer(SignedLog(jnp.ones_like(log_c), log_c))[0].log
 
   def elasticity(self, c: Array) -> Array:
@@ -137,7 +137,7 @@ class Dual:
     return 1 - self._one_minus_f(1 - c)
 
   def _cosine(self, c: Array) -> Array:
-    return _within(double(c, "c"), -1, 1, "c")
+    return _within(double(c, "c"), -1, 1, "c", "cosines")
 
 
 @functools.partial(jax.custom_jvp, nondiff_argnums=(0,))
@@ -150,9 +150,9 @@ def _f_jvp(dual, primals, tangents):
   return _f(dual, primals[0]), dual._df(1 - primals[0]) * tangents[0]
 
 
-def _within(x: Array, low: float, high: float, name: str) -> Array:
+def _within(x: Array, low: float, high: float, name: str, what: str) -> Array:
   if not isinstance(x, jax.core.Tracer) and not bool(jnp.all((x >= low) & (x <= high))):
-    raise UserError(f"{name} has values outside [{low}, {high}]; see what it stands for.")
+    raise UserError(f"{name} has values outside [{low}, {high}]; give {what}.")
   return x
 
 

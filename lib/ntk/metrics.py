@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from lib.core import UserError, decompositions
+from lib.core import UserError, linalg
 from lib.ntk.precision import is_count
 
 Array = jax.Array
@@ -89,7 +89,7 @@ def eigensystem(k: Array) -> Eigensystem:
   Raises:
     UserError: for a kernel that is not square.
   """
-  values, vectors = decompositions.eigh(_square(k, "the kernel"))
+  values, vectors = linalg.eigh(_square(k, "the kernel"))
   return Eigensystem(_clean(values[::-1]), vectors[:, ::-1])
 
 
@@ -99,7 +99,7 @@ def eigenvalues(k: Array) -> Array:
   Raises:
     UserError: for a kernel that is not square.
   """
-  return _clean(decompositions.eigvalsh(_square(k, "the kernel"))[::-1])
+  return _clean(linalg.eigvalsh(_square(k, "the kernel"))[::-1])
 
 
 def effective_rank(values: Array) -> Array:

@@ -25,8 +25,8 @@ def krr_fit_predict(k_train, k_test, y, ridges, *, jitter: float = 0.0) -> Array
   """Returns the predictions of kernel ridge regression, k_test (K + δ I)^-1 y.
 
   Several ridges share one eigendecomposition of K, at n^3 operations and n^2 for each ridge; a single one above 0 is a
-  Cholesky factorization. Ridge 0 is the limit of small ridges: the interpolant, and for a K that is singular to
-  rounding the one of the pseudo-inverse.
+  Cholesky factorization, and another one to see that K alone is positive semi-definite. Ridge 0 is the limit of small
+  ridges: the interpolant, and for a K that is singular to rounding the one of the pseudo-inverse.
 
   The ridge is *not* divided by n: it goes with the sum of squares plus δ |f|². There is no intercept: centre y for one.
 

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
-from lib.core import decompositions
+from lib.core import linalg
 from lib.similarity.gram import product
 
 Array = jax.Array
@@ -22,7 +22,7 @@ def left_singular(m: Array, group: Callable[[Array], Array]) -> tuple[Array, Arr
       depends on each group's span only, and free of the 1 / (s_i^2 - s_j^2) that vanishing gaps make infinite. Of two
       groups, singular values that coincide up to rounding do not turn either.
   """
-  u, s, vh = decompositions.svd(jax.lax.stop_gradient(m))
+  u, s, vh = linalg.svd(jax.lax.stop_gradient(m))
   return _differentiable(m, group(s), u, s, vh)
 
 
@@ -95,7 +95,7 @@ def _nuclear_norm_jvp(primals, tangents):
 def _nuclear_norm(x: Array, y: Array) -> tuple[Array, Array, Array]:
   (fx, qx), (fy, qy) = _factor(x), _factor(y)
   m = product(fx.T, fy)
-  u, s, vh = decompositions.svd(m)
+  u, s, vh = linalg.svd(m)
   polar = product(jnp.where((s > negligible(s, m.shape))[None, :], u, 0.0), vh)
   gradient_x, gradient_y = product(fy, polar.T), product(fx, polar)
   return (
@@ -109,5 +109,5 @@ def _factor(x: Array) -> tuple[Array, Array | None]:
   """Returns F [n, min(n, d)] and Q [d, n], orthonormal, with x = F Q^T; Q is None where it would be the identity."""
   if x.shape[1] <= x.shape[0]:
     return x, None
-  q, r = decompositions.qr(x.T)
+  q, r = linalg.qr(x.T)
   return r.T, q

@@ -5,7 +5,7 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 
-from lib.core import decompositions
+from lib.core import linalg
 from lib.similarity.decompositions import nuclear_norm_of_product
 from lib.similarity.gram import Gram, checked, features, kernels, normalized
 
@@ -43,6 +43,6 @@ def procrustes(x: Array | Gram, y: Array | Gram) -> Array:
 
 def _from_gram(k: Gram) -> Array:
   """Returns features [n, n] that have the Gram matrix k."""
-  values, vectors = decompositions.eigh(jax.lax.stop_gradient(kernels(k, k)[0]))
+  values, vectors = linalg.eigh(jax.lax.stop_gradient(kernels(k, k)[0]))
   values = jnp.where(values > jnp.finfo(values.dtype).eps * values[-1:], values, 0.0)
   return vectors * jnp.sqrt(values)[None, :]

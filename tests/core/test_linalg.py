@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from lib.core import decompositions
+from lib.core import linalg
 
 
 def symmetric(key, *shape):
@@ -19,7 +19,7 @@ def symmetric(key, *shape):
 def test_a_batch_is_what_its_matrices_are_and_no_batched_call(name, key):
   """A batched LAPACK call can wait for ever; in a loop each call has one matrix."""
   with jax.enable_x64(True):
-    batch, function = symmetric(key, 2, 3, 6, 6), getattr(decompositions, name)
+    batch, function = symmetric(key, 2, 3, 6, 6), getattr(linalg, name)
     mapped = jax.jit(jax.vmap(jax.vmap(function)))
     theirs = jax.tree.leaves(getattr(jnp.linalg, name)(batch))
     for result, expected in zip(jax.tree.leaves(mapped(batch)), theirs):
@@ -38,9 +38,9 @@ def test_derivatives_are_those_of_jax(key):
         return jnp.sum(jnp.sin(values)) + jnp.sum(jnp.square(vectors * jnp.arange(5.0)[None]) * other)
       return f
 
-    mine, theirs = total(decompositions.eigh), total(jnp.linalg.eigh)
+    mine, theirs = total(linalg.eigh), total(jnp.linalg.eigh)
     np.testing.assert_allclose(jax.grad(mine)(m), jax.grad(theirs)(m), atol=1e-10)
     np.testing.assert_allclose(jax.jvp(mine, (m,), (other,))[1], jax.jvp(theirs, (m,), (other,))[1], atol=1e-10)
     values = lambda function: jax.vmap(jax.grad(lambda m: jnp.sum(function(m) ** 3)))(jnp.stack([m, other]))
-    np.testing.assert_allclose(values(decompositions.eigvalsh), values(jnp.linalg.eigvalsh), atol=1e-10)
+    np.testing.assert_allclose(values(linalg.eigvalsh), values(jnp.linalg.eigvalsh), atol=1e-10)
     assert np.isfinite(jax.grad(mine)(jnp.eye(5))).all()
