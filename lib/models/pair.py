@@ -37,7 +37,8 @@ class Pair(nn.Module):
       network = core.build(
         models.MODELS, self.model, path="config.model.model", num_classes=self.num_classes, dtype=self.dtype
       )
-      outputs = network.clone(parent=self, name=name)(x, train=train)
+      with core.model_at("config.model.model"):
+        outputs = network.clone(parent=self, name=name)(x, train=train)
       taps.extend(name, outputs.taps)
       both.append(taps(f"{name}.logits", outputs.logits))
     return taps.outputs((both[0] + both[1]) / 2)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import os
 import pathlib
@@ -22,17 +23,25 @@ def replace_file(path: Path, data: bytes | str) -> None:
     UserError: if the file cannot be written.
   """
   path = pathlib.Path(path)
-  temporary = path.with_name(f".{path.name}.tmp")
+  temporary = temporary_of(path)
   try:
     path.parent.mkdir(parents=True, exist_ok=True)
-    with open(temporary, "wb") as f:
+    temporary.unlink(missing_ok=True)  # of a kill; a link is removed and never followed
+    with open(temporary, "xb") as f:
       f.write(data.encode() if isinstance(data, str) else data)
       f.flush()
       os.fsync(f.fileno())
     os.replace(temporary, path)
     _sync_directory(path.parent)  # without it the rename itself may be lost
   except OSError as error:
+    with contextlib.suppress(OSError):
+      temporary.unlink(missing_ok=True)  # on a full disk it would be in the way
     raise unwritable(path, error) from error
+
+
+def temporary_of(path: pathlib.Path) -> pathlib.Path:
+  """Returns the name under which `replace_file` writes before it renames; a kill may leave it behind."""
+  return path.with_name(f".{path.name}.tmp")
 
 
 def unwritable(path: Path, error: OSError) -> UserError:

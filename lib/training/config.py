@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+import hashlib
+import json
 import math
 from collections.abc import Mapping
 from typing import Any
@@ -147,6 +149,20 @@ def to_json(value: Any) -> Any:
   if isinstance(value, (list, tuple)):
     return [to_json(inner) for inner in value]
   return str(value) if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def fingerprint(config: Any) -> str:
+  """Returns a sha256, as hex, that is equal for two configs (of `to_json`) in which `differences` finds none."""
+  orders = [list(get(config, path)) for path in ORDERED]
+  return hashlib.sha256(json.dumps([_canonical(config), orders], sort_keys=True).encode()).hexdigest()
+
+
+def _canonical(value: Any) -> Any:
+  if isinstance(value, Mapping):
+    return {name: _canonical(inner) for name, inner in value.items()}
+  if isinstance(value, list):
+    return [_canonical(inner) for inner in value]
+  return float(value) if isinstance(value, int) and value == float(value) else value  # 1 == 1.0 == True
 
 
 def differences(old: Any, new: Any, path: str = "") -> list[str]:
