@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from lib.reporting.plots import mean_and_sem
+from lib.reporting.results import mean_and_sem
 
 Series = tuple[np.ndarray, np.ndarray]  # steps [T], values [members, T]
 

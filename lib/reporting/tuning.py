@@ -10,7 +10,8 @@ import numpy as np
 
 from lib.core import UserError
 from lib.core.build import suggest
-from lib.reporting.results import read_json, summarize
+from lib.reporting.results import summarize
+from lib.reporting.run_directory import read_results
 
 Member = Mapping[str, Any]
 
@@ -21,10 +22,8 @@ def read_arms(directory: pathlib.Path, over: str, pool: Sequence[str]) -> dict[s
   Raises:
     UserError: for a run that is unfinished, or has no such axis.
   """
-  if not (directory / "results.json").exists():
-    raise UserError(f"{directory} is not a finished run (it has no results.json); train it to its end first.")
   arms: dict[str, list[Member]] = {}
-  for member in read_json(directory / "results.json")["members"]:
+  for member in read_results(directory)["members"]:
     axes = member["values"]
     if over not in axes:
       raise UserError(f"{directory} has no axis {over!r} in its grid; {suggest(over, axes)}.")

@@ -8,8 +8,8 @@ import pathlib
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from lib.core import UserError
-from lib.reporting.files import Path, plain, replace_file, unwritable
+from lib.reporting.files import Path, exists, plain, read_file, replace_file, unwritable
+from lib.reporting.run_directory import complete_lines
 from lib.reporting.tensorboard import TensorBoard
 
 
@@ -24,7 +24,8 @@ class MetricsWriter:
     tensorboard_dir: also writes the scalars as TensorBoard events under this directory.
 
   Raises:
-    UserError: if the file cannot be written, or TensorBoard is asked for and not installed.
+    UserError: if the file cannot be read or written or holds anything but rows, or TensorBoard is asked for and not
+      installed.
   """
 
   def __init__(self, path: Path, tensorboard_dir: Path | None = None):
@@ -61,7 +62,7 @@ class MetricsWriter:
     Rows of earlier cohorts stay. Call it before the first `write`; step -1 drops the whole cohort.
     """
     self._lines.clear()
-    self._rewrite(lambda row: (row.get("cohort", 0), row["step"]) <= (cohort, step))
+    self._rewrite(lambda row: (row["cohort"], row["step"]) <= (cohort, step))
     if self._board:
       self._board.restart(cohort, step + 1)
 
@@ -77,43 +78,9 @@ class MetricsWriter:
     self.close()
 
   def _rewrite(self, keep) -> None:
-    if not self._path.exists():
+    if not exists(self._path):
       return
-    before = _read(self._path)
-    after = b"".join(line + b"\n" for line, row in _complete_lines(self._path, before) if keep(row))
+    before = read_file(self._path)
+    after = b"".join(line + b"\n" for line, row in complete_lines(self._path, before) if keep(row))
     if after != before:
       replace_file(self._path, after)
-
-
-def read_rows(path: Path) -> list[dict[str, Any]]:
-  """Returns all rows of a metrics file, without a last line that was only half written.
-
-  Raises:
-    UserError: if there is no such file, or a line before the last one is damaged.
-  """
-  return [row for _, row in _complete_lines(path, _read(path))]
-
-
-def _read(path: Path) -> bytes:
-  try:
-    return pathlib.Path(path).read_bytes()
-  except FileNotFoundError:
-    raise UserError(f"{path} does not exist; give the directory of a run that has written metrics.") from None
-  except OSError as error:
-    raise UserError(f"{path} cannot be read ({error.strerror}); mend its permissions or give another path.") from error
-
-
-def _complete_lines(path: Path, data: bytes) -> list[tuple[bytes, dict[str, Any]]]:
-  lines = data.split(b"\n")
-  complete = []
-  for number, line in enumerate(lines, start=1):
-    if not line:
-      continue
-    try:
-      row = json.loads(line)
-    except ValueError:
-      if number == len(lines):  # no newline after it: the process was killed while writing
-        break
-      raise UserError(f"{path}, line {number} is not JSON; remove that line or restore the file from a copy.") from None
-    complete.append((line, row))
-  return complete

@@ -93,12 +93,14 @@ def _claimed(workdir: pathlib.Path, config: Config) -> Iterator[None]:
     UserError: if it belongs to another config, to another process, or to something that is no run.
   """
   path = workdir / "config.json"
-  if path.exists():
-    changed = differences(reporting.read_json(path), to_json(config))
+  if reporting.exists(path):
+    changed = differences(reporting.read_config(workdir), to_json(config))
     if changed:
       more = f" (and {len(changed) - 3} more)" if len(changed) > 3 else ""
       raise UserError(f"{workdir} belongs to another config: {'; '.join(changed[:3])}{more}; give another --workdir.")
-  elif workdir.exists() and (not workdir.is_dir() or any(p.name != "lock" for p in workdir.iterdir())):
+  elif reporting.exists(workdir) and (
+    not reporting.is_directory(workdir) or any(name != "lock" for name in reporting.names_in(workdir))
+  ):
     raise UserError(f"{workdir} exists and is not a run directory; give another --workdir or remove it.")
   try:
     workdir.mkdir(parents=True, exist_ok=True)
@@ -121,8 +123,8 @@ def _start(
   Raises:
     UserError: if the data are not those that the run began with.
   """
-  if (workdir / "manifest.json").exists():
-    old = reporting.read_json(workdir / "manifest.json")["checksums"]
+  if reporting.exists(workdir / "manifest.json"):
+    old = reporting.read_manifest(workdir)["checksums"]
     for file in sorted({*old, *checksums}):
       if old.get(file) != checksums.get(file):
         raise UserError(f"{file} has changed since the run in {workdir} began; restore it, or give another --workdir.")
