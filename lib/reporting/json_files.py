@@ -43,7 +43,7 @@ def read_json(path: Path, shape: Shape = ANY, fix: str = _FIX) -> Any:
   except Malformed as error:
     raise UserError(f"{path} {error}; {fix}.") from None
   if found := mismatch(value, shape):
-    raise UserError(f"{path} is not what a run writes: {found}; {fix}.")
+    raise UserError(f"{path}: {found}; {fix}.")
   return value
 
 

@@ -1,11 +1,42 @@
-"""Many members' numbers as one: mean, standard error, count."""
+"""How members are called, and many members' numbers as one: mean, standard error, count."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 import numpy as np
+
+from lib.core import UserError
+from lib.core.build import suggest
+from lib.reporting.schema import is_number, shown
+
+Member = Mapping[str, Any]  # as results.json has it
+
+
+def label_of(values: Mapping[str, Any]) -> str:
+  """Returns how members at a point of the grid, {axis: level}, are called: "relu, lr=0.1"; "all" without a grid.
+
+  A level that is text stands alone, since it is a name.
+  """
+  return ", ".join(v if isinstance(v, str) else f"{axis}={v}" for axis, v in values.items()) or "all"
+
+
+def metric_of(member: Member, name: str) -> float | None:
+  """Returns a final metric of a member: None if it died, nan if it lives and has no finite number.
+
+  Raises:
+    UserError: if it was not measured, or is no number.
+  """
+  if name not in member["metrics"]:
+    raise UserError(f"{name!r} was not measured; {suggest(name, member['metrics'])}.")
+  value = member["metrics"][name]
+  if value is not None and not is_number(value):
+    raise UserError(f"{name!r} of member {member['member']} is {shown(value)} and no number; give another metric.")
+  if member["died_at"] is not None:
+    return None
+  return math.nan if value is None else float(value)
 
 
 def summarize(values: Iterable[float | None]) -> dict[str, float | int | None]:
@@ -29,6 +60,19 @@ def summarize(values: Iterable[float | None]) -> dict[str, float | int | None]:
     "n": n,
     "dead": sum(v is None for v in values),
   }
+
+
+def without_rounding(differences: np.ndarray, of: np.ndarray) -> np.ndarray:
+  """Returns differences of decimals without what float64 adds to them: 0.93 - 0.9 and 0.83 - 0.8 are equal again.
+
+  Numbers of float32 stand in files with at most nine digits, so that twelve digits of the largest are enough.
+
+  Args:
+    differences: sums and differences of the numbers.
+    of: the numbers themselves.
+  """
+  largest = np.max(np.abs(of), where=np.isfinite(of), initial=0.0)
+  return differences if largest == 0 else np.round(differences, min(11 - math.floor(math.log10(largest)), 300))
 
 
 def mean_and_sem(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -16,7 +16,7 @@ from lib.core import UserError
 from lib.reporting import schema
 from lib.reporting.files import Path, exists, read_file
 from lib.reporting.json_files import Malformed, parse, read_json
-from lib.reporting.schema import Each, Optional, Shape, mismatch, shown
+from lib.reporting.schema import Each, Optional, Shape, joined, mismatch, shown
 
 HISTORY = {"history": Optional([{"event": schema.TEXT, "time": schema.TEXT, "changed": Optional(Each(schema.ANY))}])}
 _PLACED = {"member": schema.COUNT, "cohort": schema.COUNT, "seed": schema.COUNT, "values": Each(schema.LEVEL)}
@@ -67,19 +67,22 @@ def read_manifest(directory: Path) -> dict[str, Any]:
   return manifest
 
 
-def read_config(directory: Path, shape: Shape = None, *, unchanged: bool = False) -> dict[str, Any]:
+def read_config(
+  directory: Path, shape: Shape = None, *, unchanged: bool = False, fix: str = RESTORE
+) -> dict[str, Any]:
   """Returns config.json, as nested dicts and lists.
 
   Args:
     directory: of the run.
     shape: what the caller reads of it (see `lib.reporting.schema`).
     unchanged: whether it must also be the one that the manifest has the sha256 of, as for building a network from it.
+    fix: what to do if it has another shape, the end of the message.
 
   Raises:
     UserError: if there is none, it is damaged, or it was changed.
   """
   path = pathlib.Path(directory) / "config.json"
-  config = read_json(path, shape or {}, RESTORE)
+  config = read_json(path, shape or {}, fix)
   if unchanged:
     manifest = read_json(path.with_name("manifest.json"), {"config_sha256": schema.TEXT, **HISTORY}, RESTORE)
     changes = [entry.get("changed", {}) for entry in manifest.get("history", [])]
@@ -152,4 +155,7 @@ def _misgrouped(groups: Sequence[Mapping[str, Any]], members: Sequence[Mapping[s
       return f"groups[{i}] has two members of one seed, which are no replicates"
     if group["dead"] != [m["member"] for m in inside if m["died_at"] is not None]:
       return f"groups[{i}].dead does not name the members that have a died_at"
+    for name, summary in group["metrics"].items():
+      if summary["n"] > len(inside) or (summary["mean"] is None) != (summary["n"] == 0):
+        return f"groups[{i}].{joined('metrics', name)} is no mean of its n"
   return None

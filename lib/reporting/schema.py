@@ -121,4 +121,4 @@ def shown(value: Any) -> str:
 
 
 def _wrong(value: Any, words: str, place: str) -> str:
-  return f"{place or 'the whole'} is {shown(value)}, but needs {words}"
+  return f"{place or 'all of it'} is {shown(value)}, but needs {words}"

@@ -25,7 +25,7 @@ def study():
 
 
 def test_the_level_is_chosen_on_the_validation_split(tmp_path):
-  arms = reporting.read_arms(write_run(tmp_path / "run", study()), "lr", ["guide"])
+  arms = reporting.read_arms([write_run(tmp_path / "run", study())], "lr", ["guide"])
   assert {label: len(members) for label, members in arms.items()} == {"a": 12, "b": 12}
   level, edge, members = reporting.choose_level(arms["a"], "lr", "validation/loss")
   assert (level, edge, len(members)) == (1.0, False, 4)  # at 10 it would be lower, but members died there
@@ -59,10 +59,10 @@ def test_replicates_that_share_seeds_are_not_independent():
 def test_mistakes_of_tuned_are_sentences(over, by, words, tmp_path):
   directory = write_run(tmp_path / "run", study())
   with pytest.raises(UserError, match=words):
-    for members in reporting.read_arms(directory, over, []).values():
+    for members in reporting.read_arms([directory], over, []).values():
       reporting.choose_level(members, over, by)
   with pytest.raises(UserError, match="not a finished run"):
-    reporting.read_arms(tmp_path, over, [])
+    reporting.read_arms([tmp_path], over, [])
 
 
 def factorial(response, seeds=3):
