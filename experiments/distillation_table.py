@@ -18,6 +18,7 @@ from absl import flags
 from experiments import terminal
 from lib import reporting
 from lib.core import UserError
+from lib.reporting import schema
 
 _METRIC = flags.DEFINE_string("metric", "test/accuracy", "What to show, a share.", **terminal.SHARED)
 _SELECT = flags.DEFINE_string("select", "validation/accuracy", "What chooses the learning rate, a share.")
@@ -26,32 +27,30 @@ Student = tuple[str, int]  # number of its teacher, seed
 Arm = tuple[str, float]  # kind of teacher, T
 
 
-def students_of(members: Sequence[Mapping[str, Any]], metrics: Sequence[str]) -> dict[Arm, dict[Any, dict]]:
-  """Returns {arm: {lr: {student: [value of each metric]}}}; members that died have nan.
+def students_of(members: Sequence[reporting.Member], metrics: Sequence[str]) -> dict[Arm, dict[Any, dict]]:
+  """Returns {arm: {lr: {student: [value of each metric]}}}; None for members that died.
 
   Raises:
     UserError: if the run has another grid or does not measure a metric.
   """
-  arms: dict[Arm, dict[Any, dict[Student, list[float]]]] = {}
+  arms: dict[Arm, dict[Any, dict[Student, list[float | None]]]] = {}
   for member in members:
     values = member["values"]
-    if not {"teacher", "T"} <= set(values) or ", teacher " not in str(values["teacher"]):
-      raise UserError("the run's grid has no axes 'teacher' (levels '<kind>, teacher <number>') and 'T'; give a run of "
-                      "a config such as configs/distillation/mnist_students.py.")
-    for metric in metrics:
-      if metric not in member["metrics"]:
-        raise UserError(f"{metric} is in no metric of the run; known: {', '.join(sorted(member['metrics']))}.")
-    kind, number = values["teacher"].split(", teacher ")
-    alive = member["died_at"] is None
-    numbers = [member["metrics"][metric] if alive else np.nan for metric in metrics]
+    kind, _, number = str(values.get("teacher")).partition(", teacher ")
+    rate = values.get("lr")
+    numbers = schema.is_number(values.get("T")) and (rate is None or schema.is_number(rate))
+    if not number or not numbers or not set(values) <= {"teacher", "T", "lr"}:
+      raise UserError("the run's grid needs the axes 'teacher' (levels '<kind>, teacher <number>') and 'T' (numbers), "
+                      "perhaps 'lr', and no others; give a run of a config such as "
+                      "configs/distillation/mnist_students.py.")
     by_rate = arms.setdefault((kind, float(values["T"])), {})
-    by_rate.setdefault(values.get("lr"), {})[number, member["seed"]] = numbers
+    by_rate.setdefault(rate, {})[number, member["seed"]] = [reporting.metric_of(member, metric) for metric in metrics]
   return arms
 
 
 def best_rate(by_rate: Mapping[Any, Mapping[Student, Sequence[float]]]) -> Any:
   """Returns the learning rate with the largest mean of the first metric; one at which a student died comes last."""
-  score = lambda rate: np.mean([numbers[0] for numbers in by_rate[rate].values()])
+  score = lambda rate: np.mean(np.array([numbers[0] for numbers in by_rate[rate].values()], float))
   return max(by_rate, key=lambda rate: score(rate) if np.isfinite(score(rate)) else -np.inf)
 
 
@@ -59,11 +58,11 @@ def main(argv: Sequence[str]) -> None:
   if len(argv) != 2:
     raise UserError("give one run directory: python -m experiments.distillation_table DIR.")
   directory = pathlib.Path(argv[1])
-  results = reporting.read_json(directory / "results.json")
-  arms = students_of(results["members"], (_SELECT.value, _METRIC.value))
+  arms = students_of(reporting.read_results(directory)["members"], (_SELECT.value, _METRIC.value))
   chosen = {arm: best_rate(by_rate) for arm, by_rate in arms.items()}
   shown = {
-    arm: {student: 100 * numbers[1] for student, numbers in arms[arm][rate].items()} for arm, rate in chosen.items()
+    arm: {student: None if share is None else 100 * share for student, (_, share) in arms[arm][rate].items()}
+    for arm, rate in chosen.items()
   }
   kinds = list(dict.fromkeys(kind for kind, _ in arms))
   temperatures = sorted({temperature for _, temperature in arms})
@@ -76,7 +75,7 @@ def main(argv: Sequence[str]) -> None:
       rate = chosen[kind, temperature]
       row += [_cell(students.values()), *([] if rate is None else [f"{rate:g}"])]
       if kind != kinds[0]:
-        row.append(_cell([value - first[student] for student, value in students.items() if student in first]))
+        row.append(_cell(differences(students, first)))
     rows.append(row)
   rate = [] if None in chosen.values() else ["lr"]
   headers = ["T"]
@@ -89,13 +88,22 @@ def main(argv: Sequence[str]) -> None:
   series = {}
   for kind in kinds:
     students = shown[kind, temperatures[0]]
-    series[kind] = (temperatures, [[shown[kind, t].get(s, np.nan) for t in temperatures] for s in students])
+    values = [[shown[kind, t].get(s) for t in temperatures] for s in students]
+    series[kind] = (temperatures, np.array(values, np.float64))  # None is nan
   plot = directory / "plots" / "distillation.png"
   reporting.curves(plot, [reporting.Panel(
     "Students of two kinds of teacher" if len(kinds) == 2 else "Students", f"{_METRIC.value} (%)", series,
     xlabel="temperature", log_x=True,
   )])
   print(f"\n{plot}")
+
+
+def differences(students: Mapping[Student, float | None], first: Mapping[Student, float | None]) -> list[float | None]:
+  """Returns how much each student differs from the one with the same teacher number and seed; None if one died."""
+  pairs = [(value, first[student]) for student, value in students.items() if student in first]
+  alive = np.array([pair for pair in pairs if None not in pair], np.float64).reshape(-1, 2)
+  left = iter(reporting.without_rounding(alive[:, 0] - alive[:, 1], alive))
+  return [None if None in pair else next(left) for pair in pairs]
 
 
 def _cell(values: Any) -> str:

@@ -11,6 +11,7 @@ ratio of measured and predicted standard deviation of every group before its esc
 DIR/plots/random_walk.png.
 """
 
+import dataclasses
 import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -21,13 +22,36 @@ from absl import flags
 from experiments import terminal
 from lib import reporting
 from lib.core import UserError
+from lib.reporting import schema
 
 _LAYER = flags.DEFINE_string("layer", None, "Kernel whose weights to look at; default: the one in the middle.")
 
 
+# What is read of a config.
+_READ = {
+  "gradients": {"noise": {"eta": schema.NUMBER, "gamma": schema.NUMBER}},
+  "optimizer": {"learning_rate": schema.NUMBER},
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Walk:
+  """A group of members whose weights are moved by the same noise."""
+
+  label: str
+  members: tuple[int, ...]
+  learning_rate: float
+  eta: float
+  gamma: float
+
+  def law(self, steps: np.ndarray) -> np.ndarray:
+    """Returns the predicted standard deviation at each step, [T]."""
+    return predicted_std(steps, self.learning_rate, self.eta, self.gamma)
+
+
 def predicted_std(steps: np.ndarray, learning_rate: float, eta: float, gamma: float) -> np.ndarray:
   """Returns lr sqrt(sum_{s<t} eta / (1 + s)^gamma) at each step t, [T]."""
-  variances = eta / (1.0 + np.arange(steps.max())) ** gamma
+  variances = eta / (1.0 + np.arange(steps.max(initial=0))) ** gamma
   return learning_rate * np.sqrt(np.concatenate([[0.0], np.cumsum(variances)])[steps])
 
 
@@ -37,6 +61,8 @@ def escape_step(steps: np.ndarray, loss: np.ndarray) -> float:
   The level is the median over the first tenth of the run, where the output bias has settled on the class
   frequencies and nothing else has moved.
   """
+  if not len(loss):
+    return np.inf
   level = np.median(loss[: max(3, len(loss) // 10)])
   below = np.flatnonzero(loss < 0.95 * level)
   return float(steps[below[0]]) if len(below) else np.inf
@@ -50,31 +76,54 @@ def ratios_before_escape(rows: Sequence[Mapping[str, Any]], members: Sequence[in
   return np.concatenate([values[keep] / law(steps)[keep] for values, keep in zip(measured, kept)])
 
 
+def _largest(values: np.ndarray) -> float:
+  return np.max(values, where=np.isfinite(values), initial=0.0)
+
+
+def read(directory: pathlib.Path) -> tuple[list[Walk], list[dict[str, Any]]]:
+  """Returns the groups of a finished run with their noise, and its rows.
+
+  Raises:
+    UserError: if it is not a run of zero_init.py, is not finished, or a file is damaged.
+  """
+  results = reporting.read_results(directory)
+  other = "give a run of configs/gradient_noise/zero_init.py"
+  config = reporting.read_config(directory, _READ, fix=other)
+  noise, walks = config["gradients"]["noise"], []
+  for group in results["groups"]:
+    eta = group["values"].get("eta", noise["eta"])
+    lr = group["values"].get("lr", config["optimizer"]["learning_rate"])
+    if not schema.is_number(eta) or not schema.is_number(lr):
+      raise UserError(f"the group {group['label']!r} of {directory} has an eta or lr that is no number; {other}.")
+    walks.append(Walk(group["label"], tuple(group["members"]), lr, eta, noise["gamma"]))
+  rows = reporting.read_rows(directory / "metrics.jsonl")
+  if late := next((row for row in rows if row["step"] > results["steps"]), None):
+    raise UserError(f"{directory}/metrics.jsonl has a row of step {late['step']}, but the run has {results['steps']} "
+                    "steps; restore the file from a copy.")
+  return walks, rows
+
+
 def main(argv: Sequence[str]) -> None:
   if len(argv) != 2:
     raise UserError("give one run directory: python -m experiments.gradient_noise DIR.")
   directory = pathlib.Path(argv[1])
-  if not (directory / "results.json").exists():
-    raise UserError(f"{directory} is not a finished run (it has no results.json); train it to its end first.")
-  results, config = reporting.read_json(directory / "results.json"), reporting.read_json(directory / "config.json")
-  rows = reporting.read_rows(directory / "metrics.jsonl")
+  walks, rows = read(directory)
   name = _metric_name(rows, _LAYER.value)
   table, measured, theory, losses = [], {}, {}, {}
-  for group in results["groups"]:
-    eta = group["values"].get("eta", config["gradients"]["noise"]["eta"])
-    lr = group["values"].get("lr", config["optimizer"]["learning_rate"])
-    law = lambda steps, lr=lr, eta=eta: predicted_std(steps, lr, eta, config["gradients"]["noise"]["gamma"])
-    steps, values = reporting.series(rows, name, group["members"])
-    measured[group["label"]], losses[group["label"]] = (steps, values), reporting.series(rows, "loss", group["members"])
-    if eta == 0:
-      table.append([group["label"], len(values), f"largest std(w) = {values.max():.3g}", "–", "–"])
+  for walk in walks:
+    steps, values = measured[walk.label] = reporting.series(rows, name, walk.members)
+    losses[walk.label] = reporting.series(rows, "loss", walk.members)
+    if walk.eta == 0:
+      table.append([walk.label, len(values), f"largest std(w) = {_largest(values):.3g}", "–", "–"])
       continue
-    theory[f"{group['label']}: law"] = (steps, law(steps))
-    ratios = ratios_before_escape(rows, group["members"], name, law)
-    escapes = [escape_step(losses[group["label"]][0], loss) for loss in losses[group["label"]][1]]
-    first_last = f"{min(escapes):.0f} to {max(escapes):.0f}"
-    table.append([group["label"], len(values), f"{ratios.mean():.4f}", f"{ratios.min():.4f} to {ratios.max():.4f}",
-                  first_last])
+    theory[f"{walk.label}: law"] = (steps, walk.law(steps))
+    ratios = ratios_before_escape(rows, walk.members, name, walk.law)
+    ratios = ratios[np.isfinite(ratios)]  # of a member that died there is no number
+    escapes = [escape_step(losses[walk.label][0], loss) for loss in losses[walk.label][1]]
+    table.append([
+      walk.label, len(values), *((f"{ratios.mean():.4f}", f"{ratios.min():.4f} to {ratios.max():.4f}")
+      if len(ratios) else ("–", "–")), f"{min(escapes):.0f} to {max(escapes):.0f}",
+    ])
   headers = ["group", "n", "measured / law before escape", "range over members and steps", "escape at step"]
   print(reporting.markdown_table(headers, table))
   plot = reporting.curves(directory / "plots" / "random_walk.png", [

@@ -6,12 +6,13 @@ For every row and noise level: last-step test accuracy in % at each learning rat
 seeds), and over all runs of both learning rates together, which is what the paper reports: mean and best.
 """
 
-import pathlib
+import math
 from collections.abc import Sequence
 
 from experiments import terminal
 from lib import reporting
 from lib.core import UserError
+from lib.reporting import schema
 
 # Neelakantan et al. 2015, arXiv:1511.06807, table 1: (row, noise) -> (best, mean) in %, of 20 seeds x 2 rates.
 PUBLISHED = {
@@ -28,28 +29,40 @@ METRIC = "test/accuracy"
 def main(argv: Sequence[str]) -> None:
   if len(argv) != 2:
     raise UserError("give one run directory: python -m experiments.gradient_noise_table DIR.")
-  results = reporting.read_json(pathlib.Path(argv[1]) / "results.json")
-  cells: dict[tuple[str, float], dict[float, list[float | None]]] = {}
-  for member in results["members"]:
-    values = member["values"]
-    if not {"row", "eta", "lr"} <= set(values):
-      raise UserError(f"{argv[1]} is not a run of configs/gradient_noise/table1.py: its grid has no row, eta and lr.")
-    accuracy = None if member["died_at"] is not None else 100 * member["metrics"][METRIC]
-    cells.setdefault((values["row"], values["eta"]), {}).setdefault(values["lr"], []).append(accuracy)
+  results = reporting.read_results(argv[1])
+  cells = cells_of(results["members"], argv[1])
   rates = sorted({lr for cell in cells.values() for lr in cell}, reverse=True)
   rows = []
   for (row, eta), cell in cells.items():
-    together = [accuracy for lr in rates for accuracy in cell[lr]]
-    best, mean = PUBLISHED.get((row.split()[0], eta > 0), ("–", "–"))
-    alive = [accuracy for accuracy in together if accuracy is not None]
+    together = [accuracy for lr in rates for accuracy in cell.get(lr, ())]
+    best, mean = PUBLISHED.get((row.split(" ")[0], eta > 0), ("–", "–"))
+    finite = [accuracy for accuracy in together if accuracy is not None and math.isfinite(accuracy)]
     rows.append([
-      row, f"{eta:g}", *(_shown(cell[lr]) for lr in rates), _shown(together), f"{max(alive):.1f}" if alive else "–",
-      mean, best,
+      row, f"{eta:g}", *(_shown(cell.get(lr, ())) for lr in rates), _shown(together),
+      f"{max(finite):.1f}" if finite else "–", mean, best,
     ])
   headers = ["row", "η", *(f"lr {lr:g}" for lr in rates), "mean of all", "best", "paper: mean", "paper: best"]
   print(reporting.markdown_table(headers, rows))
-  seeds = len(next(iter(cells.values()))[rates[0]])
+  seeds = max(len(accuracies) for cell in cells.values() for accuracies in cell.values())
   print(f"\nTest accuracy in % after {results['steps']:,} steps, {seeds} seeds at each learning rate.")
+
+
+def cells_of(members: Sequence[reporting.Member], directory: str) -> dict[tuple[str, float], dict[float, list]]:
+  """Returns {(row, eta): {lr: [test accuracy in % of each seed, None if it died]}}.
+
+  Raises:
+    UserError: for a run with another grid, or without test accuracy.
+  """
+  cells: dict[tuple[str, float], dict[float, list[float | None]]] = {}
+  for member in members:
+    values = member["values"]
+    row, eta, lr = (values.get(axis) for axis in ("row", "eta", "lr"))
+    if len(values) != 3 or not isinstance(row, str) or not schema.is_number(eta) or not schema.is_number(lr):
+      raise UserError(f"{directory} is not a run of configs/gradient_noise/table1.py: its grid must have a row (text), "
+                      "eta and lr (numbers) and no other axis.")
+    accuracy = reporting.metric_of(member, METRIC)
+    cells.setdefault((row, eta), {}).setdefault(lr, []).append(accuracy if accuracy is None else 100 * accuracy)
+  return cells
 
 
 def _shown(values: Sequence[float | None]) -> str:

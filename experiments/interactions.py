@@ -36,9 +36,7 @@ def main(argv: Sequence[str]) -> None:
   if len(argv) != 2:
     raise UserError("give one run directory: python -m experiments.interactions DIR.")
   directory = pathlib.Path(argv[1])
-  if not (directory / "results.json").exists():
-    raise UserError(f"{directory} is not a finished run (it has no results.json); train it to its end first.")
-  members = reporting.read_json(directory / "results.json")["members"]
+  members = reporting.read_results(directory)["members"]
   out, text, panels = pathlib.Path(_OUT.value or directory), [], []
   for metric in _METRIC.value:
     axes, values = reporting.responses(members, metric)

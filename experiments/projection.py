@@ -25,8 +25,8 @@ from lib import data, models, reporting
 from lib.core import Outputs, UserError
 from lib.reporting.plots import COLORS
 from lib.similarity.projection import project
-from lib.training.config import plain, put
-from lib.training.ensemble import members_of
+from lib.training.config import Config, check, plain, put
+from lib.training.ensemble import Member, members_of
 from lib.training.references import member_variables
 
 _MEMBER = flags.DEFINE_multi_integer("member", [0], "Member of every run; may be given several times.")
@@ -88,6 +88,24 @@ def last_layer(params: Any, outputs: Outputs) -> tuple[jax.Array, jax.Array]:
   raise UserError("no tap and dense layer of the network make its logits; choose a network with a linear last layer.")
 
 
+def read(directory: pathlib.Path, member: int) -> tuple[Config, Member]:
+  """Returns the config of a member of a finished run, its own values put in, and where it stands in the grid.
+
+  Raises:
+    UserError: if the run is not finished or has no such member, a file is damaged, or the config is not this version's.
+  """
+  count = len(reporting.read_results(directory)["members"])
+  config = plain(reporting.read_config(directory, unchanged=True))
+  check(config)
+  members = members_of(config)
+  if len(members) != count:
+    raise UserError(f"{directory} has {count} members by its results.json and {len(members)} by its config.json; "
+                    "restore both from a copy.")
+  if not 0 <= member < count:
+    raise UserError(f"{directory} has {count} members, numbered from 0; --member={member} does not exist.")
+  return put(config, members[member].assignments), members[member]
+
+
 def view_of(
   directory: pathlib.Path, member: int, classes: Sequence[int], split: str = "test", limit: int = 300,
   data_dir: str = "data",
@@ -105,10 +123,8 @@ def view_of(
   Raises:
     UserError: if the run is not finished, has no such member, or its data have no such classes.
   """
+  config, described = read(directory, member)
   variables = member_variables(directory, member)
-  config = plain(reporting.read_json(directory / "config.json"))
-  described = members_of(config)[member]
-  config = put(config, described.assignments)
   section = config["data"] | {"augment": {}}
   dataset = data.load(section, data_dir)
   examples = dataset.split(split)

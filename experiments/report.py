@@ -21,6 +21,7 @@ from experiments import terminal
 from lib import reporting
 from lib.core import UserError
 from lib.core.build import suggest
+from lib.reporting import schema
 
 _METRIC = flags.DEFINE_multi_string(
   "metric", [], "Metric to show, as it is called in metrics.jsonl; may be given several times. Default: the first six.",
@@ -30,6 +31,7 @@ _OUT = flags.DEFINE_string(
   "out", None, "Directory for report.md and plots/. Default: the run's own, or runs/report.", **terminal.SHARED,
 )
 
+_STEPS = {"steps": schema.COUNT}  # what is read of a config
 _INDICES = ("step", "cohort", "member")
 _SHOWN = 6  # metrics; more do not fit on a page unless --metric asks for them
 
@@ -81,44 +83,43 @@ def read_run(directory: pathlib.Path, label: str) -> Run:
   Raises:
     UserError: if the directory is missing, is not a run's, or holds no metrics yet.
   """
-  if not directory.is_dir():
+  if not reporting.is_directory(directory):
     raise UserError(f"{directory} does not exist{_nearest(directory)}.")
-  if not (directory / "manifest.json").exists():
+  if not reporting.exists(directory / "manifest.json"):
     raise UserError(f"{directory} is not a run directory, it has no manifest.json; give the --workdir of a run.")
   metrics = directory / "metrics.jsonl"
-  finished = (directory / "results.json").exists()
-  if not finished and not metrics.exists():
+  finished, measured = reporting.exists(directory / "results.json"), reporting.exists(metrics)
+  if not finished and not measured:
     raise UserError(f"{directory} has no metrics yet; wait for the run's first line, or run its command again.")
-  rows = reporting.read_rows(metrics) if metrics.exists() else []
+  rows = reporting.read_rows(metrics) if measured else []
   if finished:
-    results = reporting.read_json(directory / "results.json")
+    results = reporting.read_results(directory)
     groups = tuple(Group(g["label"], tuple(g["members"]), g["metrics"]) for g in results["groups"])
     return Run(label, groups, tuple(rows), None)
-  members = reporting.read_json(directory / "manifest.json").get("members", [])
-  total = reporting.read_json(directory / "config.json").get("steps") if (directory / "config.json").exists() else None
-  started = {row.get("member", 0) for row in rows}
+  members, total = reporting.read_manifest(directory)["members"], reporting.read_config(directory, _STEPS)["steps"]
+  started = {row["member"] for row in rows}
   note = (
     f"{label} is unfinished: {len(started)} of {len(members)} members have metrics, the last of them at step "
-    f"{max((row['step'] for row in rows), default=0)}{f' of {total}' if total else ''}; the numbers are those so far."
+    f"{max((row['step'] for row in rows), default=0)} of {total}; the numbers are those so far."
   )
   return Run(label, tuple(groups_so_far(members, rows)), tuple(rows), note)
 
 
 def groups_so_far(members: Iterable[Mapping[str, Any]], rows: Iterable[Mapping[str, Any]]) -> list[Group]:
-  """Groups members by the values of their axes, and summarizes the last number that each has written."""
+  """Groups members by their points of the grid, and summarizes the last number that each has written."""
   last: dict[int, dict[str, Any]] = {}
   for row in rows:
     numbers = {k: v for k, v in row.items() if k not in _INDICES and _is_number_or_null(v)}
-    last.setdefault(row.get("member", 0), {}).update(numbers)
-  by_values: dict[tuple, list[int]] = {}
+    last.setdefault(row["member"], {}).update(numbers)
+  by_label: dict[str, list[int]] = {}
   for member in members:
-    by_values.setdefault(tuple(member["values"].items()), []).append(member["member"])
+    by_label.setdefault(reporting.label_of(member["values"]), []).append(member["member"])
   groups = []
-  for values, indices in by_values.items():
+  for label, indices in by_label.items():
     known = [last[i] for i in indices if i in last]
     names = dict.fromkeys(name for numbers in known for name in numbers)
     summaries = {name: reporting.summarize(n[name] for n in known if name in n) for name in names}
-    groups.append(Group(", ".join(f"{k}={v}" for k, v in values), tuple(indices), summaries))
+    groups.append(Group(label, tuple(indices), summaries))
   return groups
 
 
@@ -142,7 +143,7 @@ def table_of(runs: Sequence[Run], metrics: Sequence[str]) -> str:
     for group in run.groups:
       alive = max((s["n"] for name, s in group.metrics.items() if name in metrics), default=0)
       n = f"{alive}" if alive == len(group.members) else f"{alive} of {len(group.members)}"
-      rows.append([run.label, group.label or "–", n, *(_cell(group.metrics.get(name), alive) for name in metrics)])
+      rows.append([run.label, group.label, n, *(_cell(group.metrics.get(name), alive) for name in metrics)])
   return reporting.markdown_table(["run", "group", "n", *metrics], rows)
 
 
@@ -154,12 +155,13 @@ def panel_of(runs: Sequence[Run], metric: str) -> reporting.Panel:
     for row in run.rows:
       value = row.get(metric)
       if metric in row and _is_number_or_null(value):
-        points.setdefault(row.get("member", 0), {})[row["step"]] = math.nan if value is None else value
+        points.setdefault(row["member"], {})[row["step"]] = math.nan if value is None else value
     for group in run.groups:
       steps = sorted({step for member in group.members for step in points.get(member, {})})
       values = [[points[m].get(step, math.nan) for step in steps] for m in group.members if m in points]
       if steps and np.isfinite(values).any():
-        series[_series_label(runs, run, group)] = (steps, values)
+        label = _series_label(runs, run, group)
+        series[f"{label} (2)" if label in series else label] = (steps, values)
   everything = np.concatenate([np.ravel(v) for _, v in series.values()]) if series else np.zeros(1)
   finite = everything[np.isfinite(everything)]
   # A loss that falls by orders of magnitude is a flat line on a linear axis.
@@ -179,25 +181,30 @@ def _cell(summary: Mapping[str, Any] | None, n: int) -> str:
 
 
 def _series_label(runs: Sequence[Run], run: Run, group: Group) -> str:
-  names = [run.label] if len(runs) > 1 else []
-  if group.label and (len(run.groups) > 1 or not names):
-    names.append(group.label)
-  return ": ".join(names) or run.label
+  names = [run.label] if len(runs) > 1 or len(run.groups) == 1 else []
+  return ": ".join([*names, *([group.label] if len(run.groups) > 1 else [])])
 
 
 def _labels(directories: Sequence[pathlib.Path]) -> list[str]:
-  """Names of the directories, or their paths where two names are the same."""
+  """Names of the directories, or their paths where two names are the same.
+
+  Raises:
+    UserError: for a directory that is given twice.
+  """
+  places = [os.path.realpath(d) for d in directories]
+  if twice := next((d for i, d in enumerate(directories) if places[i] in places[:i]), None):
+    raise UserError(f"{twice} is given twice; give each run once.")
   names = [os.path.basename(os.path.abspath(d)) for d in directories]
   return names if len(set(names)) == len(names) else [os.fspath(d) for d in directories]
 
 
 def _is_number_or_null(value: Any) -> bool:
-  return value is None or (isinstance(value, (int, float)) and not isinstance(value, bool))
+  return value is None or schema.is_number(value)
 
 
 def _nearest(directory: pathlib.Path) -> str:
   parent = directory.parent
-  runs = [os.fspath(p.parent) for p in parent.glob("*/manifest.json")] if parent.is_dir() else []
+  runs = [os.fspath(p.parent) for p in parent.glob("*/manifest.json")] if reporting.is_directory(parent) else []
   return f"; {suggest(os.fspath(directory), runs)}" if runs else "; give the --workdir of a run"
 
 

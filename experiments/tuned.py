@@ -36,10 +36,7 @@ def main(argv: Sequence[str]) -> None:
   directories = [pathlib.Path(argument) for argument in argv[1:]]
   if not directories:
     raise UserError("no run is given; write python -m experiments.tuned DIR... --over=lr.")
-  arms: dict[str, list[reporting.Member]] = {}
-  for directory in directories:
-    for label, members in reporting.read_arms(directory, _OVER.value, _POOL.value).items():
-      arms.setdefault(label, []).extend(members)
+  arms = reporting.read_arms(directories, _OVER.value, _POOL.value)
   chosen = {label: reporting.choose_level(members, _OVER.value, _BY.value) for label, members in arms.items()}
   rows = []
   for label, (level, edge, members) in chosen.items():

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 import numpy as np
 
 from lib.core import UserError
-from lib.core.build import suggest
+from lib.reporting.results import Member, metric_of, without_rounding
 
 
-def responses(members: Sequence[Mapping[str, Any]], metric: str) -> tuple[list[str], np.ndarray]:
+def responses(members: Sequence[Member], metric: str) -> tuple[list[str], np.ndarray]:
   """Returns the names of the k axes, and the metric as an array [2, ..., 2, seeds].
 
   Raises:
@@ -29,11 +28,8 @@ def responses(members: Sequence[Mapping[str, Any]], metric: str) -> tuple[list[s
   seeds = sorted({member["seed"] for member in members})
   values = np.full((2,) * len(axes) + (len(seeds),), np.nan)
   for member in members:
-    if metric not in member["metrics"]:
-      raise UserError(f"{metric!r} was not measured; {suggest(metric, member['metrics'])}.")
-    if member["died_at"] is None:
-      at = tuple(levels[axis].index(member["values"][axis]) for axis in axes)
-      values[(*at, seeds.index(member["seed"]))] = member["metrics"][metric]
+    at = tuple(levels[axis].index(member["values"][axis]) for axis in axes)
+    values[(*at, seeds.index(member["seed"]))] = metric_of(member, metric)  # nan if it died
   whole = np.isfinite(values).reshape(-1, len(seeds)).all(axis=0)
   if not whole.any():
     raise UserError("no seed has all combinations alive, so no effect can be computed; lower the learning rate.")
@@ -48,5 +44,5 @@ def effects(values: np.ndarray) -> dict[tuple[int, ...], np.ndarray]:
   for size in range(1, k + 1):
     for chosen in itertools.combinations(range(k), size):
       contrast = values * math.prod(signs[i] for i in chosen)
-      result[chosen] = contrast.sum(axis=tuple(range(k))) / 2 ** (k - 1)
+      result[chosen] = without_rounding(contrast.sum(axis=tuple(range(k))) / 2 ** (k - 1), values)
   return result

@@ -1,4 +1,4 @@
-"""How every file of a run directory is written: whole or not at all, durably, and as plain JSON."""
+"""How every file of a run directory is read and written: whole or not at all, durably, and as plain JSON."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import contextlib
 import math
 import os
 import pathlib
+import stat
 from collections.abc import Mapping
 from typing import Any
 
@@ -22,20 +23,20 @@ def replace_file(path: Path, data: bytes | str) -> None:
   Raises:
     UserError: if the file cannot be written.
   """
-  path = pathlib.Path(path)
+  path, data = pathlib.Path(path), data.encode() if isinstance(data, str) else data
   temporary = temporary_of(path)
   try:
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary.unlink(missing_ok=True)  # of a kill; a link is removed and never followed
+    temporary.unlink(missing_ok=True)  # of a killed process; never written into, it may be a link to a file elsewhere
     with open(temporary, "xb") as f:
-      f.write(data.encode() if isinstance(data, str) else data)
+      f.write(data)
       f.flush()
       os.fsync(f.fileno())
     os.replace(temporary, path)
     _sync_directory(path.parent)  # without it the rename itself may be lost
-  except OSError as error:
-    with contextlib.suppress(OSError):
-      temporary.unlink(missing_ok=True)  # on a full disk it would be in the way
+  except (OSError, ValueError) as error:  # ValueError: a zero byte in the name
+    with contextlib.suppress(OSError, ValueError):
+      temporary.unlink()
     raise unwritable(path, error) from error
 
 
@@ -44,9 +45,64 @@ def temporary_of(path: pathlib.Path) -> pathlib.Path:
   return path.with_name(f".{path.name}.tmp")
 
 
-def unwritable(path: Path, error: OSError) -> UserError:
+def read_file(path: Path) -> bytes:
+  """Returns the contents of a file.
+
+  Raises:
+    UserError: if there is no such file, or it cannot be read.
+  """
+  try:
+    return pathlib.Path(path).read_bytes()
+  except FileNotFoundError:
+    raise UserError(f"{path} does not exist; give the directory of a run, which holds it.") from None
+  except (OSError, ValueError) as error:
+    raise _unreadable(path, error) from error
+
+
+def exists(path: Path) -> bool:
+  """Returns whether there is a file or directory of this name.
+
+  Raises:
+    UserError: if that cannot be known: a directory above it cannot be searched, or a name is too long.
+  """
+  return _status(path) is not None
+
+
+def is_directory(path: Path) -> bool:
+  """Returns whether there is a directory of this name; raises as `exists`."""
+  status = _status(path)
+  return status is not None and stat.S_ISDIR(status.st_mode)
+
+
+def names_in(directory: Path) -> list[str]:
+  """Returns the sorted names of what is in a directory.
+
+  Raises:
+    UserError: if it cannot be listed.
+  """
+  try:
+    return sorted(os.listdir(directory))
+  except (OSError, ValueError) as error:
+    raise _unreadable(directory, error) from error
+
+
+def _status(path: Path) -> os.stat_result | None:
+  try:
+    return os.stat(path)
+  except (FileNotFoundError, NotADirectoryError):
+    return None
+  except (OSError, ValueError) as error:  # ValueError: a zero byte in the name
+    raise _unreadable(path, error) from error
+
+
+def _unreadable(path: Path, error: Exception) -> UserError:
+  reason = getattr(error, "strerror", None) or str(error)
+  return UserError(f"{path} cannot be read ({reason}); mend its permissions or give another path.")
+
+
+def unwritable(path: Path, error: Exception) -> UserError:
   """Returns the error for a file that cannot be written."""
-  reason = error.strerror or str(error)
+  reason = getattr(error, "strerror", None) or str(error)
   return UserError(f"{path} cannot be written ({reason}); free space or give another directory, then run again.")
 
 

@@ -10,7 +10,8 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from lib.reporting.files import Path, replace_file
-from lib.reporting.plots import COLORS, mean_and_sem
+from lib.reporting.plots import COLORS
+from lib.reporting.results import mean_and_sem
 
 _COLUMNS = 4
 

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import datetime
-import hashlib
 import importlib.metadata
-import json
 import os
 import pathlib
 import platform
@@ -13,8 +11,9 @@ import subprocess
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from lib.reporting.files import Path, plain
-from lib.reporting.results import read_json, write_json
+from lib.reporting.files import Path, exists, plain
+from lib.reporting.json_files import read_json, write_json
+from lib.reporting.run_directory import HISTORY, RESTORE, digest
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]  # the directory that holds lib/
 DIFF_LIMIT = 200_000  # characters; a checkout with a data file in its diff must not fill the disk
@@ -37,7 +36,7 @@ def collect(
   devices = jax.devices()
   return plain({
     "git": git_state(),
-    "config_sha256": hashlib.sha256(json.dumps(plain(config)).encode()).hexdigest(),
+    "config_sha256": digest(plain(config)),
     "argv": [_shortened(argument) for argument in argv],
     "seeds": seeds,
     "checksums": checksums,
@@ -76,11 +75,14 @@ def start(workdir: Path, manifest: Mapping[str, Any]) -> dict[str, Any]:
 
   Returns:
     The manifest as it stands on the disk.
+
+  Raises:
+    UserError: if it cannot be written, or the one that is there is damaged.
   """
   path = pathlib.Path(workdir) / "manifest.json"
   manifest = plain(manifest)
-  if path.exists():
-    stored = read_json(path)
+  if exists(path):
+    stored = read_json(path, HISTORY, RESTORE)
     changed = {k: v for k, v in manifest.items() if k != "history" and stored.get(k) != v}
     stored["history"] = [*stored.get("history", []), {"event": "resume", "time": _now(), "changed": changed}]
   else:
@@ -90,9 +92,13 @@ def start(workdir: Path, manifest: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def stop(workdir: Path, reason: str, step: int, seconds: float) -> None:
-  """Adds a "stop" to the history: why ("finished", "interrupted", ...), after which step, after how many seconds."""
+  """Adds a "stop" to the history: why ("finished", "interrupted", ...), after which step, after how many seconds.
+
+  Raises:
+    UserError: if there is no manifest or it is damaged, or cannot be written.
+  """
   path = pathlib.Path(workdir) / "manifest.json"
-  stored = read_json(path)
+  stored = read_json(path, HISTORY, RESTORE)
   entry = {"event": "stop", "time": _now(), "reason": reason, "step": step, "seconds": round(seconds, 3)}
   stored["history"] = [*stored.get("history", []), entry]
   write_json(path, stored)

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from lib.reporting.files import Path, replace_file
+from lib.reporting.results import mean_and_sem
 
 # Okabe and Ito's colours, which stay apart for all common kinds of colour blindness; without yellow, which
 # vanishes on white. Dashes tell a second round of the same colours from the first.
@@ -80,19 +81,6 @@ def curves(path: Path, panels: Sequence[Panel], columns: int = 2) -> pathlib.Pat
   figure.savefig(picture, format="png", dpi=200, metadata={"Software": None})
   replace_file(path, picture.getvalue())
   return pathlib.Path(path)
-
-
-def mean_and_sem(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-  """Returns mean and standard error over members, [members, T] -> [T], [T]; nan and infinity are left out.
-
-  The mean is nan where no member has a value; the standard error is 0 where fewer than two have one.
-  """
-  present = np.isfinite(values)
-  n = present.sum(axis=0)
-  mean = np.where(present, values, 0.0).sum(axis=0) / np.where(n > 0, n, np.nan)
-  squares = np.where(present, values - mean, 0.0) ** 2
-  variance = squares.sum(axis=0) / np.maximum(n - 1, 1)
-  return mean, np.sqrt(variance / np.maximum(n, 1))
 
 
 def _styles(labels: Sequence[str]) -> dict[str, dict[str, Any]]:

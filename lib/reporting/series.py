@@ -7,7 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from lib.reporting.plots import mean_and_sem
+from lib.core import UserError
+from lib.reporting.results import mean_and_sem
+from lib.reporting.schema import is_number, shown
 
 Series = tuple[np.ndarray, np.ndarray]  # steps [T], values [members, T]
 
@@ -22,10 +24,20 @@ def series(rows: Sequence[Mapping[str, Any]], name: str, members: Sequence[int])
 
   Returns:
     (steps [T], values [members, T]) float64; nan where a member has no value.
+
+  Raises:
+    UserError: for a metric that is no number.
   """
-  points = {(row["member"], row["step"]): row[name] for row in rows if row["member"] in members and name in row}
-  steps = np.array(sorted({step for _, step in points}))
-  return steps, np.array([[points.get((member, step), np.nan) for step in steps] for member in members], np.float64)
+  points = {}
+  for row in rows:
+    if name in row and row["member"] in members:
+      if row[name] is not None and not is_number(row[name]):
+        raise UserError(f"{name!r} of member {row['member']} at step {row['step']} is {shown(row[name])} and no "
+                        "number; give another metric.")
+      points[row["member"], row["step"]] = row[name]
+  steps = np.array(sorted({step for _, step in points}), np.int64)
+  values = np.array([[points.get((member, step), np.nan) for step in steps] for member in members], np.float64)
+  return steps, values.reshape(len(members), len(steps))
 
 
 def draw_means(axes: Any, rows: Sequence[Mapping[str, Any]], name: str, groups: Sequence[Mapping[str, Any]]) -> None:

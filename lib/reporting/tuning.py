@@ -2,40 +2,62 @@
 
 from __future__ import annotations
 
-import pathlib
-from collections.abc import Mapping, Sequence
+import json
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
 from lib.core import UserError
 from lib.core.build import suggest
-from lib.reporting.results import read_json, summarize
+from lib.reporting.files import Path
+from lib.reporting.results import Member, label_of, metric_of, summarize
+from lib.reporting.run_directory import read_results
 
-Member = Mapping[str, Any]
 
+def read_arms(directories: Sequence[Path], over: str, pool: Sequence[str]) -> dict[str, list[Member]]:
+  """Returns {label of an arm: members of finished runs}, in order of appearance; arms of one label are joined.
 
-def read_arms(directory: pathlib.Path, over: str, pool: Sequence[str]) -> dict[str, list[Member]]:
-  """Returns {label of an arm: members of a finished run}, in order of appearance.
+  Args:
+    directories: of the runs.
+    over: axis whose level will be chosen.
+    pool: axes whose levels are replicates. The other axes make the arms.
 
   Raises:
-    UserError: for a run that is unfinished, or has no such axis.
+    UserError: for a run that is unfinished or has no such axis, a pooled axis that no run has, two arms that are
+      written the same, and members that are there twice.
   """
-  if not (directory / "results.json").exists():
-    raise UserError(f"{directory} is not a finished run (it has no results.json); train it to its end first.")
   arms: dict[str, list[Member]] = {}
-  for member in read_json(directory / "results.json")["members"]:
-    axes = member["values"]
-    if over not in axes:
-      raise UserError(f"{directory} has no axis {over!r} in its grid; {suggest(over, axes)}.")
-    rest = {axis: level for axis, level in axes.items() if axis != over and axis not in pool}
-    label = ", ".join(v if isinstance(v, str) else f"{axis}={v}" for axis, v in rest.items()) or "all"
-    arms.setdefault(label, []).append(member)
+  points: dict[str, list[Any]] = {}
+  seen: dict[str, Path] = {}
+  known: dict[str, None] = {}
+  for directory in directories:
+    for member in read_results(directory)["members"]:
+      axes = member["values"]
+      known |= dict.fromkeys(axes)
+      if over not in axes:
+        raise UserError(f"{directory} has no axis {over!r} in its grid; {suggest(over, axes)}.")
+      rest = {axis: level for axis, level in axes.items() if axis != over and axis not in pool}
+      label, point = label_of(rest), list(rest.values())
+      if points.setdefault(label, point) != point:
+        raise UserError(f"{directory} has two arms that are called {label!r}; train with other names of the levels.")
+      same = json.dumps([label, axes[over], [axes.get(axis) for axis in pool], member["seed"]])
+      if same in seen:
+        raise UserError(f"{seen[same]} and {directory} both have seed {member['seed']} of {label!r} at {over}="
+                        f"{axes[over]}; give each run once, and runs of other seeds.")
+      seen[same] = directory
+      arms.setdefault(label, []).append(member)
+  for axis in pool:
+    if axis not in known:
+      raise UserError(f"no run has an axis {axis!r} to pool in its grid; {suggest(axis, known)}.")
   return arms
 
 
 def choose_level(members: Sequence[Member], over: str, by: str) -> tuple[Any, bool, list[Member]]:
   """Returns (best level, whether it is the first or last of several, its members).
+
+  The best level has the fewest members that died; among those, the smallest mean of a metric whose name ends in
+  "loss", or the largest of any other; among equal ones, it is the first.
 
   Raises:
     UserError: if the metric was not measured.
@@ -46,9 +68,8 @@ def choose_level(members: Sequence[Member], over: str, by: str) -> tuple[Any, bo
   sign = 1 if by.endswith("loss") else -1
 
   def cost(level):
-    summary = summarize([metric_of(m, by) for m in levels[level] if m["died_at"] is None])
-    dead = sum(m["died_at"] is not None for m in levels[level])
-    return dead, (sign * summary["mean"] if summary["mean"] is not None else float("inf"))
+    summary = summarize(metric_of(m, by) for m in levels[level])
+    return summary["dead"], (sign * summary["mean"] if summary["mean"] is not None else float("inf"))
 
   best = min(levels, key=cost)
   ordered = sorted(levels) if all(isinstance(level, (int, float)) for level in levels) else list(levels)
@@ -68,7 +89,7 @@ def summarize_crossed(members: Sequence[Member], metric: str, pool: Sequence[str
   Returns:
     As `lib.reporting.summarize`.
   """
-  summary = summarize([metric_of(member, metric) for member in members])
+  summary = summarize(metric_of(member, metric) for member in members)
   table: dict[tuple, dict[int, Any]] = {}
   for member in members:
     level = tuple(member["values"][axis] for axis in pool if axis in member["values"])
@@ -78,19 +99,9 @@ def summarize_crossed(members: Sequence[Member], metric: str, pool: Sequence[str
   b, a = values.shape
   if min(a, b) < 2 or not np.isfinite(values).all():
     return summary
+  values = values - values[0, 0]  # members that agree then have deviations of exactly 0
   of_seeds, of_levels = values.mean(axis=0), values.mean(axis=1)
   rest = values - of_seeds[None] - of_levels[:, None] + values.mean()
   ms_rest = np.sum(rest**2) / ((a - 1) * (b - 1))
   variance = max(b * of_seeds.var(ddof=1) + a * of_levels.var(ddof=1) - ms_rest, ms_rest) / (a * b)
   return summary | {"sem": float(np.sqrt(variance))}
-
-
-def metric_of(member: Member, name: str) -> Any:
-  """Returns a final metric of a member.
-
-  Raises:
-    UserError: if it was not measured.
-  """
-  if name not in member["metrics"]:
-    raise UserError(f"{name!r} was not measured; {suggest(name, member['metrics'])}.")
-  return member["metrics"][name]

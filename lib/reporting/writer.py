@@ -9,8 +9,7 @@ import pathlib
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from lib.core import UserError
-from lib.reporting.files import Path, plain, replace_file, unwritable
+from lib.reporting.files import Path, exists, plain, read_file, replace_file, unwritable
 from lib.reporting.tensorboard import TensorBoard
 
 
@@ -95,7 +94,7 @@ class MetricsWriter:
     self.close()
 
   def _data(self) -> bytes:
-    return _read(self._path) if self._path.exists() else b""
+    return read_file(self._path) if exists(self._path) else b""
 
   def _cut(self, data: bytes, length: int) -> None:
     if length < len(data):
@@ -105,37 +104,3 @@ class MetricsWriter:
 
 # The `position` of a file without rows.
 NO_ROWS = {"bytes": 0, "sha256": hashlib.sha256().hexdigest()}
-
-
-def read_rows(path: Path) -> list[dict[str, Any]]:
-  """Returns all rows of a metrics file, without a last line that was only half written.
-
-  Raises:
-    UserError: if there is no such file, or a line before the last one is damaged.
-  """
-  return [row for _, row in _complete_lines(path, _read(path))]
-
-
-def _read(path: Path) -> bytes:
-  try:
-    return pathlib.Path(path).read_bytes()
-  except FileNotFoundError:
-    raise UserError(f"{path} does not exist; give the directory of a run that has written metrics.") from None
-  except OSError as error:
-    raise UserError(f"{path} cannot be read ({error.strerror}); mend its permissions or give another path.") from error
-
-
-def _complete_lines(path: Path, data: bytes) -> list[tuple[bytes, dict[str, Any]]]:
-  lines = data.split(b"\n")
-  complete = []
-  for number, line in enumerate(lines, start=1):
-    if not line:
-      continue
-    try:
-      row = json.loads(line)
-    except ValueError:
-      if number == len(lines):  # no newline after it: the process was killed while writing
-        break
-      raise UserError(f"{path}, line {number} is not JSON; restore the file from a copy.") from None
-    complete.append((line, row))
-  return complete

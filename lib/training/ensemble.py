@@ -16,6 +16,7 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import json
+import math
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
@@ -24,6 +25,7 @@ import numpy as np
 
 from lib.core import UserError
 from lib.core.build import suggest
+from lib.reporting import label_of
 from lib.training.config import MEMBER_SECTIONS, Config, get, put
 from lib.training.experiment import HyperParameters
 
@@ -47,7 +49,7 @@ class Member:
   @property
   def label(self) -> str:
     """The group that the member belongs to, such as "eta=0.01, lr=0.1", or a level's name; "all" without a grid."""
-    return ", ".join(v if isinstance(v, str) else f"{axis}={v}" for axis, v in self.values.items()) or "all"
+    return label_of(self.values)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -77,7 +79,8 @@ def members_of(config: Config) -> tuple[Member, ...]:
   """Expands the grid and the seeds of a config into members, grid points outermost.
 
   Raises:
-    UserError: if an axis is malformed, its path does not exist, or it sets what cannot vary.
+    UserError: if an axis is malformed, its path does not exist, it sets what cannot vary, or two of its levels or two
+      points of the grid could not be told apart.
   """
   grid = config["ensemble"]["grid"]
   axes = [_read_axis(config, label, axis) for label, axis in grid.items()]
@@ -87,9 +90,13 @@ def members_of(config: Config) -> tuple[Member, ...]:
       if path in taken:
         raise UserError(f"config.ensemble.grid.{label} and {taken[path]} both set {path}; leave it to one of them.")
       taken[path] = label
-  members = []
+  members, called = [], set()
   for point in itertools.product(*axes):
     values = {label: name for label, (name, _) in zip(grid, point)}
+    if label_of(values) in called:  # "a, b" and "c" is written as "a" and "b, c" is
+      raise UserError(f"config.ensemble.grid has two points that are called {label_of(values)!r}; give the levels "
+                      "names that tell them apart.")
+    called.add(label_of(values))
     assignments = {path: value for _, changes in point for path, value in changes.items()}
     for replicate in range(config["ensemble"]["seeds"]):
       members.append(Member(len(members), config["seed"] + replicate, values, assignments))
@@ -169,8 +176,23 @@ def _read_axis(config: Config, label: str, axis: Any) -> list[tuple[Any, dict[st
       raise UserError(f"{where}.levels[{i}] is {level!r}; give one value for each of the {len(paths)} paths.")
     for path, value in zip(paths, entry):
       _check_assignment(config, where, path, value)
-    points.append((names[i] if names else _short(level), dict(zip(paths, entry))))
+    points.append((names[i] if names else _name(label, level), dict(zip(paths, entry))))
+  _check_distinct(where, points)
   return points
+
+
+def _check_distinct(where: str, points: list[tuple[Any, dict[str, Any]]]) -> None:
+  """Members are grouped by the names of their levels: two of one name, or of one value, would count as replicates."""
+  for i, (name, changes) in enumerate(points):
+    if not isinstance(name, str) and not (isinstance(name, (int, float)) and math.isfinite(name)):
+      raise UserError(f"{where}.names[{i}] is {name!r}; give text or a finite number.")
+    for j, (other, same) in enumerate(points[:i]):
+      if str(name) == str(other):
+        raise UserError(f"{where} calls levels[{j}] and levels[{i}] both {str(name)!r}, so that nobody could tell them "
+                        "apart; give each a name of its own in 'names'.")
+      if changes == same:
+        raise UserError(f"{where}.levels[{i}] puts the same as levels[{j}] into the config, so their members would be "
+                        "trained twice; leave one out, and raise config.ensemble.seeds for more members.")
 
 
 def _check_assignment(config: Config, where: str, path: str, value: Any) -> None:
@@ -191,5 +213,8 @@ def _check_assignment(config: Config, where: str, path: str, value: Any) -> None
     raise UserError(f"{where} puts {value!r} at {path}, where the config has {old!r}; give values of that type.")
 
 
-def _short(value: Any) -> Any:
-  return value if isinstance(value, (int, float, str, bool)) else str(value)
+def _name(label: str, level: Any) -> Any:
+  """A level without a name is called by its value; JSON has none for infinity and nan, and other types are text."""
+  if isinstance(level, float) and not math.isfinite(level):
+    return f"{label}={level}"
+  return level if isinstance(level, (int, float, str, bool)) else str(level)

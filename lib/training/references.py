@@ -20,7 +20,8 @@ from flax import linen as nn
 
 from lib import models
 from lib.core import Batch, DataSpec, Outputs, UserError, build, model_at, rng, trees
-from lib.reporting import read_json
+from lib.reporting import read_config, read_results
+from lib.reporting.schema import ANY
 from lib.training import reference_cache
 from lib.training.checkpoint import Checkpoints
 from lib.training.config import fingerprint, to_json
@@ -32,6 +33,8 @@ Tree = Any
 
 # Updates of batch statistics; at the usual momentum of 0.9 nothing is left of the initial ones.
 _CALIBRATION_UPDATES = 100
+# What is read of the config of the run that a reference comes from.
+_DATA = {"data": {"normalize": ANY, "source": ANY, "seed": ANY, "validation": ANY}}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -205,7 +208,7 @@ class Reference:
       return jax.jit(make)(key)
     run = pathlib.Path(self.entry.run)
     variables = member_variables(run, self.entry.member)
-    self._check_data(read_json(run / "config.json")["data"])
+    self._check_data(read_config(run, _DATA)["data"])
     expected, found = (
       {jax.tree_util.keystr(path): leaf.shape for path, leaf in jax.tree_util.tree_leaves_with_path(tree)}
       for tree in (jax.eval_shape(make, key), variables)
@@ -273,9 +276,7 @@ def member_variables(workdir: pathlib.Path, member: int) -> Tree:
   Raises:
     UserError: if the directory is not a finished run, has no such member, or its checkpoint is damaged or another's.
   """
-  if not (workdir / "results.json").exists():
-    raise UserError(f"{workdir} is not a finished run (it has no results.json); train it to its end first.")
-  entries = read_json(workdir / "results.json")["members"]
+  entries = read_results(workdir)["members"]
   if not 0 <= member < len(entries):
     raise UserError(f"{workdir} has {len(entries)} members, numbered from 0; member {member} does not exist.")
   if entries[member]["died_at"] is not None:
@@ -299,8 +300,8 @@ def member_variables(workdir: pathlib.Path, member: int) -> Tree:
 
 def checkpoints_of(workdir: pathlib.Path, cohort: int) -> Checkpoints:
   """Returns the checkpoints of a cohort of a run that has a results.json, for reading."""
-  seeds = [entry["seed"] for entry in read_json(workdir / "results.json")["members"] if entry["cohort"] == cohort]
-  owner = owner_of(read_json(workdir / "config.json"), cohort, seeds)
+  seeds = [entry["seed"] for entry in read_results(workdir)["members"] if entry["cohort"] == cohort]
+  owner = owner_of(read_config(workdir, unchanged=True), cohort, seeds)
   return Checkpoints(cohort_directory(workdir, cohort), 1, owner)
 
 

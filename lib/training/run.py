@@ -95,8 +95,8 @@ def _start(
   Raises:
     UserError: if the data are not those that the run began with.
   """
-  if (workdir / "manifest.json").exists():
-    old = reporting.read_json(workdir / "manifest.json")["checksums"]
+  if reporting.exists(workdir / "manifest.json"):
+    old = reporting.read_manifest(workdir)["checksums"]
     for file in sorted({*old, *checksums}):
       if old.get(file) != checksums.get(file):
         raise UserError(f"{file} has changed since the run in {workdir} began; restore it, or give another --workdir.")
@@ -205,17 +205,16 @@ def _results(
       groups.setdefault(member.label, []).append(member)
   summaries = []
   for label, group in groups.items():
-    alive = [m.index for m in group if entries[m.index]["died_at"] is None]
     metrics = entries[group[0].index]["metrics"]
     summaries.append({
       "label": label,
       "values": dict(group[0].values),
       "members": [m.index for m in group],
-      "dead": [m.index for m in group if m.index not in alive],
+      "dead": [m.index for m in group if entries[m.index]["died_at"] is not None],
       "metrics": {
-        metric: reporting.summarize([entries[i]["metrics"][metric] for i in alive])
+        metric: reporting.summarize(reporting.metric_of(entries[m.index], metric) for m in group)
         for metric, value in metrics.items()
-        if not isinstance(value, list)
+        if not isinstance(value, (list, str))
       },
     })
   members = [entries[index] for index in sorted(entries)]

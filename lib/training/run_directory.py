@@ -32,7 +32,7 @@ def claimed(workdir: pathlib.Path, config: Config) -> Iterator[None]:
   except OSError as error:
     raise UserError(f"{workdir} cannot be read ({error.strerror}); give another --workdir.") from error
   if "config.json" in names:
-    changed = differences(reporting.read_json(workdir / "config.json"), to_json(config))
+    changed = differences(reporting.read_config(workdir), to_json(config))
     if changed:
       more = f" (and {len(changed) - 3} more)" if len(changed) > 3 else ""
       raise UserError(f"{workdir} belongs to another config: {'; '.join(changed[:3])}{more}; give another --workdir.")

@@ -1,23 +1,28 @@
 """The table of students: the learning rate is chosen on the validation split, and differences are over pairs."""
 
-import json
 import subprocess
 import sys
 
+import pytest
 
-def member(kind, number, temperature, lr, test, validation, seed=0, died_at=None):
+from experiments.distillation_table import students_of
+from lib.core import UserError
+from tests.literal_run import member, write_run
+
+
+def student(kind, number, temperature, lr, test, validation, seed=0, died_at=None):
   metrics = {"test/accuracy": test, "validation/accuracy": validation}
   values = {"teacher": f"{kind}, teacher {number}", "T": temperature, "lr": lr}
-  return {"values": values, "seed": seed, "died_at": died_at, "metrics": metrics}
+  return member(seed, values, died_at, **metrics)
 
 
 MEMBERS = [
   # lr 0.1 is better on the test split, 0.2 on the validation split.
-  *(member("plain", i, 1.0, 0.1, 0.95, 0.80) for i in range(2)),
-  *(member("plain", i, 1.0, 0.2, 0.90 + 0.02 * i, 0.85) for i in range(2)),
-  *(member("smoothed", i, 1.0, 0.1, 0.88 + 0.02 * i, 0.9) for i in range(2)),
+  *(student("plain", i, 1.0, 0.1, 0.95, 0.80) for i in range(2)),
+  *(student("plain", i, 1.0, 0.2, 0.90 + 0.02 * i, 0.85) for i in range(2)),
+  *(student("smoothed", i, 1.0, 0.1, 0.88 + 0.02 * i, 0.9) for i in range(2)),
   # A rate at which a student died is not chosen.
-  *(member("smoothed", i, 1.0, 0.2, 0.99, 0.99, died_at=3 if i else None) for i in range(2)),
+  *(student("smoothed", i, 1.0, 0.2, 0.99, 0.99, died_at=3 if i else None) for i in range(2)),
 ]
 
 
@@ -27,7 +32,7 @@ def run(directory, *arguments):
 
 
 def test_the_binary_prints_paired_differences_and_draws(tmp_path):
-  (tmp_path / "results.json").write_text(json.dumps({"members": MEMBERS}))
+  write_run(tmp_path, MEMBERS)
   done = run(tmp_path)
   assert done.returncode == 0, done.stderr
   cells = [cell.strip() for cell in done.stdout.splitlines()[2].strip("|").split("|")]
@@ -38,10 +43,9 @@ def test_the_binary_prints_paired_differences_and_draws(tmp_path):
 
 
 def test_another_grid_or_metric_is_one_sentence(tmp_path):
-  other = [{**MEMBERS[0], "values": {"lr": 0.1}}]
-  (tmp_path / "results.json").write_text(json.dumps({"members": other}))
-  done = run(tmp_path)
-  assert done.returncode == 2 and done.stderr.startswith("error: the run's grid has no axes 'teacher'")
-  (tmp_path / "results.json").write_text(json.dumps({"members": MEMBERS}))
-  done = run(tmp_path, "--metric=test/acuracy")
-  assert done.returncode == 2 and done.stderr.startswith("error: test/acuracy is in no metric of the run")
+  for change in ({"T": "hot"}, {"teacher": "plain"}, {"lr": "fast"}, {"alpha": 0.1}):  # the last would be overwritten
+    with pytest.raises(UserError, match="needs the axes 'teacher'"):
+      students_of([MEMBERS[0] | {"values": MEMBERS[0]["values"] | change}], ["test/accuracy"])
+  done = run(write_run(tmp_path, MEMBERS), "--metric=test/acuracy")
+  assert done.returncode == 2
+  assert done.stderr.startswith("error: 'test/acuracy' was not measured; did you mean 'test/accuracy'")

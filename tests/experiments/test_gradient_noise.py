@@ -1,6 +1,5 @@
 """The random walk of the weights: the formula, how it is measured, and that a network obeys it."""
 
-import json
 import subprocess
 import sys
 
@@ -9,6 +8,7 @@ import pytest
 
 from experiments.gradient_noise import escape_step, predicted_std, ratios_before_escape
 from lib import reporting, training
+from tests.literal_run import member, write_run
 from tests.tiny import tiny_config
 
 
@@ -79,11 +79,10 @@ def test_the_binary_prints_the_ratio_and_draws_the_walk(walk):
 
 
 def test_the_table_joins_seeds_learning_rates_and_the_paper(tmp_path):
-  members = [
-    {"values": {"row": "6 zero, clip 10", "eta": 0.01, "lr": lr}, "died_at": died, "metrics": {"test/accuracy": value}}
-    for lr, value, died in ((0.1, 0.5, None), (0.1, 0.7, None), (0.01, 0.1, None), (0.01, None, 3))
-  ]
-  (tmp_path / "results.json").write_text(json.dumps({"steps": 100, "members": members}))
+  write_run(tmp_path, [
+    member(seed, {"row": "6 zero, clip 10", "eta": 0.01, "lr": lr}, died_at=died, **{"test/accuracy": value})
+    for lr, seed, value, died in ((0.1, 0, 0.5, None), (0.1, 1, 0.7, None), (0.01, 0, 0.1, None), (0.01, 1, None, 3))
+  ])
   done = subprocess.run(
     [sys.executable, "-m", "experiments.gradient_noise_table", str(tmp_path)], capture_output=True, text=True
   )

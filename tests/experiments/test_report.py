@@ -30,7 +30,7 @@ def make_run(directory, *, finished=True, last=100, cohorts=2, etas=ETAS, dead=(
     for i, eta in enumerate(etas) for seed in range(3)
   ]
   reporting.write_json(directory / "config.json", {"steps": 100})
-  reporting.start(directory, {"members": members})
+  reporting.start(directory, {"checksums": {}, "members": members})
   final = {}
   with reporting.MetricsWriter(directory / "metrics.jsonl") as writer:
     for m in members[: 3 * cohorts]:
@@ -48,13 +48,16 @@ def make_run(directory, *, finished=True, last=100, cohorts=2, etas=ETAS, dead=(
     for i, eta in enumerate(etas):
       ids = [m["member"] for m in members if m["cohort"] == i]
       groups.append({
-        "label": f"eta={eta}" if len(etas) > 1 else "", "values": members[3 * i]["values"], "members": ids, "dead": [],
+        "label": f"eta={eta}" if len(etas) > 1 else "all", "values": members[3 * i]["values"],
+        "members": ids, "dead": [],
         "metrics": {
           "accuracy/accuracy": reporting.summarize(final[m] for m in ids), "loss": reporting.summarize([0.01] * 3),
         },
       })
     reporting.write_json(directory / "results.json", {
-      "name": "x", "steps": 100, "params_sha256": "0", "groups": groups, "members": members,
+      "name": "x", "steps": 100, "params_sha256": "0", "groups": groups, "members": [m | {
+        "died_at": None, "params_sha256": "0", "metrics": {"accuracy/accuracy": final[m["member"]], "loss": 0.01},
+      } for m in members],
     })
   return directory
 
@@ -81,7 +84,7 @@ def test_two_runs_side_by_side(tmp_path):
   assert cells(done.stdout) == {
     ("a", "eta=0.0"): ["3", "0.9100 ± 0.0058", "0.01 ± 0"],
     ("a", "eta=0.01"): ["3", "0.9000 ± 0.0058", "0.01 ± 0"],
-    ("b", "–"): ["3", "0.8100 ± 0.0058", "0.01 ± 0"],
+    ("b", "all"): ["3", "0.8100 ± 0.0058", "0.01 ± 0"],
   }
   page = (tmp_path / "out" / "report.md").read_text()
   assert cells(page) == cells(done.stdout)

@@ -9,18 +9,9 @@ import pytest
 
 from lib import reporting
 from lib.core import UserError
+from tests.literal_run import member, write_run
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
-
-
-def member(seed, values, died_at=None, **metrics):
-  return {"seed": seed, "values": values, "died_at": died_at, "metrics": metrics}
-
-
-def write(directory, members):
-  directory.mkdir()
-  reporting.write_json(directory / "results.json", {"members": members})
-  return directory
 
 
 def study():
@@ -34,7 +25,7 @@ def study():
 
 
 def test_the_level_is_chosen_on_the_validation_split(tmp_path):
-  arms = reporting.read_arms(write(tmp_path / "run", study()), "lr", ["guide"])
+  arms = reporting.read_arms([write_run(tmp_path / "run", study())], "lr", ["guide"])
   assert {label: len(members) for label, members in arms.items()} == {"a": 12, "b": 12}
   level, edge, members = reporting.choose_level(arms["a"], "lr", "validation/loss")
   assert (level, edge, len(members)) == (1.0, False, 4)  # at 10 it would be lower, but members died there
@@ -66,12 +57,12 @@ def test_replicates_that_share_seeds_are_not_independent():
   ("lr", "validation/accuracy", "'validation/accuracy' was not measured; did you mean"),
 ])
 def test_mistakes_of_tuned_are_sentences(over, by, words, tmp_path):
-  directory = write(tmp_path / "run", study())
+  directory = write_run(tmp_path / "run", study())
   with pytest.raises(UserError, match=words):
-    for members in reporting.read_arms(directory, over, []).values():
+    for members in reporting.read_arms([directory], over, []).values():
       reporting.choose_level(members, over, by)
   with pytest.raises(UserError, match="not a finished run"):
-    reporting.read_arms(tmp_path, over, [])
+    reporting.read_arms([tmp_path], over, [])
 
 
 def factorial(response, seeds=3):
@@ -129,13 +120,13 @@ def run(*arguments):
 
 
 def test_the_binaries(tmp_path):
-  directory = write(tmp_path / "run", study())
+  directory = write_run(tmp_path / "run", study())
   done = run("experiments.tuned", directory, "--pool=guide", "--metric=test/accuracy", "--solved=0.5")
   assert done.returncode == 0, done.stderr
   assert "| a   |   4 | 1.0 " in done.stdout and "0.1, edge" in done.stdout and "| at least 0.5 |" in done.stdout
   assert (directory / "plots" / "over_lr.png").stat().st_size > 10_000
   assert (directory / "plots" / "tuned.png").exists() and "arm" in (directory / "tuned.md").read_text()
-  directory = write(tmp_path / "factorial", factorial(lambda x, y, z, seed: x + y * z + 0.1 * seed * x))
+  directory = write_run(tmp_path / "factorial", factorial(lambda x, y, z, seed: x + y * z + 0.1 * seed * x))
   done = run("experiments.interactions", directory, "--metric=metric")
   assert done.returncode == 0, done.stderr
   assert done.stdout.index("| x ") < done.stdout.index("| y × z ") < done.stdout.index("| x × y × z ")

@@ -66,13 +66,14 @@ def test_mean_and_standard_error():
   assert summarize([1, 2, 3, 4]) == {"mean": 2.5, "sem": pytest.approx(math.sqrt(5 / 12), rel=1e-14), "n": 4, "dead": 0}
 
 
-def test_members_that_died_are_counted_and_left_out():
-  assert summarize([1.0, math.nan, 3.0, None, math.inf]) == summarize([1.0, 3.0]) | {"dead": 3}
+def test_members_that_died_are_counted_and_numbers_that_are_not_finite_are_left_out():
+  assert summarize([1.0, None, 3.0, None]) == summarize([1.0, 3.0]) | {"dead": 2}
+  assert summarize([1.0, math.nan, 3.0, None, math.inf]) == summarize([1.0, 3.0]) | {"dead": 1}
 
 
 def test_one_member_has_no_standard_error_and_none_has_no_mean():
   assert summarize(np.float32([0.5])) == {"mean": 0.5, "sem": None, "n": 1, "dead": 0}
-  assert summarize([math.nan]) == {"mean": None, "sem": None, "n": 0, "dead": 1}
+  assert summarize([None]) == {"mean": None, "sem": None, "n": 0, "dead": 1}
   json.dumps(summarize([1, 2]), allow_nan=False)
 
 

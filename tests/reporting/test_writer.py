@@ -48,7 +48,7 @@ def test_nothing_is_written_before_flush_and_nothing_twice(path):
 def test_float32_is_written_in_its_shortest_form_and_reads_back_the_same(path, make):
   bits = np.random.default_rng(0).integers(0, 2**32, 2000, dtype=np.uint32).view(np.float32)
   values = bits[np.isfinite(bits)]
-  text = written(path, *({"step": i, "x": make(v)} for i, v in enumerate(values[:200])), {"step": 0, "all": values})
+  text = written(path, *(row(0, i, x=make(v)) for i, v in enumerate(values[:200])), row(0, 0, all=values))
   rows = [json.loads(line) for line in text.splitlines()]
   np.testing.assert_array_equal(np.float32([r["x"] for r in rows[:-1]]), values[:200])
   np.testing.assert_array_equal(np.float32(rows[-1]["all"]), values)
@@ -140,8 +140,9 @@ def test_a_half_written_last_line_is_passed_over_and_mended(path):
 
 
 def test_a_damaged_line_before_the_last_is_an_error_that_names_it(path):
-  path.write_text('{"step": 0}\n{"st\n{"step": 2}\n')
-  with pytest.raises(UserError, match=r"metrics\.jsonl, line 2 .*restore the file"):
+  text = written(path, row(0, 0), row(0, 1), row(0, 2)).splitlines(keepends=True)
+  path.write_text("".join([text[0], text[1][:5] + "\n", text[2]]))
+  with pytest.raises(UserError, match=r"metrics\.jsonl, line 2 is not JSON .*restore the file from a copy"):
     read_rows(path)
 
 

@@ -78,6 +78,40 @@ def test_a_bad_axis_is_one_sentence(axis, message):
     members_of(tiny_config(ensemble__grid={"x": axis}))
 
 
+ALPHA = "targets.smoothing.alpha"
+
+
+@pytest.mark.parametrize(("axis", "message"), [
+  ({"levels": (0.1, 0.2, 0.1)}, r"calls levels\[0\] and levels\[2\] both '0\.1'.*in 'names'"),
+  ({"levels": (0.1, 0.2), "names": ("a", "a")}, r"calls levels\[0\] and levels\[1\] both 'a'"),
+  ({"levels": (0.1, 0.2), "names": (0.1, "0.1")}, r"calls levels\[0\] and levels\[1\] both '0\.1'"),
+  ({"levels": (0.1, 0.1), "names": ("a", "b")}, r"levels\[1\] puts the same as levels\[0\].*config\.ensemble\.seeds"),
+  ({"levels": (1, 1.0)}, r"levels\[1\] puts the same as levels\[0\]"),
+  ({"levels": (0.0, -0.0)}, r"levels\[1\] puts the same as levels\[0\]"),
+  ({"path": ("model.depth", ALPHA), "levels": ((2, 0), (2, 0.0))}, r"levels\[1\] puts the same"),
+  ({"levels": (0.1,), "names": (None,)}, r"names\[0\] is None; give text or a finite number"),
+  ({"levels": (0.1,), "names": (("a", 1),)}, r"names\[0\] is \('a', 1\)"),
+  ({"levels": (0.1,), "names": (float("nan"),)}, r"names\[0\] is nan"),
+])
+def test_levels_that_would_be_pooled_are_one_sentence(axis, message):
+  with pytest.raises(UserError, match=r"config\.ensemble\.grid\.x.*" + message):
+    members_of(tiny_config(ensemble__grid={"x": {"path": ALPHA} | axis}))
+
+
+def test_points_that_are_written_the_same_are_one_sentence():
+  grid = {"a": {"path": ALPHA, "levels": (0.1, 0.2), "names": ("p, q", "p")},
+          "b": ETA | {"names": ("r", "q, r")}}
+  with pytest.raises(UserError, match=r"two points that are called 'p, q, r'; give the levels names"):
+    members_of(tiny_config(ensemble__grid=grid))
+
+
+def test_a_level_that_json_cannot_hold_is_called_by_its_text():
+  axis = {"path": "gradients.noise.eta", "levels": (0.5, float("inf"))}
+  members = members_of(tiny_config(ensemble__grid={"eta": axis}))
+  assert [m.values for m in members] == [{"eta": 0.5}, {"eta": "eta=inf"}]
+  assert [m.label for m in members] == ["eta=0.5", "eta=inf"]
+
+
 def test_two_axes_cannot_set_one_path():
   with pytest.raises(UserError, match=r"grid\.b and a both set gradients\.noise\.eta"):
     members_of(tiny_config(ensemble__grid={"a": ETA, "b": ETA}))
