@@ -16,10 +16,12 @@ _CGROUP = Path("/sys/fs/cgroup/memory.max")  # the limit of a container, which t
 def as_int32(values: np.ndarray, what: str) -> np.ndarray:
   """Returns whole numbers as int32, of which none is changed: 1.0 becomes 1, and 0.5, NaN and 2^31 are refused."""
   values = np.asarray(values)
+  if values.dtype == np.int32:
+    return values
   if values.dtype.kind not in "biuf":
     raise UserError(f"{what} have the type {values.dtype}; give whole numbers.")
   with np.errstate(invalid="ignore"):
-    whole = values.astype(np.int32, copy=False)
+    whole = values.astype(np.int32)
   wrong = np.argwhere(whole != values)
   if len(wrong):
     value = values[tuple(wrong[0])]

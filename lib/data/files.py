@@ -89,7 +89,8 @@ class Cifar10:
   def load(self, data_dir: str | os.PathLike) -> Dataset:
     """Returns the set as it is on disk; raises UserError for a missing or damaged file."""
     base = "cifar-10-batches-bin"
-    folder = Folder(data_dir, f"{base}/{{data_batch_1..5,test_batch}}.bin and {base}/batches.meta.txt")
+    layout = f"{base}/{{data_batch_1..5,test_batch}}.bin and {base}/batches.meta.txt"
+    folder = Folder(data_dir, layout, "cifar-10-binary.tar.gz")
 
     def read(*files: str) -> Split:
       parts = []
@@ -122,7 +123,7 @@ class Cifar100:
     base = "cifar-100-binary"
     column, num_classes = {"coarse": (0, 20), "fine": (1, 100)}[self.labels]  # a record starts coarse, fine
     names_file = f"{base}/{self.labels}_label_names.txt"
-    folder = Folder(data_dir, f"{base}/{{train,test}}.bin and {names_file}")
+    folder = Folder(data_dir, f"{base}/{{train,test}}.bin and {names_file}", "cifar-100-binary.tar.gz")
 
     def read(file: str, count: int) -> Split:
       images, labels = read_records(folder, f"{base}/{file}", 2, count)

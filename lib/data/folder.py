@@ -27,11 +27,13 @@ class Folder:
   Attributes:
     data_dir: the directory that --data_dir names.
     layout: what it must hold, for the message about a missing file.
+    archive: the file in which they are published together, for the same message.
     checksums: file name relative to data_dir (absolute for a file elsewhere) -> sha256 of the file on disk.
   """
 
   data_dir: str | os.PathLike
   layout: str
+  archive: str = ""
   checksums: dict[str, str] = dataclasses.field(default_factory=dict)
 
   @property
@@ -54,6 +56,8 @@ class Folder:
     hint = f"pass --data_dir=DIR for a folder DIR that holds {self.layout}"
     if path.parent != root and is_file(root / path.name):
       hint = f"move {path.name} from {shown(root)} into the folder {path.parent.name} there"
+    if self.archive and is_file(root / self.archive):
+      hint = f"unpack {self.archive} in {shown(root)}, as `tar xzf {self.archive}` does"
     raise UserError(f"{shown(path)} {'is a folder' if path.is_dir() else 'does not exist'}; {hint}.")
 
   def where(self, name: str) -> str:

@@ -12,6 +12,7 @@ from lib.core import UserError
 from lib.data import load
 from lib.data.files import Cifar10, Cifar100, Digits, FashionMnist, Mnist, Text
 
+_NAME_BYTES = lambda value: "bytes" if isinstance(value, bytes) else None  # gzip writes the time
 _TINY = {"train_examples": 6, "test_examples": 3}
 
 
@@ -103,6 +104,7 @@ _IMAGES = _idx(np.zeros((6, 5, 4), np.uint8))
     (_IMAGES[:8] + bytes(8), "promises 6 x 0 x 0 = 0 values"),
     (_IMAGES[:8] + b"\0\0\x40\0" * 2 + bytes(120), "6 x 16384 x 16384 = 1610612736 values, .*at most 1073741824"),
   ],
+  ids=_NAME_BYTES,
 )
 def test_a_damaged_idx_file_is_one_sentence(tmp_path, data, words):
   _write_mnist(tmp_path)
@@ -147,6 +149,13 @@ def test_files_beside_their_folder_are_told_where_to_go(tmp_path):
   _write_mnist(tmp_path)
   with pytest.raises(UserError, match="move train-images-idx3-ubyte.gz from .* into the folder mnist there"):
     Mnist(**_TINY).load(tmp_path / "mnist")
+
+
+@pytest.mark.parametrize("source, archive", [(Cifar10(), "cifar-10-binary"), (Cifar100(), "cifar-100-binary")])
+def test_an_archive_that_is_still_packed_is_named(tmp_path, source, archive):
+  (tmp_path / f"{archive}.tar.gz").write_bytes(b"")
+  with pytest.raises(UserError, match=f"does not exist; unpack {archive}.tar.gz in .*, as `tar xzf {archive}.tar.gz`"):
+    source.load(tmp_path)
 
 
 @pytest.mark.parametrize("source", [
@@ -255,7 +264,7 @@ _CLASSES = "\n".join(f"clâss{i}" for i in range(10))
   (_CLASSES.encode("utf-16"), "is not UTF-8 .*convert it"),
   (_CLASSES.replace("â", "a").encode("utf-16-le"), "NUL"),  # valid UTF-8
   (bytes(2**20 + 1), "longer than 1048576 bytes"),
-])
+], ids=_NAME_BYTES)
 def test_lists_of_names_in_all_encodings(tmp_path, data, words):
   _write_cifar10(tmp_path)
   (tmp_path / "cifar-10-batches-bin" / "batches.meta.txt").write_bytes(data)
@@ -300,7 +309,7 @@ def test_text_windows_predict_the_next_character(tmp_path):
   assert data.input_name == "tokens" and data.train.inputs.dtype == np.uint8
 
 
-@pytest.mark.parametrize("data", ["ab".encode("utf-8-sig") + b"ab" * 50, gzip.compress(b"ab" * 52)])
+@pytest.mark.parametrize("data", ["ab".encode("utf-8-sig") + b"ab" * 50, gzip.compress(b"ab" * 52)], ids=_NAME_BYTES)
 def test_a_byte_order_mark_is_no_character_and_a_packed_text_is_unpacked(tmp_path, data):
   (tmp_path / "t.txt").write_bytes(data)
   text = Text(path="t.txt", context=4).load(tmp_path)
@@ -317,7 +326,7 @@ def test_a_byte_order_mark_is_no_character_and_a_packed_text_is_unpacked(tmp_pat
   ("ab".encode("utf-16") * 1000, "is not UTF-8"),
   (b"a\0b\0" * 1000, "NUL"),
   (gzip.compress(b"ab" * 1000)[:-9], "no whole gzip file"),
-])
+], ids=_NAME_BYTES)
 def test_text_that_cannot_be_used_is_one_sentence(tmp_path, data, words):
   (tmp_path / "bad.txt").write_bytes(data)
   with pytest.raises(UserError, match=f"bad.txt .*{words}") as error:

@@ -196,7 +196,7 @@ def test_a_cache_with_labels_that_are_no_classes_is_refused(tmp_path, wrong):
   write(labels)
   np.testing.assert_array_equal(source.load(tmp_path).test.label, labels)
   write(np.full(4, wrong))
-  with pytest.raises(UserError, match=f"'unlabeled' of toy gives example 0 the label {wrong}, .*data.source.test_split"):
+  with pytest.raises(UserError, match=f"'unlabeled' of toy gives example 0 the label {wrong}.*data.source.test_split"):
     source.load(tmp_path)
 
 
