@@ -154,7 +154,7 @@ class Digits:
     images = np.rint(source.images * (255 / 16)).astype(np.uint8)[..., None]
     label = source.target.astype(np.int32)
     if not 0 < self.test_examples < len(label):
-      raise UserError(f"data.source.test_examples is {self.test_examples}; give 1 to {len(label) - 1}.")
+      raise UserError(f"config.data.source.test_examples is {self.test_examples}; give 1 to {len(label) - 1}.")
     in_test = np.zeros(len(label), bool)
     in_test[_stratified(label, self.test_examples, np.random.default_rng(0))] = True
     train, test = (Split.clean(images[part], label[part]) for part in (~in_test, in_test))
@@ -179,7 +179,7 @@ class Text:
   def load(self, data_dir: str | os.PathLike) -> Dataset:
     """Returns the windows; raises UserError for a missing, undecodable or too short file."""
     if self.context < 1 or not 0 < self.test_fraction < 1:
-      raise UserError("data.source needs context >= 1 and test_fraction between 0 and 1.")
+      raise UserError("config.data.source needs context >= 1 and test_fraction between 0 and 1.")
     folder = Folder(data_dir, shown(self.path))
     text, file = read_text(folder, self.path), folder.where(self.path)
     codes = np.frombuffer(text.encode("utf-32-le"), np.uint32)
@@ -190,7 +190,7 @@ class Text:
     if not (len(train) and len(test)):
       raise UserError(
         f"{file} has {len(tokens)} characters, too few for a window of {self.context + 1} in both "
-        "parts; lower data.source.context or give a longer text."
+        "parts; lower config.data.source.context or give a longer text."
       )
     if len(vocabulary) < 2:
       raise UserError(f"{file} is one character, {chr(vocabulary[0])!r}, again and again; give a text.")

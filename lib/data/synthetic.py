@@ -80,7 +80,7 @@ class SequenceTask(abc.ABC):
       UserError: if they take more memory than there is.
     """
     count = self.num_examples + self.test_examples
-    what = f"data.source: {count} examples of {self.length} tokens"
+    what = f"config.data.source: {count} examples of {self.length} tokens"
     check_memory(4 * _WORDS * count * self.length, what, "give fewer or shorter ones")
     root = jax.random.key(np.uint32(self.seed))
 

@@ -97,16 +97,17 @@ def read_builder(builder: Any, train_split: str, test_split: str, resize: int | 
   arrays = {"class_names": np.array(features[label_key].names or [], str)}
   for part, split in (("train", train_split), ("test", test_split)):
     if split.split("[")[0] not in info.splits:
-      raise UserError(f"data.source.{part}_split is {split!r}; {info.name} has {', '.join(sorted(info.splits))}.")
+      known = ", ".join(sorted(info.splits))
+      raise UserError(f"config.data.source.{part}_split is {split!r}; {info.name} has {known}.")
     expected = _declared(info, part, split)
     what = f"{expected} images of {split!r} of {info.name}"
-    check_memory(expected * (resize or 0) ** 2, what, "lower data.source.resize")
+    check_memory(expected * (resize or 0) ** 2, what, "lower config.data.source.resize")
     images, labels = [], []
     for row in _rows(builder, split, storage):
       images.append(_image(row[image_key], resize))
       labels.append(row[label_key])
       if len(images) == 1:  # twice: one by one, and as one array
-        check_memory(2 * expected * images[0].nbytes, what, f"set data.source.{part}_split to a part of it")
+        check_memory(2 * expected * images[0].nbytes, what, f"set config.data.source.{part}_split to a part of it")
     if len(labels) != expected:
       raise UserError(
         f"{info.name} declares {expected} examples in {split!r}, but {len(labels)} were read; prepare it again with "
@@ -119,21 +120,22 @@ def read_builder(builder: Any, train_split: str, test_split: str, resize: int | 
   return arrays
 
 
-_SIZES = "{name} has images of several sizes; set data.source.resize to one side in pixels."
+_SIZES = "{name} has images of several sizes; set config.data.source.resize to one side in pixels."
 
 
 def _declared(info: Any, part: str, split: str) -> int:
   try:
     count = info.splits[split].num_examples
   except Exception as error:  # tfds has several for what it cannot read
-    raise UserError(f"data.source.{part}_split is {split!r}, which tfds cannot read ({reason(error)}).") from error
+    path = f"config.data.source.{part}_split"
+    raise UserError(f"{path} is {split!r}, which tfds cannot read ({reason(error)}).") from error
   if not count:
-    raise UserError(f"data.source.{part}_split is {split!r}, which has no example; give a larger part.")
+    raise UserError(f"config.data.source.{part}_split is {split!r}, which has no example; give a larger part.")
   return count
 
 
 def _check_labels(labels: np.ndarray, num_classes: int, name: str, part: str, split: str) -> np.ndarray:
-  fix = f"set data.source.{part}_split to another one (-1 stands for a label that was not published)"
+  fix = f"set config.data.source.{part}_split to another one (-1 stands for a label that was not published)"
   return check_labels(labels, num_classes, f"the split {split!r} of {name}", fix)
 
 
@@ -186,7 +188,7 @@ def _builder(dataset: str, root: Path) -> Any:
       builder.download_and_prepare()
   except tfds.core.registered.DatasetNotFoundError as error:
     raise UserError(
-      f"data.source.dataset is {dataset!r}, which tfds does not know and which is not prepared under {root}; "
+      f"config.data.source.dataset is {dataset!r}, which tfds does not know and which is not prepared under {root}; "
       "see tensorflow.org/datasets/catalog for the names."
     ) from error
   except Exception as error:  # whatever a download can raise: connections, checksums, disk, licences

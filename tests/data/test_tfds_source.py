@@ -167,17 +167,17 @@ def test_resize_keeps_constant_images_and_channels():
   ({"held": 4}, "declares 5 examples in 'train', but 4 were read"),
   ({"held": 6}, "declares 5 examples in 'train', but 6 were read"),
   ({"file_format": "parquet"}, "stored as parquet, which loses rows"),
-  ({"shapes": ((4, 4, 3), (4, 5, 3))}, "several sizes; set data.source.resize"),
+  ({"shapes": ((4, 4, 3), (4, 5, 3))}, "several sizes; set config.data.source.resize"),
   ({"dtype": np.float32}, "an image of type float32"),
   ({"label": False}, "an image and a class label are needed"),
   ({"train": "trian[:3]"}, "data.source.train_split is 'trian.*faulty has test, train"),
   ({"train": "train[:x]"}, "data.source.train_split is 'train.:x.', which tfds cannot read"),
   ({"declared": 0, "held": 0}, "data.source.train_split is 'train', which has no example"),
-  ({"labels": (-1,)}, "the split 'train' of faulty gives example 0 the label -1, .*set data.source.train_split to"),
+  ({"labels": (-1,)}, "the split 'train' of faulty gives example 0 the label -1, .*set config.data.source.train_split to"),
   ({"labels": (0, 1, 2)}, "the split 'train' of faulty gives example 2 the label 2, but labels go from 0 to 1"),
   ({"labels": (0, 1.5)}, "labels of the split 'train' of faulty hold 1.5 in example 1"),
   ({"declared": 2**50}, "1125899906842624 images of 'train' of faulty would take .*split to a part of it"),
-  ({"resize": 2**40}, "5 images of 'train' of faulty would take .*; lower data.source.resize"),
+  ({"resize": 2**40}, "5 images of 'train' of faulty would take .*; lower config.data.source.resize"),
 ])
 def test_a_faulty_builder_is_one_sentence(faults, words):
   with pytest.raises(UserError, match=words) as error:
@@ -229,7 +229,7 @@ def test_a_long_name_makes_no_long_file_name():
 def test_an_unknown_set_is_one_sentence(tmp_path):
   code = "import sys\nfrom lib.data.tfds_source import Tfds, UserError\ntry: Tfds('no_such_set').load(sys.argv[1])\n"
   message = _python(code + "except UserError as error: print(error)", tmp_path)
-  assert message.startswith("data.source.dataset is 'no_such_set', which tfds does not know")
+  assert message.startswith("config.data.source.dataset is 'no_such_set', which tfds does not know")
   assert str(tmp_path) in message
 
 

@@ -40,7 +40,7 @@ def assert_one_sentence(done, *fragments):
   ([QUICK, "--config.ensemble.grid.method.path=('gradients.noise.etaa','a','b')"], ["etaa", "did you mean 'eta'"]),
   ([QUICK, "--config.ensemble.grid.method.path=('steps','log_every','seed')"], ["cannot differ between members"]),
   ([QUICK, "--config.data.source.name=digitz"], ["digitz", "did you mean 'digits'"]),
-  ([QUICK, "--config.probes.test.split=validation"], ["'validation' of digits is empty", "data.validation sets"]),
+  ([QUICK, "--config.probes.test.split=validation"], ["'validation' of digits is empty", "config.data.validation sets"]),
   ([TRANSFORMS, "--config.losses.guide.taps=conv"], ["no taps of kind 'conv'", "000_dense, 001_relu"]),
   ([TRANSFORMS, "--config.losses.guide.reference=gide"], ["'gide'", "did you mean 'guide'"]),
   ([TRANSFORMS, '--config.references.guide={"model": {"name": "lenet5"}, "run": "nowhere"}'],
