@@ -110,7 +110,7 @@ class Dataset:
     known = [k for k, v in splits.items() if len(v)]
     if name not in known:
       what = "is empty" if name in splits else "does not exist"
-      hint = " (data.validation sets its size)" if name == "validation" else ""
+      hint = " (config.data.validation sets its size)" if name == "validation" else ""
       raise UserError(f"the split {name!r} of {self.name} {what}{hint}; use one of {', '.join(known)}.")
     return splits[name]
 

@@ -78,14 +78,14 @@ def preprocess(config: Mapping[str, Any], dataset: Dataset) -> Preprocess:
   augmentations = {}
   shape = input_shape(dataset)
   for label, piece in config["augment"].items():
-    path = f"data.augment.{label}"
+    path = f"config.data.augment.{label}"
     augmentation = build(AUGMENTATIONS, piece, path=path, generate=dataset.generate)
     fits = augmentation.tokens if dataset.input_name == "tokens" else len(shape) == 3 or not augmentation.spatial
     if not fits:
       needs = "images [H, W, C]" if augmentation.spatial else "images or vectors"
       raise UserError(f"{path} needs {needs}, but {dataset.name} has {dataset.input_name} {shape}; remove it.")
     augmentations[label] = augmentation
-  fit = lookup(NORMALIZATIONS, config["normalize"], path="data.normalize")
+  fit = lookup(NORMALIZATIONS, config["normalize"], path="config.data.normalize")
   normalizer = fit(dataset.train) if dataset.input_name == "image" else None
   return Preprocess(dataset.input_name, normalizer, augmentations)
 

@@ -64,18 +64,18 @@ def load(config: Mapping[str, Any], data_dir: str | os.PathLike) -> Dataset:
     UserError: for a bad config, and for files that are missing or damaged.
   """
   _check(config)
-  dataset = build(DATASETS, _source(config["source"]), path="data.source").load(data_dir)
+  dataset = build(DATASETS, _source(config["source"]), path="config.data.source").load(data_dir)
   rng = lambda name: np.random.default_rng([config["seed"], zlib.crc32(name.encode())])
   noisy = _with_noise(dataset, config["label_noise"], rng("label_noise"))
 
-  held, rest = _draw(noisy.train, config["validation"], rng("validation"), "data.validation", leave=1)
+  held, rest = _draw(noisy.train, config["validation"], rng("validation"), "config.data.validation", leave=1)
   if not config["noisy_validation"]:
     held = dataclasses.replace(held, label=held.true_label)
   if config["subset"]:
-    rest, _ = _draw(rest, config["subset"], rng("subset"), "data.subset")
+    rest, _ = _draw(rest, config["subset"], rng("subset"), "config.data.subset")
   test = noisy.test
   if config["test_subset"]:
-    test, _ = _draw(test, config["test_subset"], rng("test_subset"), "data.test_subset")
+    test, _ = _draw(test, config["test_subset"], rng("test_subset"), "config.data.test_subset")
   dataset = dataclasses.replace(dataset, train=rest, validation=held, test=test)
   preprocess(config, dataset)  # checks the rest of the config, and computes the moments before anything is traced
   return dataset
@@ -84,10 +84,10 @@ def load(config: Mapping[str, Any], data_dir: str | os.PathLike) -> Dataset:
 def _check(config: Mapping[str, Any]) -> None:
   for field in config:
     if field not in _FIELDS:
-      raise UserError(f"data.{field} does not exist; {suggest(field, _FIELDS)}.")
+      raise UserError(f"config.data.{field} does not exist; {suggest(field, _FIELDS)}.")
   for field, meaning in _FIELDS.items():
     if field not in config:
-      raise UserError(f"data.{field} is missing; give {meaning}.")
+      raise UserError(f"config.data.{field} is missing; give {meaning}.")
   whole = lambda v: isinstance(v, (int, np.integer)) and not isinstance(v, bool) and v >= 0
   mapping = lambda v: isinstance(v, Mapping)
   checks = {
@@ -100,7 +100,7 @@ def _check(config: Mapping[str, Any]) -> None:
   }
   for field, good in checks.items():
     if not good(config[field]):
-      raise UserError(f"data.{field} is {config[field]!r}; give {_FIELDS[field]}.")
+      raise UserError(f"config.data.{field} is {config[field]!r}; give {_FIELDS[field]}.")
 
 
 def _source(source: str | Mapping[str, Any]) -> dict[str, Any]:
@@ -114,10 +114,11 @@ def _source(source: str | Mapping[str, Any]) -> dict[str, Any]:
 def _with_noise(dataset: Dataset, config: str | Mapping[str, Any], rng: np.random.Generator) -> Dataset:
   if not config:
     return dataset
-  noise = build(LABEL_NOISE, config, path="data.label_noise")
+  noise = build(LABEL_NOISE, config, path="config.data.label_noise")
   train = dataset.train
   if train.label.ndim != 1:
-    raise UserError(f"data.label_noise needs one label an example, but {dataset.name} has a sequence; set it to {{}}.")
+    raise UserError(f"config.data.label_noise needs one label an example, but {dataset.name} has a sequence; set it to "
+                    "{}.")
   label = noise(train.true_label, dataset.num_classes, rng).astype(np.int32)
   return dataclasses.replace(dataset, train=dataclasses.replace(train, label=label))
 

@@ -128,7 +128,7 @@ class Digits:
     images = np.rint(source.images * (255 / 16)).astype(np.uint8)[..., None]
     label = source.target.astype(np.int32)
     if not 0 < self.test_examples < len(label):
-      raise UserError(f"data.source.test_examples is {self.test_examples}; give 1 to {len(label) - 1}.")
+      raise UserError(f"config.data.source.test_examples is {self.test_examples}; give 1 to {len(label) - 1}.")
     in_test = np.zeros(len(label), bool)
     in_test[_stratified(label, self.test_examples, np.random.default_rng(0))] = True
     train, test = (Split.clean(images[part], label[part]) for part in (~in_test, in_test))
@@ -157,7 +157,7 @@ class Text:
     except UnicodeDecodeError as error:
       raise UserError(f"{folder.root / self.path} is not UTF-8 ({error}); convert it.") from error
     if self.context < 1 or not 0 < self.test_fraction < 1:
-      raise UserError("data.source needs context >= 1 and test_fraction between 0 and 1.")
+      raise UserError("config.data.source needs context >= 1 and test_fraction between 0 and 1.")
     codes = np.frombuffer(text.encode("utf-32-le"), np.uint32)
     vocabulary, tokens = np.unique(codes, return_inverse=True)
     tokens = tokens.astype(np.uint8 if len(vocabulary) <= 256 else np.int32)
@@ -166,7 +166,7 @@ class Text:
     if not (len(train) and len(test)):
       raise UserError(
         f"{folder.root / self.path} has {len(tokens)} characters, too few for a window of {self.context + 1} in both "
-        "parts; lower data.source.context or give a longer text."
+        "parts; lower config.data.source.context or give a longer text."
       )
     names = tuple(map(chr, vocabulary))
     return Dataset.read("text", train, test, names, input_name="tokens", checksums=folder.checksums)

@@ -89,7 +89,7 @@ class Asymmetric:
     return noisy
 
   def _pairs(self, num_classes: int) -> dict[int, int]:
-    path = "data.label_noise.mapping"
+    path = "config.data.label_noise.mapping"
     mapping = self.mapping
     if isinstance(mapping, str):
       if mapping not in MAPPINGS:
@@ -120,7 +120,8 @@ class PerClass:
 
   def __call__(self, labels: np.ndarray, num_classes: int, rng: np.random.Generator) -> np.ndarray:
     if len(self.rates) != num_classes:
-      raise UserError(f"data.label_noise.rates has {len(self.rates)} rates, but the data has {num_classes} classes.")
+      raise UserError(f"config.data.label_noise.rates has {len(self.rates)} rates, but the data has {num_classes} "
+                      "classes.")
     members = [rng.permutation(np.flatnonzero(labels == c)) for c in range(num_classes)]
     chosen = np.concatenate([m[: _count(rate, len(m))] for m, rate in zip(members, self.rates)])
     return _redraw(labels, chosen, num_classes, False, rng)
@@ -144,7 +145,7 @@ def _redraw(labels, chosen, num_classes: int, include_true: bool, rng: np.random
     noisy[chosen] = rng.integers(0, num_classes, len(chosen))
   elif len(chosen):
     if num_classes < 2:
-      raise UserError("data.label_noise needs another class to draw, but the data has one class.")
+      raise UserError("config.data.label_noise needs another class to draw, but the data has one class.")
     # A uniform shift by 1..K-1 is a uniform draw of another class.
     noisy[chosen] = (labels[chosen] + rng.integers(1, num_classes, len(chosen))) % num_classes
   return noisy

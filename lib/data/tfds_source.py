@@ -88,7 +88,8 @@ def read_builder(builder: Any, train_split: str, test_split: str, resize: int | 
   arrays = {"class_names": np.array(features[label_key].names)}
   for part, split in (("train", train_split), ("test", test_split)):
     if split.split("[")[0] not in info.splits:
-      raise UserError(f"data.source.{part}_split is {split!r}; {info.name} has {', '.join(sorted(info.splits))}.")
+      known = ", ".join(sorted(info.splits))
+      raise UserError(f"config.data.source.{part}_split is {split!r}; {info.name} has {known}.")
     images, labels = [], []
     for row in _rows(builder, split, storage):
       images.append(_image(row[image_key], resize))
@@ -105,7 +106,7 @@ def read_builder(builder: Any, train_split: str, test_split: str, resize: int | 
   return arrays
 
 
-_SIZES = "{name} has images of several sizes; set data.source.resize to one side in pixels."
+_SIZES = "{name} has images of several sizes; set config.data.source.resize to one side in pixels."
 
 
 def _rows(builder: Any, split: str, storage: str) -> Iterator[Mapping[str, Any]]:
@@ -157,7 +158,7 @@ def _builder(dataset: str, root: Path) -> Any:
       builder.download_and_prepare()
   except tfds.core.registered.DatasetNotFoundError as error:
     raise UserError(
-      f"data.source.dataset is {dataset!r}, which tfds does not know and which is not prepared under {root}; "
+      f"config.data.source.dataset is {dataset!r}, which tfds does not know and which is not prepared under {root}; "
       "see tensorflow.org/datasets/catalog for the names."
     ) from error
   except Exception as error:  # whatever a download can raise: connections, checksums, disk, licences
