@@ -107,7 +107,7 @@ def test_every_field_is_required(data_dir):
   for field in _config():
     config = _config()
     del config[field]
-    with pytest.raises(UserError, match=f"^data.{field} is missing; give"):
+    with pytest.raises(UserError, match=rf"^config\.data\.{field} is missing; give"):
       load(config, data_dir)
 
 

@@ -174,7 +174,7 @@ def test_a_faulty_builder_is_one_sentence(faults, words):
 def test_an_unknown_set_is_one_sentence(tmp_path):
   code = "import sys\nfrom lib.data.tfds_source import Tfds, UserError\ntry: Tfds('no_such_set').load(sys.argv[1])\n"
   message = _python(code + "except UserError as error: print(error)", tmp_path)
-  assert message.startswith("data.source.dataset is 'no_such_set', which tfds does not know")
+  assert message.startswith("config.data.source.dataset is 'no_such_set', which tfds does not know")
   assert str(tmp_path) in message
 
 

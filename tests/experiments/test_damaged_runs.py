@@ -67,7 +67,10 @@ def reported(directory):
 def tuned(directory):
   arms = reporting.read_arms([directory], "lr", [])
   chosen = {label: reporting.choose_level(inside, "lr", METRIC) for label, inside in arms.items()}
-  return [(level, edge, [m["member"] for m in best]) for level, edge, best in chosen.values()], [reporting.summarize_crossed(best, METRIC, ["lr"]) for _, _, best in chosen.values()]
+  return [
+    (level, edge, [m["member"] for m in best], reporting.summarize_crossed(best, METRIC, ["lr"]))
+    for level, edge, best in chosen.values()
+  ]
 
 
 def interactions(directory):
@@ -90,10 +93,18 @@ def unfinished(directory):
   return reported(directory)
 
 
+def described(directory):
+  return projection.read(directory, 0)
+
+
+def manifest(directory):
+  return reporting.read_manifest(directory)["checksums"]
+
+
 READERS = {
-  "results.json": (reported, tuned, interactions, walk, lambda directory: projection.read(directory, 0)),
-  "manifest.json": (unfinished, lambda directory: reporting.read_manifest(directory)["checksums"], lambda directory: projection.read(directory, 0)),
-  "config.json": (unfinished, walk, lambda directory: projection.read(directory, 0)),
+  "results.json": (reported, tuned, interactions, walk, described),
+  "manifest.json": (unfinished, manifest, described),
+  "config.json": (unfinished, walk, described),
   "metrics.jsonl": (reported, unfinished, walk),
 }
 
@@ -127,13 +138,13 @@ def damaged(value, path, kind):
   return json.dumps(copy).replace('"<here>"', inner)
 
 
-def outcome(reader, directory, file):
+def outcome(reader, directory):
   """Returns (result, None) or (None, sentence); everything but a UserError is raised."""
   try:
     return repr(reader(directory)), None
   except UserError as error:
     assert str(error).endswith(".") and "\n" not in str(error)
-    assert file in str(error) or re.search(r"member \d", str(error)) or "the grid" in str(error), error
+    assert re.search(r"run/\w+\.jsonl?|member \d|the grid", str(error)), error
     return None, str(error)
 
 
@@ -168,7 +179,7 @@ def test_one_value_of_a_file(tmp_path, file):
   value = json.loads(original.splitlines()[5] if rows else original)
   for reader in READERS[file]:
     (directory / "results.json").write_bytes(finished)
-    before, error = outcome(reader, directory, file)
+    before, error = outcome(reader, directory)
     assert error is None
     sentences = 0
     for path, kind, text in damages(value, 3 if rows else 7):
@@ -177,7 +188,7 @@ def test_one_value_of_a_file(tmp_path, file):
         lines = original.splitlines()
         text = "\n".join([*lines[:5], text, *lines[6:], ""])
       (directory / file).write_text(text)
-      after, error = outcome(reader, directory, file)
+      after, error = outcome(reader, directory)
       sentences += error is not None
       assert error or after == before or is_legitimate(file, path, kind), (reader, path, kind, after)
     assert sentences > 5
@@ -192,7 +203,7 @@ def test_the_bytes_of_a_file(tmp_path, file):
     for kind, change in BYTES.items():
       (directory / "results.json").write_bytes(finished)
       (directory / file).write_bytes(change(original))
-      _, error = outcome(reader, directory, file)
+      _, error = outcome(reader, directory)
       if file != "metrics.jsonl" or kind in ("latin", "other"):  # rows may be fewer, and a last half line is no damage
         assert error, kind
     (directory / file).write_bytes(original)
@@ -211,8 +222,8 @@ def small(directory, values):
 def test_tables_of_one_study(tmp_path, values, reader):
   directory = small(tmp_path / "run", values)
   value = json.loads((directory / "results.json").read_text())
-  before, _ = outcome(reader, directory, "results.json")
+  before, _ = outcome(reader, directory)
   for path, kind, text in damages(value, 3):
     (directory / "results.json").write_text(text)
-    after, error = outcome(reader, directory, "run")
+    after, error = outcome(reader, directory)
     assert error or after == before or is_legitimate("results.json", path, kind), (path, kind)
