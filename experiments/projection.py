@@ -23,7 +23,7 @@ from absl import flags
 from experiments import terminal
 from lib import data, models, reporting
 from lib.core import Outputs, UserError
-from lib.reporting.plots import COLORS
+from lib.reporting.plots import COLORS, literal
 from lib.similarity.projection import project
 from lib.training.config import Config, check, plain, put
 from lib.training.ensemble import Member, members_of
@@ -163,11 +163,11 @@ def draw(views: Sequence[View], path: pathlib.Path) -> None:
     axes = figure.add_subplot(-(-len(views) // columns), columns, i + 1)
     reach = np.abs(view.points).max()
     for c, name in enumerate(view.names):
-      axes.scatter(*view.points[view.labels == c].T, s=5, color=COLORS[c], alpha=0.5, linewidths=0, label=name)
+      axes.scatter(*view.points[view.labels == c].T, s=5, color=COLORS[c], alpha=0.5, linewidths=0, label=literal(name))
       # Templates are far shorter than activations: shown by their direction, at the edge of the points.
       tip = view.corners[c] / max(np.linalg.norm(view.corners[c]), 1e-30) * reach
       axes.plot(*tip, marker="x", color=COLORS[c], markersize=8, markeredgewidth=2)
-    axes.set_title(view.title, fontsize=9.5, loc="left")
+    axes.set_title(literal(view.title), fontsize=9.5, loc="left")
     axes.set_aspect("equal", adjustable="datalim")
     axes.tick_params(labelsize=8, length=3, color="#999999")
     axes.spines[["top", "right"]].set_visible(False)

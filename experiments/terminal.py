@@ -14,6 +14,7 @@ from absl import app, flags, logging
 
 from lib.core import UserError
 from lib.core.build import suggest
+from lib.reporting.files import exists, is_directory
 
 CACHE_VARIABLE = "NURTURE_COMPILATION_CACHE"
 USER_ERROR, INTERRUPTED = 2, 130  # exit codes
@@ -113,7 +114,7 @@ def _check_config(name: str, argv: Sequence[str]) -> None:
       raise UserError(f"--{name}.{overrides[0][0]} needs a config to override; put --{name}=FILE before it.")
     return
   file = pathlib.Path(path.split(":", 1)[0])
-  if not file.is_file():
+  if not exists(file) or is_directory(file):
     raise UserError(f"--{name}={file} does not exist{_nearest_config(file)}.")
   try:
     config = flags.FLAGS[name].parser.parse(path)
@@ -191,7 +192,7 @@ def _overrides(name: str, argv: Sequence[str]) -> Iterator[tuple[str, str | None
 
 def _nearest_config(file: pathlib.Path) -> str:
   """Returns "; did you mean configs/mnist_mlp.py?" with the nearest config below the same first directory."""
-  directory = next((d for d in (file.parent, *file.parents, pathlib.Path("configs")) if d.is_dir()), None)
+  directory = next((d for d in (file.parent, *file.parents, pathlib.Path("configs")) if os.path.isdir(d)), None)
   if directory in (None, pathlib.Path(), pathlib.Path("/")):  # never walk through all that lies here
     directory = pathlib.Path("configs")
   known = [os.fspath(p) for p in sorted(directory.rglob("*.py")) if p.stem != "__init__"]

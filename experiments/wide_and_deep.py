@@ -27,6 +27,7 @@ the NTK), logarithms instead of plain float64, the smoother beside regression, n
 errors over seeds. "sine" is the official sin(sqrt(a) u) of each set: a = 1, 2.676, 6.13539, 13.8258.
 """
 
+import io
 import math
 import pathlib
 import sys
@@ -227,8 +228,9 @@ def plot(path: pathlib.Path, results: Mapping[int, Mapping[str, Any]], depths: S
     axis.set_ylabel("test error")
   figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=9 if len(results) > 2 else 3,
                 frameon=False, fontsize=9)
-  path.parent.mkdir(parents=True, exist_ok=True)
-  figure.savefig(path, dpi=160, metadata={"Software": None})
+  picture = io.BytesIO()
+  figure.savefig(picture, format="png", dpi=160, metadata={"Software": None})
+  reporting.replace_file(path, picture.getvalue())
   return path
 
 

@@ -37,8 +37,8 @@ def results_of(members: Sequence[Mapping[str, Any]], steps: int = 100) -> dict[s
       "members": [m["member"] for m in group],
       "dead": [m["member"] for m in group if m["died_at"] is not None],
       "metrics": {
-        name: reporting.summarize(None if m["died_at"] is not None else m["metrics"][name] for m in group)
-        for name in group[0]["metrics"]
+        name: reporting.summarize(reporting.metric_of(m, name) for m in group)
+        for name, value in group[0]["metrics"].items() if not isinstance(value, list)
       },
     } for group in groups.values()],
   }

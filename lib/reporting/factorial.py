@@ -32,7 +32,7 @@ def responses(members: Sequence[Member], metric: str) -> tuple[list[str], np.nda
     values[(*at, seeds.index(member["seed"]))] = metric_of(member, metric)  # nan if it died
   whole = np.isfinite(values).reshape(-1, len(seeds)).all(axis=0)
   if not whole.any():
-    raise UserError("no seed has all combinations alive, so no effect can be computed; lower the learning rate.")
+    raise UserError("no seed has a number at every point of the grid, so there is no effect; lower the learning rate.")
   return axes, values[..., whole]
 
 

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from lib.reporting.files import Path, replace_file
-from lib.reporting.plots import COLORS
+from lib.reporting.plots import COLORS, literal
 from lib.reporting.results import mean_and_sem
 
 _COLUMNS = 4
@@ -72,9 +72,9 @@ def intervals(path: Path, panels: Sequence[Intervals]) -> pathlib.Path:
 
 
 def _decorate(axes, panel: Intervals, labels: Sequence[str], named: bool) -> None:
-  axes.set_title(panel.title, fontsize=11, loc="left", fontweight="bold", pad=7)
-  axes.set_xlabel(panel.xlabel, fontsize=10)
-  axes.set_yticks(range(len(labels)), labels if named else [""] * len(labels))
+  axes.set_title(literal(panel.title), fontsize=11, loc="left", fontweight="bold", pad=7)
+  axes.set_xlabel(literal(panel.xlabel), fontsize=10)
+  axes.set_yticks(range(len(labels)), map(literal, labels) if named else [""] * len(labels))
   axes.set_ylim(len(labels) - 0.5, -0.5)
   if panel.log_x:
     axes.set_xscale("log")

@@ -74,13 +74,18 @@ def curves(path: Path, panels: Sequence[Panel], columns: int = 2) -> pathlib.Pat
     handles |= _draw(figure.add_subplot(rows, columns, i + 1), panel, styles)
   if len(handles) > 1:
     figure.legend(
-      handles.values(), handles.keys(), loc="outside lower center", ncols=math.ceil(len(names) / lines), frameon=False,
-      fontsize=9.5, handlelength=2.2, columnspacing=1.6,
+      handles.values(), map(literal, handles), loc="outside lower center", ncols=math.ceil(len(names) / lines),
+      frameon=False, fontsize=9.5, handlelength=2.2, columnspacing=1.6,
     )
   picture = io.BytesIO()
   figure.savefig(picture, format="png", dpi=200, metadata={"Software": None})
   replace_file(path, picture.getvalue())
   return pathlib.Path(path)
+
+
+def literal(text: str) -> str:
+  """Returns text as matplotlib shows it unchanged: what stands between dollars it would read as a formula, or fail."""
+  return text.replace("$", r"\$")
 
 
 def _styles(labels: Sequence[str]) -> dict[str, dict[str, Any]]:
@@ -115,9 +120,9 @@ def _draw(axes: Any, panel: Panel, styles: Mapping[str, Mapping[str, Any]]) -> d
 
 
 def _decorate(axes: Any, panel: Panel, lowest: float, highest: float) -> None:
-  axes.set_title(panel.title, fontsize=11, loc="left", fontweight="bold", pad=7)
-  axes.set_xlabel(panel.xlabel, fontsize=10)
-  axes.set_ylabel(panel.ylabel, fontsize=10)
+  axes.set_title(literal(panel.title), fontsize=11, loc="left", fontweight="bold", pad=7)
+  axes.set_xlabel(literal(panel.xlabel), fontsize=10)
+  axes.set_ylabel(literal(panel.ylabel), fontsize=10)
   axes.tick_params(labelsize=9.5, length=3, color="#999999")
   axes.grid(True, color="#E4E4E4", linewidth=0.7)
   axes.set_axisbelow(True)

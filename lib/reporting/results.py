@@ -30,7 +30,7 @@ def metric_of(member: Member, name: str) -> float | None:
     UserError: if it was not measured, or is no number.
   """
   if name not in member["metrics"]:
-    raise UserError(f"{name!r} was not measured; {suggest(name, member['metrics'])}.")
+    raise UserError(f"member {member['member']} has no metric {name!r}; {suggest(name, member['metrics'])}.")
   value = member["metrics"][name]
   if value is not None and not is_number(value):
     raise UserError(f"{name!r} of member {member['member']} is {shown(value)} and no number; give another metric.")

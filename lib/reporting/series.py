@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from lib.core import UserError
+from lib.reporting.plots import literal
 from lib.reporting.results import mean_and_sem
 from lib.reporting.schema import is_number, shown
 
@@ -51,6 +52,6 @@ def draw_means(axes: Any, rows: Sequence[Mapping[str, Any]], name: str, groups: 
   for i, group in enumerate(groups):
     steps, values = series(rows, name, group["members"])
     mean, sem = mean_and_sem(values)
-    axes.plot(steps, mean, color=f"C{i}", label=group["label"])
+    axes.plot(steps, mean, color=f"C{i}", label=literal(group["label"]))
     axes.fill_between(steps, mean - sem, mean + sem, color=f"C{i}", alpha=0.2, linewidth=0)
-  axes.set(xlabel="step", title=name)
+  axes.set(xlabel="step", title=literal(name))

@@ -48,4 +48,4 @@ def test_another_grid_or_metric_is_one_sentence(tmp_path):
       students_of([MEMBERS[0] | {"values": MEMBERS[0]["values"] | change}], ["test/accuracy"])
   done = run(write_run(tmp_path, MEMBERS), "--metric=test/acuracy")
   assert done.returncode == 2
-  assert done.stderr.startswith("error: 'test/acuracy' was not measured; did you mean 'test/accuracy'")
+  assert done.stderr.startswith("error: member 0 has no metric 'test/acuracy'; did you mean 'test/accuracy'")

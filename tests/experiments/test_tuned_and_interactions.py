@@ -9,7 +9,7 @@ import pytest
 
 from lib import reporting
 from lib.core import UserError
-from tests.literal_run import member, write_run
+from tests.literal_run import member, results_of, write_run
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 
@@ -54,7 +54,7 @@ def test_replicates_that_share_seeds_are_not_independent():
 
 @pytest.mark.parametrize("over, by, words", [
   ("rate", "validation/loss", "no axis 'rate' in its grid; .*known: arm, guide, lr"),
-  ("lr", "validation/accuracy", "'validation/accuracy' was not measured; did you mean"),
+  ("lr", "validation/accuracy", "member 0 has no metric 'validation/accuracy'; did you mean"),
 ])
 def test_mistakes_of_tuned_are_sentences(over, by, words, tmp_path):
   directory = write_run(tmp_path / "run", study())
@@ -67,10 +67,10 @@ def test_mistakes_of_tuned_are_sentences(over, by, words, tmp_path):
 
 def factorial(response, seeds=3):
   levels = {"x": ("off", "on"), "y": (0.0, 2.5), "z": (0, 1)}
-  return [
+  return results_of([
     member(seed, {"x": levels["x"][x], "y": levels["y"][y], "z": levels["z"][z]}, metric=response(x, y, z, seed))
     for x in (0, 1) for y in (0, 1) for z in (0, 1) for seed in range(seeds)
-  ]
+  ])["members"]
 
 
 def test_effects_of_a_known_response():
@@ -99,8 +99,8 @@ def test_seeds_with_a_dead_member_are_left_out():
 @pytest.mark.parametrize("change, words", [
   (lambda members: [m for m in members if m["values"]["x"] == "on"], "the axis 'x' has 1 levels, on; give it two"),
   (lambda members: [m | {"values": {"x": m["values"]["x"]}} for m in members], "fewer than two axes"),
-  (lambda members: [m | {"metrics": {"loss": 1.0}} for m in members], "'metric' was not measured; known: loss"),
-  (lambda members: [m | {"died_at": 0} for m in members], "no seed has all combinations alive"),
+  (lambda members: [m | {"metrics": {"loss": 1.0}} for m in members], "member 0 has no metric 'metric'; known: loss"),
+  (lambda members: [m | {"died_at": 0} for m in members], "no seed has a number at every point"),
 ])
 def test_mistakes_of_interactions_are_sentences(change, words):
   with pytest.raises(UserError, match=words):

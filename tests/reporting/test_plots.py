@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 from matplotlib import image
 
-from lib.reporting import Panel, curves, summarize
-from lib.reporting.plots import COLORS, mean_and_sem
+from lib.reporting import Intervals, Panel, curves, draw_means, intervals, summarize
+from lib.reporting.plots import COLORS
+from lib.reporting.results import mean_and_sem
 
 STEPS = np.arange(5)
 
@@ -108,6 +109,17 @@ def test_the_same_data_gives_the_same_bytes_at_readme_width(tmp_path):
   assert first == second
   height, width, _ = image.imread(tmp_path / "1.png").shape
   assert width == 1680 and height > 1000  # two rows
+
+
+def test_names_with_dollars_are_no_formulas(tmp_path, figure):
+  wrong = r"cost $\wrong{$ a"  # as a formula it would be an error
+  flat = (STEPS, np.ones(5))
+  curves(tmp_path / "x.png", [Panel(wrong, wrong, {wrong: flat, "b": flat}, xlabel=wrong)])
+  assert figure().legends[0].get_texts()[0].get_text() == wrong.replace("$", r"\$")
+  intervals(tmp_path / "y.png", [Intervals(wrong, wrong, {wrong: [1.0, 2.0]})])
+  draw_means(figure().axes[0], [{"member": 0, "step": 0, wrong: 1.0}], wrong, [{"label": wrong, "members": [0]}])
+  figure().axes[0].legend()
+  figure().savefig(tmp_path / "z.png")
 
 
 def test_drawing_does_not_load_pyplot(tmp_path):

@@ -1,0 +1,66 @@
+"""How files are read and replaced, and names that no file can have."""
+
+import builtins
+import errno
+import io
+import os
+
+import pytest
+
+from experiments import terminal
+from lib import reporting
+from lib.core import UserError
+from lib.reporting import files
+
+LONG = "x" * 300
+
+
+def test_a_link_in_the_place_of_the_temporary_file_is_not_followed(tmp_path):
+  (tmp_path / "elsewhere").write_text("kept")
+  (tmp_path / ".a.json.tmp").symlink_to(tmp_path / "elsewhere")
+  reporting.write_json(tmp_path / "a.json", 1)
+  assert (tmp_path / "elsewhere").read_text() == "kept" and reporting.read_json(tmp_path / "a.json") == 1
+  assert sorted(os.listdir(tmp_path)) == ["a.json", "elsewhere"]
+
+
+def test_a_failed_write_leaves_nothing_behind(tmp_path, monkeypatch):
+  def full(descriptor):
+    raise OSError(errno.ENOSPC, "No space left on device")
+
+  monkeypatch.setattr(files.os, "fsync", full)
+  with pytest.raises(UserError, match="cannot be written"):
+    reporting.write_json(tmp_path / "a.json", 1)
+  assert os.listdir(tmp_path) == []
+
+
+def denied(original, directory):
+  """A call of the system as a user has it below a directory that is not theirs; root, which tests may be, has all."""
+  def call(name, *arguments, **more):
+    if str(name).startswith(str(directory)):
+      raise PermissionError(errno.EACCES, "Permission denied")
+    return original(name, *arguments, **more)
+
+  return call
+
+
+@pytest.mark.parametrize("read", [
+  reporting.exists, reporting.is_directory, reporting.names_in, reporting.read_json, reporting.read_rows,
+  reporting.read_results, reporting.read_config, reporting.read_manifest,
+  lambda path: reporting.write_json(path / "a.json", 1), lambda path: reporting.write_json(path / "plots" / "a.png", 1),
+  lambda path: reporting.MetricsWriter(path / "metrics.jsonl"),
+  lambda path: terminal._check_config("config", ["train", f"--config={path}"]),
+], ids=["exists", "is_directory", "names_in", "read_json", "read_rows", "read_results", "read_config", "read_manifest",
+        "write_json", "write_below", "MetricsWriter", "--config"])
+@pytest.mark.parametrize("kind", ["too long", "below too long", "circle", "zero byte", "unsearchable"])
+def test_a_name_that_cannot_be_looked_up_is_one_sentence(tmp_path, monkeypatch, read, kind):
+  (tmp_path / "circle").symlink_to(tmp_path / "circle")
+  names = {"too long": LONG, "below too long": f"{LONG}/run", "circle": "circle/run", "zero byte": "a\0b"}
+  path = tmp_path / names.get(kind, "run")
+  if kind == "unsearchable":
+    for module, name in ((os, "stat"), (os, "listdir"), (os, "mkdir"), (io, "open"), (builtins, "open")):
+      monkeypatch.setattr(module, name, denied(getattr(module, name), path))
+  with pytest.raises(UserError, match=r"(cannot be (read|written) \(|does not exist|is not a finished run).*; .*\.$"):
+    read(path)
+  if kind == "unsearchable" and read in (reporting.exists, reporting.read_json, reporting.read_results):
+    with pytest.raises(UserError, match=r"cannot be read \(Permission denied\); mend its permissions or give another"):
+      read(path)
