@@ -204,6 +204,24 @@ def test_slope_of_the_last_training_step_is_remembered(key):
   module.apply(fresh, x, train=True, mutable=["batch_stats"])  # whoever does not ask for the slope need not carry it
 
 
+def test_variables_without_the_slope_need_it_as_an_argument(key):
+  module = models.build({"name": "vanillanet", **TINY}, num_classes=3)
+  x = jax.random.normal(key, (4, 8, 8, 3))
+  fresh = module.init(key, x)
+  bare = {name: fresh[name] for name in ("params", "batch_stats")}
+  for lam in (0.25, jnp.float32(1.0)):
+    np.testing.assert_array_equal(module.apply(bare, x, lam=lam).logits, module.apply(fresh, x, lam=lam).logits)
+    with_it, without = (
+      module.apply(variables, x, train=True, lam=lam, mutable=["batch_stats"]) for variables in (fresh, bare)
+    )
+    np.testing.assert_array_equal(with_it[0].logits, without[0].logits)
+  for train, mutable in ((False, False), (True, ["batch_stats"]), (True, ["batch_stats", "slope"])):
+    with pytest.raises(UserError, match="λ of this VanillaNet is not known.*; pass lam, which is 1.0"):
+      module.apply(bare, x, train=train, mutable=mutable)
+  _, changed = module.apply(bare, x, train=True, lam=0.5, mutable=["batch_stats", "slope"])
+  assert float(changed["slope"]["lam"]) == 0.5  # remembered from here on
+
+
 def test_every_parameter_learns(key):
   module = models.build({"name": "vanillanet", **TINY}, num_classes=3)
   x = jax.random.normal(key, (4, 8, 8, 3))
