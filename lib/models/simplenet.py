@@ -51,7 +51,8 @@ class SimpleNet(nn.Module):
     norms, dropout_placement, init_style, pool_rounding: as above.
     dropout: rate at the places above; stream "dropout".
     drop_rates: ((layer, rate), ...) of more dropout of whole channels after single layers, counted from 0 with pools;
-      the number of layers itself stands for the global pool. What the PyTorch code calls drop_rates.
+      the number of layers itself stands for the global pool. What the PyTorch code calls drop_rates; there 15 is the
+      global pool of every network, and on CIFAR, with 17 layers, the last pool before it too.
     dtype: of the computation; parameters and logits are float32.
   """
 

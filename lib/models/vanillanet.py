@@ -105,8 +105,9 @@ class VanillaNet(_Form):
       series activation: A_s(x)[h, w, c] = BN(sum_{i, j in [-n, n]} a[i, j, c] relu(x[h + i, w + j, c]))
 
   λ is the argument `lam` of a call: 1 - λ of ReLU and λ of the identity, the same everywhere. It is remembered in the
-  collection "slope", so evaluation without the argument and `to_deploy` use the λ of the last training step. The
-  published schedule is {"name": "epoch_ramp", ...} of lib.core.schedules.
+  collection "slope", so evaluation without the argument and `to_deploy` use the λ of the last training step. Variables
+  without that collection need the argument. The published schedule is {"name": "epoch_ramp", ...} of
+  lib.core.schedules.
 
   Taps: every conv, norm, activation ("annealed_relu", "relu") and pool.
 
@@ -128,11 +129,7 @@ class VanillaNet(_Form):
   @nn.compact
   def __call__(self, x: jax.Array, train: bool = False, lam: float | jax.Array | None = None) -> Outputs:
     """Maps [B, H, W, C] float32 to `Outputs` with logits [B, K]; lam is λ, [] or a number, None takes the last one."""
-    taps = Taps()
-    seen = self.variable("slope", "lam", lambda: jnp.asarray(1.0 if lam is None else lam, jnp.float32))
-    lam = seen.value if lam is None else lam
-    if train and self.is_mutable_collection("slope"):
-      seen.value = jnp.asarray(lam, jnp.float32)
+    taps, lam = Taps(), self._slope(train, lam)
     norm = lambda name, x: taps("norm", batch_norm(train, epsilon=1e-6, dtype=jnp.dtype(self.dtype), name=name)(x))
 
     def pair(name, features, first):
@@ -152,6 +149,20 @@ class VanillaNet(_Form):
     x = norm("head_norm1", taps("conv", self._conv("head_conv1", self.num_classes, x)))
     x = taps("annealed_relu", annealed_relu(x, lam))
     return taps.outputs(self._conv("head_conv2", self.num_classes, x))
+
+  def _slope(self, train: bool, lam: float | jax.Array | None) -> float | jax.Array:
+    """Returns λ, the given one or the last one, and remembers it where the collection "slope" may change."""
+    known = self.is_initializing() or self.has_variable("slope", "lam")
+    if lam is None and not known:
+      raise UserError("λ of this VanillaNet is not known: its variables have no collection 'slope'; pass lam, which is "
+                      "1.0 at the end of the published training, or keep 'slope' beside 'params'.")
+    if not (known or self.is_mutable_collection("slope")):
+      return lam
+    seen = self.variable("slope", "lam", lambda: jnp.asarray(1.0 if lam is None else lam, jnp.float32))
+    lam = seen.value if lam is None else lam
+    if train and self.is_mutable_collection("slope"):
+      seen.value = jnp.asarray(lam, jnp.float32)
+    return lam
 
   def _check_convertible(self, variables: Tree, force: bool) -> None:
     if "batch_stats" not in variables:

@@ -15,6 +15,11 @@ from lib.transforms.losses.example_rows import example_ids
 SMALLEST = 1e-4  # probability of the clamped form
 
 
+def clamped(p: jax.Array) -> jax.Array:
+  """Cuts probabilities to [1e-4, 1 - 1e-4], in their own dtype; outside of it no gradient flows."""
+  return jax.lax.clamp(jnp.asarray(SMALLEST, p.dtype), p, jnp.asarray(1 - SMALLEST, p.dtype))
+
+
 @dataclasses.dataclass(frozen=True)
 class EarlyLearningRegularization:
   """Pulls each prediction towards its own running average, so that what was learned early outlasts memorization:
@@ -68,6 +73,6 @@ class EarlyLearningRegularization:
       t, missing, memory = target_memory.update(memory, ids, jnp.exp(log_p), self.beta)
       # A factor of exactly 0 takes its class out of the sum.
       return self.lam * jax.nn.logsumexp(log_p, axis=-1, b=target_memory.complement(t, missing)), memory
-    p = jax.lax.clamp(SMALLEST, jnp.exp(log_p), 1 - SMALLEST)
+    p = clamped(jnp.exp(log_p))
     t, _, memory = target_memory.update(memory, ids, p / jnp.sum(p, axis=-1, keepdims=True), self.beta)
     return self.lam * jnp.log1p(-jnp.sum(p * t, axis=-1)), memory
