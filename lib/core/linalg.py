@@ -32,7 +32,7 @@ def power_of_two(x: Array) -> Array:
   kind, digits = (jnp.int64, 52) if x.dtype == jnp.float64 else (jnp.int32, 23)
   exponent = jax.lax.bitcast_convert_type(x, kind) & (-1 << digits)
   power = jax.lax.bitcast_convert_type(exponent, x.dtype)
-  # XLA divides by multiplying with the reciprocal: the reciprocal of the largest power is too small for its type, hence 0.
+  # XLA divides by multiplying with the reciprocal, and that of the largest power of a type underflows to 0.
   power = jnp.minimum(power, 1 / jnp.finfo(x.dtype).tiny)
   return jnp.where((power > 0) & jnp.isfinite(x), power, 1.0)
 

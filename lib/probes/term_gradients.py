@@ -49,11 +49,8 @@ class TermGradients:
     norms = {label: trees.norm(gradient) for label, gradient in gradients.items()}
     result = {f"norm/{label}": norm for label, norm in norms.items()}
     # At length 1 first: the product of two small norms, or of two large ones, would leave float32.
-    units = {
-      label: jax.tree.map(lambda leaf: leaf.astype(jnp.float32) / jnp.where(norm > 0, norm, 1.0), gradients[label])
-      for label, norm in norms.items()
-    }
+    unit = lambda gradient, norm: [leaf / jnp.where(norm > 0, norm, 1.0) for leaf in jax.tree.leaves(gradient)]
+    units = {label: unit(gradient, norms[label]) for label, gradient in gradients.items()}
     for a, b in itertools.combinations(gradients, 2):
-      pairs = zip(jax.tree.leaves(units[a]), jax.tree.leaves(units[b]))
-      result[f"cosine/{a}.{b}"] = sum(jnp.sum(x * y) for x, y in pairs)
+      result[f"cosine/{a}.{b}"] = sum(jnp.vdot(x, y) for x, y in zip(units[a], units[b]))
     return result

@@ -20,11 +20,11 @@ def cca(x: Array, y: Array) -> Array:
   Invariant to every invertible linear map, so it is 1 for any features of rank n - 1: use it where n >> d. About
   20 n d min(n, d) operations.
 
-  Columns of any units count alike: multiplying them by 1e-10 or 1e10 changes nothing. A map that mixes columns does, if
-  rounding makes it: after columns are brought to one length, directions up to 10 sqrt(max(n, d)) eps of the longest are
-  not counted (2e-5 in float32 for 200 samples, 1e-4 for 10,000). So in float32 x A and x agree only up to such
-  condition numbers of the standardized columns, of x and of x A; and what x A itself has lost, such as a column of size 1 added
-  to one of size 1e10, nothing brings back.
+  Columns of any units count alike: multiplying them by 1e-10 or 1e10 changes nothing. Maps that mix columns meet the
+  limits of their type. After all columns are brought to one length, directions up to 10 sqrt(max(n, d)) eps of the
+  longest do not count: 2e-5 in float32 for 200 samples, 1e-4 for 10,000. And what rounding took from x A itself, as
+  where a column of size 1 is added to one of size 1e10, no measure sees. So in float32 x A is like x where columns
+  brought to one length, of x and of x A, have condition numbers below 1e4.
 
   Args:
     x: [n, d_x].
@@ -48,8 +48,9 @@ def svcca(x: Array, y: Array, *, variance: float = 0.99) -> Array:
 
       (1 / m) sum_i rho_i,    rho the canonical correlations, m = min(components of X, components of Y)
 
-  Components are of the variance, so that a column of large units is most of them. In float32 a component counts if its
-  standard deviation is above 10 sqrt(max(n, d)) eps of the largest, whatever `variance` says. About 20 n d min(n, d) operations.
+  Components are those of the variance, so that a column of large units is most of it. Whatever `variance` says, one
+  whose standard deviation is up to 10 sqrt(max(n, d)) eps of the largest does not count. About 20 n d min(n, d)
+  operations.
 
   Args:
     x: [n, d_x].

@@ -50,8 +50,8 @@ def _left_singular_jvp(primals, tangents):
 def negligible(s: Array, shape: tuple[int, int]) -> Array:
   """Returns the size up to which the singular values s [r], largest first, of a matrix are rounding; [1].
 
-  10 sqrt(max(n, d)) eps of the largest: rounding itself leaves less than sqrt(max(n, d)) eps, of matrices from 14 x 5 to
-  50,000 x 20 and 500 x 2,000 in float32. (The usual max(n, d) eps would be 1e-3 of 10,000 samples.)
+  10 sqrt(max(n, d)) eps of the largest: what rounding itself leaves was below sqrt(max(n, d)) eps in float32, of
+  matrices from 14 x 5 to 50,000 x 20 and 500 x 2,000. (The usual max(n, d) eps would be 1e-3 for 10,000 samples.)
   """
   return 10 * max(shape) ** 0.5 * jnp.finfo(s.dtype).eps * s[:1]
 
@@ -71,7 +71,7 @@ def principal_subspace(x: Array, variance: float | None = None) -> tuple[Array, 
   def kept(s):
     keep = ~(s <= negligible(s, x.shape))  # NaN stays NaN
     if variance is not None:
-      left = jnp.cumsum((s * s)[::-1])[::-1]  # from each direction on; summed from the small end, which keeps its digits
+      left = jnp.cumsum((s * s)[::-1])[::-1]  # of each direction and all behind it; small ones first keeps digits
       keep &= ~(left <= (1 - variance) * left[:1])
     return keep
 

@@ -27,7 +27,7 @@ def procrustes(x: Array | Gram, y: Array | Gram) -> Array:
   Returns:
     [] float in [0, sqrt 2]; constant features stand for the origin, at distance 1 from all others. The gradient is 0
     where the distance is 0, and bounded near it. In float32 exact to about 1e-5; from a Gram whose eigenvalues fall
-    steeply to 2e-4, as those below 5e-7 of the largest are lost; and near 0 to 5e-4, what rounding leaves under the root.
+    steeply to 2e-4, as those below 5e-7 of the largest are lost; near 0 to 5e-4, what rounding leaves under the root.
 
   Raises:
     UserError: for shapes that do not fit.

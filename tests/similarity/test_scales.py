@@ -8,10 +8,12 @@ import numpy as np
 import pytest
 import scipy.spatial
 
-from lib.similarity import MEASURES, gram, linear_cka, rsa
+from lib.similarity import MEASURES, cka_of_sums, gram, hsic_sums, linear_cka, linear_regression, rsa, svcca
 from lib.similarity.decompositions import principal_subspace
 from lib.similarity.gram import standardized
 from tests.similarity.test_cka import ratio
+from tests.similarity.test_gradients import WIDTHS, value_and_gradients
+from tests.similarity.test_gradients import pair as small_pair
 
 N, DX, DY = 24, 6, 4
 RANDOM = np.random.default_rng(0)
@@ -138,3 +140,108 @@ def test_float32_is_the_definition_at_every_scale_of_a_column(name):
   np.testing.assert_allclose(of_features[name], exact, atol=2e-5)
   if name in of_grams:
     np.testing.assert_allclose(of_grams[name], exact, atol=2e-5)
+
+
+@pytest.mark.parametrize("name, sides", [("cca", (0, 1)), ("linear_regression", (1,)), ("pwcca", (1,))])
+def test_units_of_columns_change_neither_value_nor_slope_of_a_span(name, sides):
+  pair = [side.astype(np.float32) for side in small_pair(WIDTHS[0])]
+  value, gradients = value_and_gradients(name)(*pair)
+  for side in sides:
+    for units in (1e10, 1e-10, np.geomspace(1e-10, 1e10, pair[side].shape[1])):
+      units = np.broadcast_to(np.float32(units), pair[side].shape[1:])
+      scaled, slopes = value_and_gradients(name)(*(units[None] * m if i == side else m for i, m in enumerate(pair)))
+      np.testing.assert_allclose(scaled, value, rtol=1e-5)
+      np.testing.assert_allclose(slopes[side] * units[None], gradients[side], atol=1e-5)
+
+
+def near(n, distance, sign=1):
+  """Returns two columns of one length whose difference is that much shorter than their sum, or the other way round."""
+  a, b = np.linalg.qr(centre(np.random.default_rng(1).normal(size=(n, 2))))[0].T
+  return np.stack([a + distance * b, sign * (a - distance * b)], axis=1)
+
+
+@pytest.mark.parametrize("x, rank", [
+  (RANDOM.normal(size=(N, 3)), 3),
+  (RANDOM.normal(size=(N, 3)) * [1e-30, 1, 1e30], 3),
+  (RANDOM.normal(size=(N, 1)) * [1, 1e10, -1e-10], 1),
+  (RANDOM.normal(size=(N, 3)) * [1, 0, 0], 1),
+  (RANDOM.normal(size=(N, 3)) * [1, 0, 0] + [0, 0.1, 1e9], 1),
+  (RANDOM.normal(size=(N, 3)) * [1, 1e-7, 1e-8] + [0, 1, 1], 1),  # constant but for rounding
+  (RANDOM.normal(size=(N, 2)) * [1, 1e-5] + [0, 1], 2),
+  (RANDOM.normal(size=(N, N + 6)), N - 1),
+  (near(N, 2e-5), 2), (near(N, 2e-6), 1),  # between them 10 sqrt(24) eps
+  (near(4000, 2e-4), 2), (near(4000, 2e-5), 1),
+  (near(N, 2e-5).repeat(100, axis=1), 2), (near(N, 2e-6).repeat(100, axis=1), 1),
+  (np.zeros((N, 2)), 0),
+])
+def test_the_rank_is_of_directions_and_not_of_units(x, rank):
+  q, found = jax.jit(lambda x: principal_subspace(standardized(x)))(x.astype(np.float32))
+  assert found == rank
+  np.testing.assert_allclose(q.T @ q, np.diag(np.arange(q.shape[1]) < rank), atol=1e-5)
+  if rank == 2:  # a kept direction is one: what it spans is there
+    np.testing.assert_allclose(q @ (q.T @ np.float32(centre(x))), centre(x), atol=1e-5 * np.abs(x).max())
+
+
+def test_a_direction_that_counts_has_its_slope():
+  """A direction a little above rounding is kept, so that the slope along it is as large as it is."""
+  x, y = small_pair(WIDTHS[0])
+  y = np.concatenate([near(14, 8e-6), y[:, :1]], axis=1).astype(np.float32)
+  slope = jax.jit(jax.grad(lambda x, y: linear_regression(x, y), argnums=1))
+  found = slope(x.astype(np.float32), y)
+  with jax.enable_x64(True):
+    exact = slope(x, y.astype(float))
+  assert np.abs(exact).max() > 1e3
+  np.testing.assert_allclose(found, exact, atol=0.1 * np.abs(exact).max())
+
+
+def test_all_of_the_variance_is_every_component_that_is_no_rounding():
+  x, y = np.float32(small_pair(WIDTHS[0])[0]) * np.geomspace(1, 1e-4, 5, dtype=np.float32), np.float32(near(14, 1.0))
+  run = jax.jit(svcca, static_argnames="variance")
+  rho = correlations(x.astype(float), y.astype(float))[1]
+  np.testing.assert_allclose(run(x, y, variance=1.0), rho.mean(), atol=1e-4)
+  plane = whitened(RANDOM.normal(size=(14, 2))).astype(np.float32)  # two components of half of the variance each
+  for variance, count in ((0.49, 1), (0.51, 2)):
+    top = run(plane, plane, variance=variance)
+    assert top == pytest.approx(1) and principal_subspace(plane, variance)[1] == count
+
+
+@pytest.mark.parametrize("side", ["gram", "feature"])
+def test_kernels_of_which_rounding_is_left_are_like_nothing(side):
+  """Points equally far from each other have the debiased kernel 0; nearly so, one that counts."""
+  rng = np.random.default_rng(2)
+  y, d = rng.normal(size=(8, 5)).astype(np.float32), rng.normal(size=(8, 8))
+  run = jax.jit(lambda x, y: linear_cka(x, y, debiased=True, side=side))
+  simplex = np.linalg.qr(rng.normal(size=(8, 8)))[0]
+  for x in (np.eye(8), 0.3 * simplex, simplex[:, ::-1] + 3):
+    x = x.astype(np.float32)
+    assert run(x, y) == run(y, x) == run(x, x) == 0
+  nearly = (simplex + 0.02 * d).astype(np.float32)
+  exact = cka(nearly.astype(float), y.astype(float), debiased=True)
+  np.testing.assert_allclose(run(nearly, y), exact, atol=1e-3)
+  assert abs(exact) > 0.02
+
+
+def test_cosines_that_rounding_makes_do_not_vary():
+  rng = np.random.default_rng(3)
+  y = rng.normal(size=(8, 5)).astype(np.float32)
+  ray = np.outer(rng.uniform(1, 2, size=8), rng.normal(size=5)).astype(np.float32)  # one direction
+  run = jax.jit(rsa, static_argnames=("centred", "diagonal"))
+  assert run(ray, y) == run(y, ray) == 0
+  simplex = np.linalg.qr(rng.normal(size=(8, 8)))[0].astype(np.float32)
+  assert run(simplex, y, centred=True, diagonal=False) == 0 and run(simplex, y, centred=True) > 0.1
+  fan = ray + 0.02 * y  # cosines from 0.999 on
+  exact = np.corrcoef(cosines(fan.astype(float)), cosines(y.astype(float)))[0, 1]
+  np.testing.assert_allclose(run(fan, y), exact, atol=1e-3)
+
+
+@pytest.mark.parametrize("scale", [1e-8, 1e8])
+def test_sums_over_batches_bear_the_scales_they_state(scale):
+  x, y = (side.astype(np.float32) for side in pair(4))
+  run = jax.jit(lambda x, y: cka_of_sums(hsic_sums(x, y)))
+  np.testing.assert_allclose(run(np.float32(scale) * x, y / np.float32(scale)), run(x, y), rtol=1e-4)
+
+
+def test_definitions_do_not_see_the_units_of_columns_either():
+  x, y = pair(5)
+  for units in UNITS[:7]:
+    np.testing.assert_allclose(DEFINITIONS["cca"](units(x), units(y)), DEFINITIONS["cca"](x, y), rtol=1e-6)
