@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from lib.core import Network, UserError
+from lib.core import Network, UserError, linalg
 from lib.data import AUGMENTATIONS
 from lib.probes.spec import ProbeSpec
 
@@ -32,6 +32,8 @@ def mutual_information(y: jax.Array) -> jax.Array:
   Reference: Müller et al. 2019, arXiv:1906.02629, section 4.
   """
   y = y.astype(jnp.promote_types(y.dtype, jnp.float32))
+  y = y - y[:1, :1]
+  y = y / linalg.size_of(y)  # whose squares neither over- nor underflow
   mean = jnp.mean(y, axis=1)
   variance = jnp.maximum(jnp.mean(jnp.square(y - mean[:, None])), jnp.finfo(y.dtype).tiny)
   exponent = lambda column, centres: -jnp.square((column[:, None] - centres) / jnp.sqrt(2 * variance))

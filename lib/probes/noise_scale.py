@@ -26,6 +26,7 @@ class NoiseScale:
   from batches of two sizes: `batch` examples each, in the order of the split, and all of them together. Average noise
   and signal over steps or members, each by itself, and give the averages to
   `lib.curvature.noise_scale.simple_noise_scale`; the ratio of one measurement is not given, as its mean is no estimate.
+  Both are squares in float32: of gradients longer than 1e19 they are infinite or NaN, of shorter ones than 1e-19 0.
 
   Attributes:
     split: "train", "validation" or "test".

@@ -26,7 +26,8 @@ class SpectralDensity:
       negative_share   of the eigenvalues, those below -width
       largest, smallest
 
-  Every eigenvalue is broadened to a Gaussian whose standard deviation is `width` times the span of the spectrum. One
+  Every eigenvalue is broadened to a Gaussian whose standard deviation is `width` times the span of the spectrum, or
+  times its one eigenvalue, if there is no other (1 if that is 0). One
   piece and the memory of one random vector's iteration, as for `Sharpness`, whose fields are these; the cost is
   vectors x steps products with the Hessian.
 
@@ -66,13 +67,15 @@ class SpectralDensity:
     nodes = quadrature(operator, params, piece["key"], num_vectors=self.vectors, steps=self.steps)
     lowest, highest = jnp.min(nodes.nodes), jnp.max(nodes.nodes)
     span = highest - lowest
-    span = jnp.where(span > 0, span, jnp.maximum(jnp.abs(highest), 1.0))  # one eigenvalue still has a width
+    size = jnp.maximum(jnp.abs(lowest), jnp.abs(highest))
+    resolved = span > 1e-5 * size  # of one eigenvalue it is rounding
+    span = jnp.where(resolved, span, jnp.where(size > 0, size, 1.0))  # one eigenvalue still has a width
     width = self.width * span
     grid = lowest - 3 * width + (span + 6 * width) * jnp.linspace(0.0, 1.0, self.bins)
-    size = sum(leaf.size for leaf in jax.tree.leaves(params))
+    count = sum(leaf.size for leaf in jax.tree.leaves(params))
     mean = lambda values: jnp.sum(nodes.weights * values) / self.vectors
     return {
-      "grid": grid, "density": density(nodes, grid, width), "trace": size * mean(nodes.nodes),
+      "grid": grid, "density": density(nodes, grid, width), "trace": count * mean(nodes.nodes),
       "negative_share": mean(nodes.nodes < -width), "largest": highest, "smallest": lowest,
     }
 

@@ -7,7 +7,7 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 
-from lib.core import UserError
+from lib.core import UserError, linalg
 
 Array = jax.Array
 
@@ -148,6 +148,20 @@ def normalized(x: Array) -> Array:
   largest = jax.lax.stop_gradient(jnp.max(jnp.abs(x), initial=0.0))
   x = x / jnp.where(largest > 0, largest, 1.0)
   return x * jax.lax.rsqrt(jnp.sum(x * x) + 1e-24)  # the sum is 0 or at least 1
+
+
+def standardized(x: Array) -> Array:
+  """Returns x [n, d] centred, with every column divided by a power of two that leaves it a length between 1 and 2.
+
+  The span is that of the centred x, whatever the units of its columns. So the rank of the result says how many
+  directions there are, and not which column is large. Columns that vary by no more than the rounding of their own
+  largest entry are 0. The powers are constants to the gradient, which is right for what depends on the span alone.
+  """
+  largest = jax.lax.stop_gradient(jnp.max(jnp.abs(x), axis=0, initial=0.0))
+  x = centred(x)
+  lengths = linalg.norm(jax.lax.stop_gradient(x), axis=0)
+  constant = lengths <= 8 * jnp.finfo(x.dtype).eps * x.shape[0] ** 0.5 * largest  # NaN is not
+  return jnp.where(constant[None], 0.0, x / linalg.power_of_two(lengths)[None])
 
 
 def recentred(k: Array) -> Array:
