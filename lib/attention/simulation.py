@@ -7,6 +7,9 @@ another warpgroup arrives. Where all are held, the warpgroup that would arrive n
 ever. The pool has as many threads as the machine has cores, or as the environment variable PJRT_NPROC says, or else
 NPROC, at the moment when the client starts. Nothing changes it after that.
 
+JAX also compiles that program anew for every warpgroup of every block of the grid, which is most of what a simulation
+takes. Here it is compiled once.
+
 The kernels for TPUs, simulated, are one program on one core: no callback of it waits for another.
 """
 
@@ -28,14 +31,16 @@ if hasattr(plgpu, "InterpretGPUParams"):
 else:
   from jax._src.pallas.mosaic_gpu.interpret.params import InterpretGPUParams
 try:
+  from jax._src.pallas.mosaic.interpret import thread_map
   from jax._src.pallas.mosaic_gpu.interpret.gpu_callbacks import reset_gpu_interpret_mode_state
   from jax._src.pallas.mosaic_gpu.interpret.shared_memory import Barrier
-except ImportError:  # where they have moved, waits have no limit
-  Barrier = reset_gpu_interpret_mode_state = None
+except ImportError:  # where they have moved, waits have no limit and simulations take longer
+  Barrier = reset_gpu_interpret_mode_state = thread_map = None
 
 VARIABLE = "PJRT_NPROC"
 THREADS = 16  # of a pool; those that wait for work cost nothing
 WAIT_SECONDS = 300.0  # at one barrier: what it waits for takes milliseconds, and at first a compilation of seconds
+PROGRAMS = 4  # of warpgroups that are kept: forward and backward are three or four kernels
 
 
 def interpreter(**fields) -> Any:
@@ -57,6 +62,7 @@ def prepare(warpgroups: int) -> None:
   """
   if Barrier is not None:
     Barrier.__init__ = _start_barrier
+    thread_map._run_jaxpr = _run
   jax.local_devices(backend="cpu")
   needed = warpgroups + 2  # they, the program that launches them, and one that goes on
   if (threads := _pool_threads() or _asked_for()) < needed:
@@ -111,3 +117,18 @@ def _start_barrier(self, *args, **kwargs) -> None:
 
 
 _start = getattr(Barrier, "__init__", None)
+
+
+def _run(jaxpr, consts, *args) -> None:
+  """Runs the program of a warpgroup; instead of JAX's own, which compiles it each time."""
+  with _compiling:  # the others wait for it here
+    if jaxpr not in _programs:
+      program = jax.jit(lambda consts, *args: jax.core.eval_jaxpr(jaxpr, consts, *args) and None)
+      _programs[jaxpr] = program.lower(consts, *args).compile()
+      while len(_programs) > PROGRAMS:
+        del _programs[next(iter(_programs))]
+    program = _programs[jaxpr]
+  program(consts, *args)
+
+
+_compiling, _programs = threading.Lock(), {}
