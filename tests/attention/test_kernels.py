@@ -17,8 +17,8 @@ from lib.attention import alibi_slopes, mosaic_gpu, sigmoid_attention
 from lib.attention.api import kernel
 from lib.attention.call import Band
 from lib.attention.mosaic_gpu import SHARED_MEMORY, MosaicGPU
-from lib.attention.mosaic_gpu_primitives import interpreter
 from lib.attention.mosaic_tpu import MosaicTPU
+from lib.attention.simulation import interpreter
 from lib.core import UserError
 from tests.attention.cases import CASES, arguments, reference, value_and_gradients
 
