@@ -195,3 +195,28 @@ def test_on_cpu_as_many_members_train_at_once_as_stay_in_the_cache():
   assert members_that_fit(experiment, 0, plain) == 3 * 2**20 // trees.num_bytes(state) > 1
   assert members_that_fit(experiment, 5, plain) == members_that_fit(experiment, 5, conv) == 5
   assert members_that_fit(experiment, 0, conv) == 1
+
+
+@pytest.mark.parametrize(("stats", "devices", "members"), [
+  # A member takes 4 (state + taps) bytes, and half of the memory of all devices is used, in equal shares.
+  ({"bytes_limit": 7}, 1, 3), ({"bytes_limit": 7}, 4, 12), ({"bytes_limit": 8.75}, 4, 16), ({"bytes_limit": 3}, 2, 2),
+  ({"bytes_limit": 1.5}, 4, 3), ({"bytes_limit": 0.5}, 1, 1), (None, 1, None), ({}, 2, None),
+])
+def test_on_an_accelerator_as_many_members_train_at_once_as_half_of_its_memory_holds(
+  stats, devices, members, monkeypatch
+):
+  experiment = Preparer("data")(tiny_config(probes={})).experiment
+  state = jax.eval_shape(experiment.init, jax.eval_shape(lambda: hyper_parameters(0)))
+  inputs = jnp.zeros((8, *experiment.spec.input_shape))
+  outputs = jax.eval_shape(lambda s, x: experiment.parts().model.apply(s.variables, x), state, inputs)
+  member = 4 * (trees.num_bytes(state) + trees.num_bytes(outputs))
+  if members is None:  # a device that does not say is taken for one of 16 GiB
+    members = devices * 8 * 2**30 // member // devices * devices
+  stats = stats and {"bytes_limit": int(stats["bytes_limit"] * member)}
+  device = types.SimpleNamespace(memory_stats=lambda: stats)
+  monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+  monkeypatch.setattr(jax, "local_devices", lambda: [device] * devices)
+  monkeypatch.setattr(jax, "device_count", lambda: devices)
+  assert members_that_fit(experiment, 0, "conv_general_dilated") == members
+  assert members_that_fit(experiment, 1, "conv_general_dilated") == 1
+  assert steps_per_dispatch(0, "conv_general_dilated", [100]) == 100  # slow on CPU only
