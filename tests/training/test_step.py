@@ -267,10 +267,12 @@ def test_training_uses_what_is_scheduled_as_it_stands_at_the_step():
   np.testing.assert_allclose(np.subtract(losses, losses[0]), [0, 0.25, 1], atol=1e-6)
 
 
-@pytest.mark.parametrize("how", ["loss", "gradient"])
+@pytest.mark.parametrize("how", ["loss", "gradient", "loss alone"])
 def test_a_member_that_leaves_the_finite_numbers_stands_still_from_that_step_on(how):
   if how == "loss":
     term_ = steps.WeightedTerm(LOSSES["cross_entropy"](), lambda step: jnp.where(step == 2, jnp.inf, 1.0))
+  elif how == "loss alone":
+    term_ = term(lambda ctx: jnp.where(ctx.step == 2, jnp.inf, 0.0) + jnp.mean(jnp.square(ctx.outputs.logits)))
   else:  # the loss stays finite, and only its slope does not
     length = lambda ctx: jnp.sqrt(jnp.where(ctx.step == 2, 0.0, 1.0) * jnp.sum(jnp.square(ctx.outputs.logits)))
     term_ = term(length)
