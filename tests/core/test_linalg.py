@@ -77,3 +77,27 @@ def test_derivatives_are_those_of_jax(key):
     values = lambda function: jax.vmap(jax.grad(lambda m: jnp.sum(function(m) ** 3)))(jnp.stack([m, other]))
     np.testing.assert_allclose(values(linalg.eigvalsh), values(jnp.linalg.eigvalsh), atol=1e-10)
     assert np.isfinite(jax.grad(mine)(jnp.eye(5))).all()
+
+
+@pytest.mark.parametrize("shape", [(6, 3), (3, 6), (4, 4)])
+def test_thin_decompositions_of_rectangles(shape, key):
+  with jax.enable_x64(True):
+    m = jax.random.normal(key, shape, jnp.float64)
+    u, s, vt = linalg.svd(m)
+    q, r = linalg.qr(m)
+    small = min(shape)
+    assert (u.shape, s.shape, vt.shape) == ((shape[0], small), (small,), (small, shape[1]))
+    assert (q.shape, r.shape) == ((shape[0], small), (small, shape[1]))
+    np.testing.assert_allclose(u @ jnp.diag(s) @ vt, m, atol=1e-13)
+    np.testing.assert_allclose(q @ r, m, atol=1e-13)
+    assert (np.diff(s) <= 0).all()
+
+
+def test_vectors_of_one_value_do_not_turn_into_each_other(key):
+  with jax.enable_x64(True):
+    change = symmetric(key, 3, 3)
+    (values, vectors), (slopes, turns) = jax.jvp(linalg.eigh, (jnp.diag(jnp.asarray([1.0, 1.0, 4.0])),), (change,))
+    np.testing.assert_allclose(values, [1, 1, 4])
+    np.testing.assert_allclose(slopes, np.diagonal(vectors.T @ change @ vectors), atol=1e-14)
+    np.testing.assert_array_equal((vectors.T @ turns)[:2, :2], np.zeros((2, 2)))
+    np.testing.assert_allclose((vectors.T @ turns)[0, 2], (vectors.T @ change @ vectors)[0, 2] / 3, atol=1e-14)
