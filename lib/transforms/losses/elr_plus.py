@@ -9,6 +9,7 @@ import jax.numpy as jnp
 
 from lib.core import Context, DataSpec, UserError
 from lib.core.build import suggest
+from lib.core.hints import NonNegative, Share
 from lib.core.taps import select
 from lib.transforms.losses import target_memory
 from lib.transforms.losses.elr import SMALLEST
@@ -52,12 +53,9 @@ class EarlyLearningRegularizationPlus:
   Reference: Liu et al. 2020, arXiv:2007.00151, section 4.3 and appendix G.
   """
 
-  lam: float = 3.0
-  beta: float = 0.7
+  lam: NonNegative = 3.0
+  beta: Share = 0.7
   reference: str = "average"
-
-  def __post_init__(self):
-    target_memory.check_strength(self.lam, self.beta)
 
   def init(self, spec: DataSpec) -> dict[str, target_memory.Memory]:
     return {name: target_memory.empty(spec) for name in _NETWORKS}
