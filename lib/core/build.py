@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import difflib
 import inspect
-import types
 import typing
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -130,10 +129,10 @@ def _read(value: Any, hint: Any) -> Any:
 
   A command line cannot change the type of a field, so a field that takes words and numbers gets its numbers as strings.
   """
-  if isinstance(value, str) and hint is not None and not hints.matches(value, hint):
-    try:
-      number = float(value)
-    except ValueError:
-      return value
-    return number if typing.get_origin(hint) in (typing.Union, types.UnionType) and hints.matches(number, hint) else value
-  return value
+  if not isinstance(value, str) or typing.get_origin(hint) not in hints.UNIONS or hints.matches(value, hint):
+    return value
+  try:
+    number = float(value)
+  except ValueError:
+    return value
+  return number if hints.matches(number, hint) else value

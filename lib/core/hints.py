@@ -24,9 +24,9 @@ import numpy as np
 
 from lib.core.errors import UserError
 
-_UNIONS = (typing.Union, types.UnionType)
+UNIONS = (typing.Union, types.UnionType)
 _INT32 = 2**31 - 1
-_FLOAT32 = np.finfo(np.float32)
+_FLOAT32, _TINY = float(np.finfo(np.float32).max), float(np.finfo(np.float32).tiny)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,7 +57,9 @@ class Range:
     high = "" if self.most is self.below else f"below {self.below}" if self.most is None else f"{self.most}"
     if low and high:
       return f"from {low} to {high}"
-    return (low if self.least is None else f"of at least {low}") or (high if self.most is None else f"of at most {high}")
+    if low:
+      return low if self.least is None else f"of at least {low}"
+    return high if self.most is None else f"of at most {high}"
 
 
 Positive = Annotated[float, Range(above=0)]
@@ -113,12 +115,24 @@ def check(path: str, value: Any, hint: Any, owner: str = "") -> None:
     raise UserError(f"{place} is {number}; give {wanted}.")
 
 
+def check_fields(built: Any, path: str) -> None:
+  """Checks the numbers in the fields of an object, for one that was not built from a config.
+
+  Raises:
+    UserError: for a number out of range.
+  """
+  for name, hint in of(type(built)).items():
+    value = getattr(built, name, None)
+    if matches(value, hint):
+      check(f"{path}.{name}", value, hint)
+
+
 def matches(value: Any, hint: Any) -> bool:
   """Whether a config value fits a type hint, ranges aside; hints that a config cannot express accept everything."""
   origin = typing.get_origin(hint)
   if origin is Annotated:
     return matches(value, typing.get_args(hint)[0])
-  if origin in _UNIONS:
+  if origin in UNIONS:
     return any(matches(value, h) for h in typing.get_args(hint))
   if origin is typing.Literal:
     return any(type(value) is type(h) and value == h for h in typing.get_args(hint))
@@ -151,10 +165,12 @@ def describe(hint: Any) -> str:
   origin = typing.get_origin(hint)
   if origin is Annotated:
     return describe(typing.get_args(hint)[0])
-  if origin in _UNIONS:
+  if origin in UNIONS:
     return " or ".join(describe(h) for h in typing.get_args(hint))
   if origin is typing.Literal:
     return "one of " + ", ".join(repr(v) for v in typing.get_args(hint))
+  if origin is Callable:
+    return "a function"
   if (origin or hint) in (tuple, list):
     return "a tuple"
   if inspect.isclass(origin or hint) and issubclass(origin or hint, Mapping):
@@ -175,15 +191,15 @@ def _outside(path: str, value: Any, hint: Any) -> Iterator[tuple[str, Any, str]]
   wanted = f"a {kind} {span}".strip() if span != Range() or whole else "a finite number"
   if value not in span:
     yield path, value, wanted
-  elif whole and not span.most and abs(value) > _INT32:
+  elif whole and abs(value) > max(_INT32, span.most or 0):
     yield path, value, f"{wanted}, within 32 bits"
-  elif not whole and (abs(value) > _FLOAT32.max and value != math.inf or _rounded(value) not in span):
+  elif not whole and (_FLOAT32 < abs(value) != math.inf or _rounded(value) not in span):
     yield path, value, f"{wanted}, as float32 holds it"
 
 
 def _chosen(value: Any, hint: Any) -> tuple[Any, Range]:
   """Returns the member of a union that a value fits, without its annotation, and its range."""
-  if typing.get_origin(hint) in _UNIONS:
+  if typing.get_origin(hint) in UNIONS:
     options = [_chosen(value, h) for h in typing.get_args(hint) if matches(value, h)]
     return next((option for option in options if option[1] != Range()), options[0])
   if typing.get_origin(hint) is not Annotated:
@@ -203,7 +219,7 @@ def _items(value: Any, hint: Any) -> list[tuple[Any, Any]]:
 def _rounded(value: float) -> float:
   """Returns a number as the device has it, which takes the smallest for 0."""
   rounded = np.float32(value)
-  return float(rounded) if abs(rounded) >= _FLOAT32.tiny else 0.0
+  return float(rounded) if abs(rounded) >= _TINY else 0.0
 
 
 def _shown(value: Any) -> str:

@@ -22,6 +22,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from lib.core import memory
 from lib.core.rng import stream
 from lib.data.arrays import Dataset, Split
 
@@ -65,6 +66,9 @@ class SequenceTask(abc.ABC):
 
   def load(self, data_dir: str | os.PathLike = "") -> Dataset:
     """Returns both splits; `data_dir` is not read."""
+    # Three fields of int32, at least as long as the string; a copy of them on the device.
+    size = 2 * 3 * 4 * (self.num_examples + self.test_examples) * self.max_length
+    memory.check({"data.source.num_examples, test_examples and max_length": size}, memory.host_bytes(), self.name)
     root = jax.random.key(np.uint32(self.seed))
 
     def split(name: str, n: int) -> Split:
