@@ -2,15 +2,10 @@
 
 from __future__ import annotations
 
-import os
-from pathlib import Path
-
 import jax.numpy as jnp
 import numpy as np
 
-from lib.core import UserError
-
-_CGROUP = Path("/sys/fs/cgroup/memory.max")  # the limit of a container, which the size of its machine does not show
+from lib.core import UserError, memory
 
 
 def as_int32(values: np.ndarray, what: str) -> np.ndarray:
@@ -81,17 +76,8 @@ def check_inputs(inputs: np.ndarray, tokens: bool, where: str) -> None:
 
 
 def check_memory(needed: int, what: str, fix: str) -> None:
-  """Raises UserError if arrays of so many bytes are more than this machine can hold, before they are made."""
-  memory = _memory()
-  if needed > memory:
-    raise UserError(
-      f"{what} would take about {needed / 2**30:.3g} GiB, but this machine has {memory / 2**30:.3g} GiB of memory; "
-      f"{fix}."
-    )
-
-
-def _memory() -> int:
-  """Returns the bytes of the machine, or of the container if that has fewer."""
-  machine = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-  limit = _CGROUP.read_text().strip() if _CGROUP.is_file() else ""
-  return min(machine, int(limit)) if limit.isdecimal() else machine
+  """Raises UserError if arrays of so many bytes are more than this machine has free, before they are made."""
+  free = memory.host_bytes()
+  if needed > free:
+    raise UserError(f"{what} would take about {memory.in_words(needed)}, but {memory.in_words(free)} of memory are free; "
+                    f"{fix}.")

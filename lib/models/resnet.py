@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import jax
 from flax import linen as nn
 
 from lib.core import Outputs, Preset, UserError
-from lib.models.checks import check_images, check_rates, check_sizes
+from lib.core.hints import Count, Range, Share
+from lib.models.checks import check_images, check_ranges
 from lib.models.layers import depth_rate
 from lib.models.residual import Layers, ResidualBlock
 from lib.models.taps import Taps
@@ -51,10 +52,10 @@ class ResNet(nn.Module):
     dtype: of the computation; parameters and logits are float32.
   """
 
-  num_classes: int
-  blocks: tuple[int, ...]
-  width: int = 64
-  widen: int = 1
+  num_classes: Count
+  blocks: tuple[Annotated[int, Range(least=1, most=1000)], ...]
+  width: Count = 64
+  widen: Count = 1
   bottleneck: bool = False
   stem: Literal["imagenet", "cifar"] = "cifar"
   preactivation: bool = False
@@ -64,7 +65,7 @@ class ResNet(nn.Module):
   activated_shortcut: bool = False
   projection: Literal["conv", "pad"] = "conv"
   residual_scale: float = 1.0
-  dropout: float = 0.0
+  dropout: Share = 0.0
   activation: str = "relu"
   norm: Literal["batch", "layer", "none"] = "batch"
   remat: bool = False
@@ -73,7 +74,7 @@ class ResNet(nn.Module):
   dtype: Literal["float32", "bfloat16"] = "float32"
 
   @nn.compact
-  def __call__(self, x: jax.Array, train: bool = False, drop_path: float | jax.Array = 0.0) -> Outputs:
+  def __call__(self, x: jax.Array, train: bool = False, drop_path: Share | jax.Array = 0.0) -> Outputs:
     """Maps [B, H, W, C] float32 to `Outputs` with logits [B, K].
 
     Args:
@@ -118,8 +119,7 @@ class ResNet(nn.Module):
     check_images(shape)
     if not self.blocks or min(self.blocks) < 1:
       raise UserError(f"config.model.blocks is {self.blocks}; give how many blocks each stage has, at least 1.")
-    check_sizes(self, width=1, widen=1)
-    check_rates(self, "dropout")
+    check_ranges(self)
     if self.activated_shortcut and not (self.preactivation and self.shortcut):
       field = "shortcut" if self.preactivation else "preactivation"
       raise UserError(f"config.model.activated_shortcut is true, but config.model.{field} is false; set both to true, "

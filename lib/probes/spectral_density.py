@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import jax
 import jax.numpy as jnp
 
 from lib.core import Network
+from lib.core.hints import Count, Positive, Range, Whole
 from lib.curvature.spectrum import density, quadrature
 from lib.probes.sample import in_chunks, whole_sample
 from lib.probes.sharpness import curvature
@@ -44,17 +45,13 @@ class SpectralDensity:
   """
 
   split: str = "train"
-  limit: int = 1000
-  vectors: int = 4
-  steps: int = 40
-  bins: int = 64
-  width: float = 0.01
+  limit: Whole = 1000
+  vectors: Count = 4
+  steps: Count = 40
+  bins: Annotated[int, Range(least=2, most=99)] = 64
+  width: Positive = 0.01
   matrix: Literal["hessian", "gauss_newton"] = "hessian"
-  chunk: int = 0
-
-  def __post_init__(self):
-    if self.vectors < 1 or self.steps < 1 or not 2 <= self.bins <= 99 or self.width <= 0 or self.chunk < 0:
-      raise ValueError("give at least 1 vector and step, 2 to 99 bins, a positive width, and a chunk of at least 0")
+  chunk: Whole = 0
 
   def prepare(self, spec: ProbeSpec, key: jax.Array) -> list[Tree]:
     """Returns one piece: {"chunks": the sample, "key"}."""

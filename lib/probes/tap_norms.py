@@ -10,6 +10,7 @@ import jax.numpy as jnp
 
 from lib import models
 from lib.core import Batch, Network
+from lib.core.hints import Whole
 from lib.probes.spec import ProbeSpec
 
 Tree = Any
@@ -32,7 +33,7 @@ class TapNorms:
 
   kind: str = "all"
   split: str = "train"
-  limit: int = 500
+  limit: Whole = 500
 
   def prepare(self, spec: ProbeSpec, key: jax.Array) -> list[Batch]:
     """Returns the split's batches."""

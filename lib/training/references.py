@@ -19,7 +19,7 @@ import numpy as np
 from flax import linen as nn
 
 from lib import models
-from lib.core import Batch, DataSpec, Outputs, UserError, build, model_at, rng, trees
+from lib.core import Batch, DataSpec, Outputs, UserError, build, memory, model_at, rng, trees
 from lib.reporting import read_config, read_results
 from lib.reporting.schema import ANY
 from lib.training import reference_cache
@@ -205,7 +205,10 @@ class Reference:
     key = rng.stream(jax.random.key(self.entry.seed), "references.init")
     make = lambda key: self.module.init(key, jnp.zeros((1, *spec.input_shape), input_dtype(spec)))
     if not self.entry.run:
-      return jax.jit(make)(key)
+      make = jax.jit(make)
+      size = trees.num_bytes(jax.eval_shape(make, key))
+      memory.check({f"{self.path}.model": size}, memory.free_bytes(), "a reference")
+      return make(key)
     run = pathlib.Path(self.entry.run)
     variables = member_variables(run, self.entry.member)
     self._check_data(read_config(run, _DATA)["data"])

@@ -54,7 +54,7 @@ def test_compiled_ramps_are_exact_at_every_epoch_and_at_the_end(count):
 
 
 @pytest.mark.parametrize(("value", "message"), [
-  ({"name": "epoch_ramp", "epochs": 0, "steps_per_epoch": 3}, "w: epochs is 0; give a positive number"),
+  ({"name": "epoch_ramp", "epochs": 0, "steps_per_epoch": 3}, "w.epochs is 0; give a number above 0"),
   ({"name": "step_ramp", "steps": -1}, "steps is -1"),
   ({"name": "step_ramp", "steps": 5, "shape": "square"}, "'linear', 'cosine'"),
   ("0.1", "w is '0.1', but a number or a schedule"),

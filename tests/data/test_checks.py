@@ -5,8 +5,8 @@ import dataclasses
 import numpy as np
 import pytest
 
-from lib.core import UserError
-from lib.data import Dataset, Split, checks, padded_batches
+from lib.core import UserError, memory
+from lib.data import Dataset, Split, padded_batches
 from lib.data.checks import as_int32, check_memory
 
 _N, _K = 6, 3
@@ -111,11 +111,12 @@ def test_sets_without_anything_to_learn():
 
 def test_what_memory_cannot_hold_is_refused_before_it_is_made(monkeypatch, tmp_path):
   check_memory(2**20, "a small thing", "-")
-  monkeypatch.setattr(checks, "_CGROUP", tmp_path / "memory.max")
+  monkeypatch.setattr(memory, "_OF_CONTAINER", [tmp_path / "memory.max"])
   (tmp_path / "memory.max").write_text("max\n")
   check_memory(2**20, "a small thing", "-")
   (tmp_path / "memory.max").write_text(f"{2**19}\n")  # a container is smaller than its machine
-  _refused("a thing would take about 0.000977 GiB, but this machine has 0.000488 GiB of memory; take less",
+  check_memory(2**19, "a small thing", "-")
+  _refused("a thing would take about 1 MiB, but 0.5 MiB of memory are free; take less",
            lambda: check_memory(2**20, "a thing", "take less"))
 
 

@@ -229,7 +229,7 @@ def test_impossible_sizes_and_rates_name_their_field(name, fields):
 
 def test_a_drop_path_outside_its_range_is_refused():
   module, x = models.build("resnet20", num_classes=3), jnp.zeros((1, 32, 32, 3))
-  with pytest.raises(UserError, match="drop_path is 1.5; give a rate from 0 to 1"):
+  with pytest.raises(UserError, match="drop_path is 1.5; give a number from 0 to 1"):
     jax.eval_shape(lambda: module.init(jax.random.key(0), x, drop_path=1.5))
 
 

@@ -312,8 +312,8 @@ def test_members_are_converted_together():
 @pytest.mark.parametrize("fields, shape, words", [
   ({"strides": (2,)}, (8, 8, 3), "3 widths and config.model.strides 1"),
   ({"dims": (4,), "strides": ()}, (8, 8, 3), "one width and one stride"),
-  ({"strides": (0, 1)}, (8, 8, 3), "strides of at least 1"),
-  ({"ada_pool": (-5, 0)}, (8, 8, 3), "pooled sizes of at least 0"),
+  ({"strides": (0, 1)}, (8, 8, 3), r"config.model.strides\[0\] is 0; give a whole number of at least 1"),
+  ({"ada_pool": (-5, 0)}, (8, 8, 3), r"config.model.ada_pool\[0\] is -5; give a whole number of at least 0"),
   ({"act_num": -1}, (8, 8, 3), "config.model.act_num is -1"),
   ({"ada_pool": (3,)}, (8, 8, 3), "config.model.ada_pool has 1 sizes for 2 blocks"),
   ({"ada_pool": (5, 0)}, (8, 8, 3), r"config.model.ada_pool is \(5, 0\), but the image is 4 x 4 before block 0"),

@@ -142,7 +142,7 @@ def test_a_run_with_all_its_pieces(tmp_path):
 
 
 def test_a_ramp_of_less_than_no_steps_is_refused():
-  with pytest.raises(UserError, match="ramp_steps is -1; give a number of steps, or 0 for no ramp"):
+  with pytest.raises(UserError, match="ramp_steps is -1; give a whole number of at least 0"):
     build(LOSSES, {"name": "elr_plus", "ramp_steps": -1})
 
 

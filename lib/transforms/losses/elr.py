@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from lib.core import Context, DataSpec
+from lib.core.hints import NonNegative, Share
 from lib.transforms.losses import target_memory
 from lib.transforms.losses.example_rows import example_ids
 
@@ -55,12 +56,9 @@ class EarlyLearningRegularization:
   Reference: Liu et al. 2020, arXiv:2007.00151, eq. 6, section 4.
   """
 
-  lam: float = 3.0
-  beta: float = 0.7
+  lam: NonNegative = 3.0
+  beta: Share = 0.7
   form: Literal["clamped", "exact"] = "clamped"
-
-  def __post_init__(self):
-    target_memory.check_strength(self.lam, self.beta)
 
   def init(self, spec: DataSpec) -> target_memory.Memory:
     return target_memory.empty(spec)

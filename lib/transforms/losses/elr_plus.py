@@ -9,6 +9,7 @@ import jax.numpy as jnp
 
 from lib.core import Context, DataSpec, Outputs, UserError
 from lib.core.build import suggest
+from lib.core.hints import NonNegative, Share, Whole
 from lib.core.schedules import exponential_ramp
 from lib.core.taps import select
 from lib.transforms.losses import target_memory
@@ -65,16 +66,11 @@ class EarlyLearningRegularizationPlus:
   Reference: Liu et al. 2020, arXiv:2007.00151, section 4.3 and appendix G.
   """
 
-  lam: float = 3.0
-  beta: float = 0.7
+  lam: NonNegative = 3.0
+  beta: Share = 0.7
   reference: str = "average"
   multiply_labels: bool = False
-  ramp_steps: int = 0
-
-  def __post_init__(self):
-    target_memory.check_strength(self.lam, self.beta)
-    if self.ramp_steps < 0:
-      raise ValueError(f"ramp_steps is {self.ramp_steps}; give a number of steps, or 0 for no ramp")
+  ramp_steps: Whole = 0
 
   def init(self, spec: DataSpec) -> dict[str, target_memory.Memory]:
     return {name: target_memory.empty(spec) for name in _NETWORKS}
