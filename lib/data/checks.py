@@ -79,5 +79,5 @@ def check_memory(needed: int, what: str, fix: str) -> None:
   """Raises UserError if arrays of so many bytes are more than this machine has free, before they are made."""
   free = memory.host_bytes()
   if needed > free:
-    raise UserError(f"{what} would take about {memory.in_words(needed)}, but {memory.in_words(free)} of memory are free; "
-                    f"{fix}.")
+    raise UserError(f"{what} would take about {memory.in_words(needed)}, but {memory.in_words(free)} of memory are "
+                    f"free; {fix}.")
