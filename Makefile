@@ -1,5 +1,6 @@
 # make quickstart   trains a small network and writes runs/quickstart
-# make test         what continuous integration runs
+# make test         lint and the tests; under 15 minutes on 2 cores
+# make test-long    what guards something and takes longer; continuous integration runs it behind make test
 #
 # PYTHON=... chooses the interpreter, VENV=... the place of the environment, WORKERS=... the number of test processes.
 # make mutants takes ROOM=..., a folder of lib/, and SAMPLE=..., SEED=..., BUDGET=... (seconds of tests for one change).
@@ -20,6 +21,7 @@ help:
 	@echo "make quickstart   train a small network into runs/quickstart, from the start"
 	@echo "make test         lint, then all tests"
 	@echo "make test-fast    the tests that take less than ten seconds each"
+	@echo "make test-long    the tests that take too long for make test"
 	@echo "make lint         ruff"
 	@echo "make mutants      ROOM=training: changes single places of lib/training and counts what its tests notice"
 	@echo "make clean        remove the environment and all caches; runs/ stays"
@@ -32,7 +34,10 @@ test: lint
 	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal
 
 test-fast: $(VENV)/installed-dev
-	$(BIN)/python -m pytest -n $(WORKERS) -m "not slow"
+	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal -m "not slow and not long"
+
+test-long: $(VENV)/installed-dev
+	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal -m long
 
 lint: $(VENV)/installed-dev
 	$(BIN)/ruff check lib experiments configs tests
