@@ -164,7 +164,7 @@ def inspect(
   (_, (values, _, _, outputs)), gradient = differentiate(parts, state, batch, root, references)
   weights = {label: parts.losses[label].weight(state.step) for label in values}
   return [
-    (f"{parts.spec.input_name} of the batch", context.batch[parts.spec.input_name]),
+    (parts.spec.input_name, context.batch[parts.spec.input_name]),
     *((f"logits of the reference {label}", one.logits) for label, one in context.references.items()),
     ("targets", context.targets),
     ("logits", outputs.logits),
