@@ -33,7 +33,6 @@ from lib.training.state import State
 Results = dict[str, Any]
 
 
-
 def run(
   config: Any,
   workdir: str | pathlib.Path,
