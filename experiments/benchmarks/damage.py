@@ -86,6 +86,8 @@ def outcome(run: Callable[[], Any], workdir: pathlib.Path, expected: Mapping[str
   try:
     with contextlib.redirect_stderr(io.StringIO()) as said:
       run()
+  except training.Preempted:
+    raise
   except UserError as error:
     return ("1" if "\n" not in str(error) else "T"), str(error)
   except Exception as error:  # noqa: BLE001  (which is what is looked for)
