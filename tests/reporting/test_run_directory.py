@@ -171,6 +171,7 @@ def test_a_history_that_is_none_stops_a_run_before_it_writes(directory):
   ({}, {"a": NUMBER}, "x.a is missing"), ({}, {"a": Optional(NUMBER)}, None), ({"a": 1, "b": "c"}, {"a": NUMBER}, None),
   ({"a": "b"}, {"a": Optional(NUMBER)}, 'x.a is "b"'), ({"a": 1, "b c": None}, Each(NUMBER), 'x["b c"] is null'),
   ({"a": [1, None]}, Each([NUMBER]), "x.a[1] is null"), (3, Each(NUMBER), "x is 3, but needs an object {...}"),
+  ("y" * 38, NUMBER, f'x is "{"y" * 38}", but needs'), ("y" * 39, NUMBER, f'x is "{"y" * 38}…, but needs'),
   ({"a": {}, "b": {}, "c": {}, "d": {}}, NUMBER, 'x is an object of "a", "b", "c", …, but'),
 ])
 def test_shapes(value, shape, found):

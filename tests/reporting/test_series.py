@@ -27,6 +27,8 @@ def test_groups_are_drawn_as_mean_and_standard_error():
   np.testing.assert_allclose(first.get_ydata(), [0, 40, 80, 1])
   band = axes.collections[0].get_paths()[0].vertices
   np.testing.assert_allclose(band[:, 1].max(), 80 + 40 / np.sqrt(3))
+  at_the_end = band[band[:, 0] == 20, 1]
+  np.testing.assert_allclose([at_the_end.min(), at_the_end.max()], 80 + np.array([-1, 1]) * 40 / np.sqrt(3))
 
 
 def test_members_without_a_value_and_metrics_without_a_number():
