@@ -11,6 +11,7 @@ from lib.reporting.files import Path, plain, read_file, replace_file
 from lib.reporting.schema import ANY, Shape, mismatch, shown
 
 _DEPTH = 100  # lists and objects within each other; configs have about ten
+_TOO_DEEP = f"is nested more than {_DEPTH} levels deep"
 _FIX = "restore it from a copy or remove it"
 
 
@@ -59,7 +60,7 @@ def parse(data: bytes) -> Any:
   try:
     value = json.loads(data, object_pairs_hook=_unique, parse_constant=_no_number)
   except RecursionError:
-    raise Malformed(f"is nested more than {_DEPTH} levels deep") from None
+    raise Malformed(_TOO_DEEP) from None
   except Malformed:
     raise
   except (json.JSONDecodeError, UnicodeDecodeError) as error:
@@ -85,12 +86,14 @@ def _no_number(token: str) -> Any:
 def _check(value: Any, characters: bool) -> None:
   """Looks at every number and container, and at the characters of all text if some may be no characters."""
   level = [value]
-  for _ in range(_DEPTH + 1):  # level by level, since a deep value would be too much for a recursion
+  for depth in range(_DEPTH + 1):  # level by level, since a deep value would be too much for a recursion
     inner = []
     for item in level:
       if isinstance(item, float):
         if not -math.inf < item < math.inf:
           raise Malformed("has a number that is too large for a float")
+      elif depth == _DEPTH and isinstance(item, (dict, list)):
+        raise Malformed(_TOO_DEEP)
       elif isinstance(item, dict):
         inner += item.values()
         if characters:
@@ -99,7 +102,4 @@ def _check(value: Any, characters: bool) -> None:
         inner += item
       elif characters and isinstance(item, str) and any("\ud800" <= c <= "\udfff" for c in item):
         raise Malformed("has text with half a surrogate pair, which is no character")
-    if not inner:
-      return
     level = inner
-  raise Malformed(f"is nested more than {_DEPTH} levels deep")

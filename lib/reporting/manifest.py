@@ -83,7 +83,7 @@ def start(workdir: Path, manifest: Mapping[str, Any]) -> dict[str, Any]:
   manifest = plain(manifest)
   if exists(path):
     stored = read_json(path, HISTORY, RESTORE)
-    changed = {k: v for k, v in manifest.items() if k != "history" and stored.get(k) != v}
+    changed = {k: v for k, v in manifest.items() if stored.get(k) != v}
     stored["history"] = [*stored.get("history", []), {"event": "resume", "time": _now(), "changed": changed}]
   else:
     stored = manifest | {"history": [{"event": "start", "time": _now()}]}

@@ -33,7 +33,8 @@ def format_mean_sem(mean: float | None, sem: float | None, n: int, digits: int =
   """Returns "97.412 ± 0.083": the standard error with `digits` significant digits, the mean to the same place.
 
   One member (n = 1) has no standard error and gives its number with four significant digits; none gives a
-  dash. Means below 1e-4 or from 1e6 on share one power of ten, "(1.230 ± 0.010)e-07".
+  dash. Means below 1e-4 or from 1e6 on share one power of ten, "(1.230 ± 0.010)e-07". A standard error below the
+  last digit of a float stands alone, "0.1 ± 6.9e-18".
   """
   if mean is None or n == 0 or not math.isfinite(mean):
     return MISSING
@@ -41,6 +42,8 @@ def format_mean_sem(mean: float | None, sem: float | None, n: int, digits: int =
     return f"{mean:.4g}"
   if sem == 0:
     return f"{mean:.4g} ± 0"
+  if sem < 1e-14 * abs(mean):
+    return f"{mean:.15g} ± {sem:.{digits - 1}e}"
   exponent = _exponent(max(abs(mean), sem), 1)
   if exponent < -4 or exponent >= 6:
     return f"({_to_same_place(mean / 10.0**exponent, sem / 10.0**exponent, digits)})e{exponent:+03d}"

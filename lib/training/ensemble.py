@@ -177,22 +177,19 @@ def _read_axis(config: Config, label: str, axis: Any) -> list[tuple[Any, dict[st
     for path, value in zip(paths, entry):
       _check_assignment(config, where, path, value)
     points.append((names[i] if names else _name(label, level), dict(zip(paths, entry))))
-  _check_distinct(where, points)
+  _check_distinct(where, [name for name, _ in points])
   return points
 
 
-def _check_distinct(where: str, points: list[tuple[Any, dict[str, Any]]]) -> None:
-  """Members are grouped by the names of their levels: two of one name, or of one value, would count as replicates."""
-  for i, (name, changes) in enumerate(points):
+def _check_distinct(where: str, names: list[Any]) -> None:
+  """Members are grouped by the names of their levels: under one name they would count as replicates."""
+  for i, name in enumerate(names):
     if not isinstance(name, str) and not (isinstance(name, (int, float)) and math.isfinite(name)):
       raise UserError(f"{where}.names[{i}] is {name!r}; give text or a finite number.")
-    for j, (other, same) in enumerate(points[:i]):
-      if str(name) == str(other):
-        raise UserError(f"{where} calls levels[{j}] and levels[{i}] both {str(name)!r}, so that nobody could tell them "
-                        "apart; give each a name of its own in 'names'.")
-      if changes == same:
-        raise UserError(f"{where}.levels[{i}] puts the same as levels[{j}] into the config, so their members would be "
-                        "trained twice; leave one out, and raise config.ensemble.seeds for more members.")
+    for j, other in enumerate(names[:i]):
+      if name == other or str(name) == str(other):  # 1, 1.0 and True are equal, 0.1 and "0.1" are written the same
+        raise UserError(f"{where} calls levels[{j}] {other!r} and levels[{i}] {name!r}, which would be one group; "
+                        "leave one out and raise config.ensemble.seeds for more members, or set different 'names'.")
 
 
 def _check_assignment(config: Config, where: str, path: str, value: Any) -> None:

@@ -13,6 +13,7 @@ import pytest
 from experiments import report
 from lib import reporting
 from lib.core import UserError
+from tests.literal_run import member, write_run
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 ETAS = (0.0, 0.01)
@@ -177,6 +178,8 @@ def test_many_metrics_are_cut_with_a_note_and_can_be_asked_for(tmp_path):
   (["nowhere"], "nowhere does not exist; give the --workdir of a run."),
   (["runs"], "runs is not a run directory"),
   (["runs/empty"], "runs/empty has no metrics yet"),
+  (["runs/mnist_mlp", "runs/../runs/mnist_mlp"], "runs/../runs/mnist_mlp is given twice; give each run once."),
+  (["x" * 300], "cannot be read (File name too long)"),
   (["runs/mnist_mlp", "--metric=accuracy/acuracy"], "did you mean 'accuracy/accuracy'?"),
 ])
 def test_a_mistake_is_one_sentence(tmp_path, arguments, message):
@@ -186,6 +189,30 @@ def test_a_mistake_is_one_sentence(tmp_path, arguments, message):
   done = run(*arguments, cwd=tmp_path)
   assert done.returncode == 2
   assert done.stderr.startswith("error: ") and done.stderr.count("\n") == 1 and message in done.stderr
+
+
+def test_groups_have_the_same_names_before_and_after_the_end(tmp_path):
+  values = [{"method": "plain", "lr": 0.1}, {"method": "plain", "lr": 0.2}]
+  rows = [{"step": 0, "member": 0, "loss": 1.0}]
+  directory = write_run(tmp_path / "a", [member(0, v, loss=1.0) for v in values], rows)
+  (directory / "results.json").unlink()
+  unfinished = report.read_run(directory, "a")
+  assert [group.label for group in unfinished.groups] == ["plain, lr=0.1", "plain, lr=0.2"]
+  assert [group.members for group in unfinished.groups] == [(0,), (1,)]
+
+
+def test_curves_of_one_name_are_both_drawn():
+  of = lambda label, group: report.Run(label, tuple(
+    report.Group(name, (i,), {}) for i, name in enumerate((group, "other"))
+  ), ({"step": 0, "member": 0, "loss": 1.0},), None)
+  assert list(report.panel_of([of("a", "b: c"), of("a: b", "c")], "loss").series) == ["a: b: c", "a: b: c (2)"]
+
+
+def test_a_run_of_another_binary_is_one_sentence(tmp_path):
+  directory = make_run(tmp_path / "a")
+  reporting.write_json(directory / "results.json", {"groups": {"ELR": {}}, "seeds": {}})  # of elr_linear
+  with pytest.raises(UserError, match=r"results\.json: steps is missing; give the --workdir of a finished exper"):
+    report.read_run(directory, "a")
 
 
 def test_damaged_results_are_named(tmp_path):

@@ -95,6 +95,43 @@ def test_certainty_falls_into_the_last_bin_and_positions_without_label_do_not_co
   np.testing.assert_allclose(result["accuracy"], 1 / 3, rtol=1e-5)
 
 
+def test_a_confidence_on_an_edge_belongs_to_the_bin_below():
+  """By hand, with the bins (0, 1/4], (1/4, 1/2], (1/2, 3/4], (3/4, 1] and n = 8.
+
+  k equal logits of four, the others -inf, have the confidence 1/k exactly, and the first class is predicted.
+
+      bin      examples                             correct   sum of confidences   |difference|
+      first    2 at 1/4, wrong                      0         1/2                  1/2
+      second   3 at 1/3, correct; 2 at 1/2, wrong   3         1 + 1                1
+      last     1 at 1, wrong                        0         1                    1
+  """
+  logits = lambda k: np.where(np.arange(4) < k, 0.0, -np.inf)
+  rows = [(4, 1)] * 2 + [(3, 0)] * 3 + [(2, 1)] * 2 + [(1, 1)]
+  for order in (rows, rows[::-1]):
+    result = measure(Calibration("test", bins=4), [y for _, y in order], [logits(k) for k, _ in order], size=3)
+    np.testing.assert_allclose(result["ece"], 2.5 / 8, rtol=1e-6)
+    np.testing.assert_allclose(result["accuracy"], 3 / 8, rtol=1e-6)
+    np.testing.assert_allclose(result["confidence"], 3.5 / 8, rtol=1e-6)
+    np.testing.assert_allclose(result["p_true"], (2 / 4 + 3 / 3 + 2 / 2) / 8, rtol=1e-6)
+    # Brier: sum of squares about the label: 4 terms of 1/4 with 3/4; 2/3 and twice 1/3; 1/2 twice; 1 and 1.
+    np.testing.assert_allclose(result["brier"], (2 * 12 / 16 + 3 * 6 / 9 + 2 * 2 / 4 + 2) / 8, rtol=1e-6)
+
+
+@pytest.mark.parametrize("classes, bins", [(2, 2), (3, 15), (5, 10), (10, 20)])
+def test_the_confidence_of_chance_is_an_edge_where_the_classes_divide_the_bins(classes, bins):
+  """Half of the examples know nothing and are right, half lie in the middle of the next bin and are wrong."""
+  above = 1 / classes + 0.5 / bins
+  confident = np.log(np.r_[above, np.full(classes - 1, (1 - above) / (classes - 1))])
+  result = measure(Calibration("test", bins=bins), [0, 0, 1, 1], [np.zeros(classes)] * 2 + [confident] * 2)
+  np.testing.assert_allclose(result["ece"], (1 - 1 / classes) / 2 + above / 2, rtol=1e-5)
+
+
+def test_there_is_at_least_one_bin():
+  with pytest.raises(ValueError, match="bins is 0; give at least 1"):
+    Calibration("test", bins=0)
+  assert Calibration("test").bins == 15  # of the paper
+
+
 def test_one_prediction_a_class_is_stable_at_any_confidence():
   label = np.arange(40) % 4
   for scale in (0.0, 1.0, 5.0, 100.0):

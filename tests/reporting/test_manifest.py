@@ -43,6 +43,12 @@ def test_changes_and_new_files_are_seen_staged_or_not(repository):
   assert "-one = 1\n+two = 2\n" in state["diff"] and state["untracked"] == ["new.py"]
 
 
+def test_a_hundred_new_files_are_listed(repository):
+  for i in range(101):
+    (repository / f"{i:03d}.py").write_text("")
+  assert manifest.git_state(repository)["untracked"] == [f"{i:03d}.py" for i in range(100)]
+
+
 def test_a_long_diff_is_cut_with_a_note(repository, monkeypatch):
   monkeypatch.setattr(manifest, "DIFF_LIMIT", 100)
   (repository / "lib" / "__init__.py").write_text("x\n" * 500)

@@ -3,13 +3,16 @@
 import json
 import math
 import os
+from fractions import Fraction
+from statistics import stdev
 
 import numpy as np
 import pytest
 from ml_collections import config_dict
 
 from lib.core import UserError
-from lib.reporting import files, read_json, summarize, write_json
+from lib.reporting import files, label_of, read_json, summarize, without_rounding, write_json
+from lib.reporting.results import mean_and_sem
 
 
 def test_json_keeps_order_and_indents_by_one(tmp_path):
@@ -69,6 +72,50 @@ def test_mean_and_standard_error():
 def test_members_that_died_are_counted_and_numbers_that_are_not_finite_are_left_out():
   assert summarize([1.0, None, 3.0, None]) == summarize([1.0, 3.0]) | {"dead": 2}
   assert summarize([1.0, math.nan, 3.0, None, math.inf]) == summarize([1.0, 3.0]) | {"dead": 1}
+
+
+@pytest.mark.parametrize("value", [0.1, 0.7, 1 / 3, -0.1, 1e-300, 5e-324, 1.7e308, 0.0, 123456.789])
+@pytest.mark.parametrize("n", [2, 3, 5, 7, 20])
+def test_members_that_agree_have_their_number_and_no_error(value, n):
+  assert summarize([value] * n) == {"mean": value, "sem": 0.0, "n": n, "dead": 0}
+  mean, sem = mean_and_sem(np.array([[value, 1.0], [math.nan, 2.0], [value, 3.0]]))
+  assert (mean[0], sem[0]) == (value, 0.0) and (mean[1], sem[1]) == (2.0, pytest.approx(1 / math.sqrt(3)))
+
+
+@pytest.mark.parametrize("value", [0.1, 0.97, 1.0, 3e4, 1e-200, 1e200])
+@pytest.mark.parametrize("bits", [1, 2, 1000])
+def test_members_that_nearly_agree_keep_their_error(value, bits):
+  """One v and three times v + d have the mean v + 3 d / 4, the variance d^2 / 4, and so the standard error d / 4."""
+  other = value + bits * math.ulp(value)
+  d = Fraction(other) - Fraction(value)
+  for values in ([value, other, other, other], [other, other, value, other]):
+    summary = summarize(values)
+    assert summary["mean"] == float(Fraction(value) + 3 * d / 4)
+    assert summary["sem"] == pytest.approx(float(d) / 4, rel=1e-12)
+
+
+def test_the_mean_does_not_depend_on_the_order_of_members_that_nearly_agree():
+  values = list(0.9 + 1e-12 * np.random.default_rng(0).normal(size=8))
+  assert summarize(values)["sem"] == pytest.approx(summarize(values[::-1])["sem"], rel=1e-12)
+  assert summarize(values)["sem"] == pytest.approx(float(stdev(map(Fraction, values))) / math.sqrt(8), rel=1e-9)
+
+
+def test_differences_of_decimals_lose_what_float64_adds():
+  first, second = np.array([0.93, 0.83, 0.53]), np.array([0.9, 0.8, 0.5])
+  assert len(set(first - second)) > 1
+  assert set(without_rounding(first - second, np.stack([first, second]))) == {0.03}
+  assert set(without_rounding(1e6 * (first - second), 1e6 * first)) == {3e4}
+  assert set(without_rounding(1e-9 * (first - second), 1e-9 * first)) == {3e-11}
+  np.testing.assert_array_equal(without_rounding(np.zeros(2), np.zeros(2)), 0)
+  near = np.array([1e-11, 2e-11])  # eleven digits below the numbers it is still a difference
+  np.testing.assert_allclose(without_rounding(near, np.array([0.5, np.nan])), near, rtol=1e-9)
+
+
+@pytest.mark.parametrize("values, label", [
+  ({}, "all"), ({"lr": 0.1}, "lr=0.1"), ({"net": "relu", "lr": 0.1}, "relu, lr=0.1"), ({"norm": True}, "norm=True"),
+])
+def test_how_a_point_of_the_grid_is_called(values, label):
+  assert label_of(values) == label
 
 
 def test_one_member_has_no_standard_error_and_none_has_no_mean():

@@ -18,6 +18,14 @@ from lib.reporting import format_mean_sem, markdown_table, plain_table
   (1.23e-7, 1e-9, "(1.230 ± 0.010)e-07"),
   (2.5e8, 3e6, "(2.500 ± 0.030)e+08"),
   (0.125, 0.0, "0.125 ± 0"),
+  (0.1, 6.94e-18, "0.1 ± 6.9e-18"),  # members one bit apart
+  (-0.1, 0.99e-15, "-0.1 ± 9.9e-16"),
+  (0.1, 1.25e-15, "0.1000000000000000 ± 0.0000000000000012"),
+  (0.0, 2e-20, "(0.0 ± 2.0)e-20"),
+  (123456.0, 12.0, "123456 ± 12"),
+  (1234567.0, 12.0, "(1.234567 ± 0.000012)e+06"),
+  (0.0001234, 0.0000021, "0.0001234 ± 0.0000021"),
+  (0.00001234, 0.0000021, "(1.23 ± 0.21)e-05"),
 ])
 def test_two_digits_of_the_standard_error(mean, sem, text):
   assert format_mean_sem(mean, sem, 5) == text
@@ -29,7 +37,19 @@ def test_digits_can_be_chosen():
 
 def test_one_member_and_none():
   assert format_mean_sem(0.974123, None, 1) == "0.9741"
+  assert format_mean_sem(0.974123, 0.1, 1) == "0.9741"
   assert format_mean_sem(None, None, 0) == "–"
+  assert format_mean_sem(0.5, 0.1, 0) == format_mean_sem(np.nan, 0.1, 3) == format_mean_sem(np.inf, 0.1, 3) == "–"
+  assert format_mean_sem(0.5, None, 2) == format_mean_sem(0.5, np.inf, 2) == "0.5"
+
+
+@pytest.mark.parametrize("cell, right", [
+  ("0.5", True), ("-0.5 ± 0.1", True), ("(1.23 ± 0.21)e-05", True), ("0.1 ± 6.9e-18", True), ("5 of 8", True),
+  ("0.5 (n=2)", True), ("97 %", True), ("1,024", True), ("–", True), ("60 ± 10 (1 dead)", False), ("relu", False),
+])
+def test_a_column_of_numbers_is_set_to_the_right(cell, right):
+  last = markdown_table(["a very long header"], [[cell]]).splitlines()[-1]
+  assert last.startswith("|  ") == right
 
 
 def test_rounding_loses_less_than_a_tenth_of_the_standard_error():

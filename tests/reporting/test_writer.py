@@ -123,6 +123,19 @@ def test_a_killed_and_resumed_run_leaves_the_same_bytes(path, tmp_path):
     assert path.read_text() == whole
 
 
+def test_resuming_forgets_what_was_not_flushed(path):
+  writer = MetricsWriter(path)
+  writer.write([row(0, 0)])
+  writer.resume(NO_ROWS, 0, -1)
+  writer.flush()
+  assert read_rows(path) == []
+
+
+def test_the_directory_is_made(tmp_path):
+  written(tmp_path / "new" / "run" / "metrics.jsonl", row(0, 0))
+  assert len(read_rows(tmp_path / "new" / "run" / "metrics.jsonl")) == 1
+
+
 def test_cutting_replaces_the_file_and_never_edits_it(path):
   written(path, row(0, 0), row(0, 1))
   before = os.open(path, os.O_RDONLY)
@@ -187,12 +200,14 @@ from tensorboard.backend.event_processing.event_file_loader import LegacyEventFi
 import pathlib
 for file in sorted(pathlib.Path({str(tmp_path / "events")!r}).rglob("*tfevents*")):
   for event in LegacyEventFileLoader(str(file)).Load():
+    if event.HasField("session_log"):
+      print(file.parent.name, "from", event.step, "on")
     for value in event.summary.value:
       print(file.parent.name, event.step, value.tag, value.simple_value)
 """
   done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
   assert done.returncode == 0, done.stderr
   assert done.stdout.splitlines() == [
-    "cohort_0 0 loss/member_3 0.0", "cohort_0 1 loss/member_3 0.25",
+    "cohort_0 from 0 on", "cohort_0 0 loss/member_3 0.0", "cohort_0 1 loss/member_3 0.25",
     "cohort_1 0 loss/member_3 0.0", "cohort_1 1 loss/member_3 0.25",
   ]

@@ -82,13 +82,12 @@ ALPHA = "targets.smoothing.alpha"
 
 
 @pytest.mark.parametrize(("axis", "message"), [
-  ({"levels": (0.1, 0.2, 0.1)}, r"calls levels\[0\] and levels\[2\] both '0\.1'.*in 'names'"),
-  ({"levels": (0.1, 0.2), "names": ("a", "a")}, r"calls levels\[0\] and levels\[1\] both 'a'"),
-  ({"levels": (0.1, 0.2), "names": (0.1, "0.1")}, r"calls levels\[0\] and levels\[1\] both '0\.1'"),
-  ({"levels": (0.1, 0.1), "names": ("a", "b")}, r"levels\[1\] puts the same as levels\[0\].*config\.ensemble\.seeds"),
-  ({"levels": (1, 1.0)}, r"levels\[1\] puts the same as levels\[0\]"),
-  ({"levels": (0.0, -0.0)}, r"levels\[1\] puts the same as levels\[0\]"),
-  ({"path": ("model.depth", ALPHA), "levels": ((2, 0), (2, 0.0))}, r"levels\[1\] puts the same"),
+  ({"levels": (0.1, 0.2, 0.1)}, r"calls levels\[0\] 0\.1 and levels\[2\] 0\.1, .*config\.ensemble\.seeds.*'names'"),
+  ({"levels": (0.1, 0.2), "names": ("a", "a")}, r"calls levels\[0\] 'a' and levels\[1\] 'a', which would be one group"),
+  ({"levels": (0.1, 0.2), "names": (0.1, "0.1")}, r"calls levels\[0\] 0\.1 and levels\[1\] '0\.1'"),
+  ({"levels": (0.1, 0.2), "names": (True, 1)}, r"calls levels\[0\] True and levels\[1\] 1"),
+  ({"levels": (1, 1.0)}, r"calls levels\[0\] 1 and levels\[1\] 1\.0"),
+  ({"levels": (0.0, -0.0)}, r"calls levels\[0\] 0\.0 and levels\[1\] -0\.0"),
   ({"levels": (0.1,), "names": (None,)}, r"names\[0\] is None; give text or a finite number"),
   ({"levels": (0.1,), "names": (("a", 1),)}, r"names\[0\] is \('a', 1\)"),
   ({"levels": (0.1,), "names": (float("nan"),)}, r"names\[0\] is nan"),
@@ -96,6 +95,11 @@ ALPHA = "targets.smoothing.alpha"
 def test_levels_that_would_be_pooled_are_one_sentence(axis, message):
   with pytest.raises(UserError, match=r"config\.ensemble\.grid\.x.*" + message):
     members_of(tiny_config(ensemble__grid={"x": {"path": ALPHA} | axis}))
+
+
+def test_equal_levels_of_other_names_are_two_groups():
+  members = members_of(tiny_config(ensemble__grid={"x": {"path": ALPHA, "levels": (0.1, 0.1), "names": ("a", "b")}}))
+  assert [m.label for m in members] == ["a", "b"]
 
 
 def test_points_that_are_written_the_same_are_one_sentence():

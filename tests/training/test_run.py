@@ -175,12 +175,13 @@ def test_a_member_equals_the_same_run_alone(undisturbed, tmp_path):
 
 def test_one_diverging_member_changes_no_other_and_is_marked(tmp_path):
   axis = lambda second: {"lr": {"path": "optimizer.learning_rate", "levels": (0.1, second)}}
-  both = train(tmp_path / "both", ensemble__grid=axis(0.1))
+  both = train(tmp_path / "both", ensemble__grid=axis(0.2))
   one = train(tmp_path / "one", ensemble__grid=axis(1e30))
   assert shas(one)[0] == shas(both)[0]
   assert one["members"][0]["died_at"] is None
   assert 0 <= one["members"][1]["died_at"] < 12
   assert one["groups"][1]["dead"] == [1]
+  assert {(metric["n"], metric["dead"]) for metric in one["groups"][1]["metrics"].values()} == {(0, 1)}
   assert one["groups"][1]["metrics"]["test/accuracy"]["n"] == 0
   last = [row for row in read_rows(tmp_path / "one" / "metrics.jsonl") if row["member"] == 1][-1]
   assert last["loss"] is None
