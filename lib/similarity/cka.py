@@ -130,7 +130,9 @@ def _feature_alignment(x: Array, y: Array, debiased: bool) -> Array:
       return inner - n / (n - 2) * jnp.sum(a * b) + jnp.sum(a) * jnp.sum(b) / ((n - 1) * (n - 2))
 
     xy, xx, yy = unbiased(xy, rows_x, rows_y), unbiased(xx, rows_x, rows_x), unbiased(yy, rows_y, rows_y)
-  return cosine(xy, xx, yy, jnp.finfo(x.dtype).eps / n)
+  # The terms of the unbiased sums are about 1 / n, and where all points are equally far from each other they cancel:
+  # rounding leaves up to 12 eps / n of them, for 5 to 400 samples.
+  return cosine(xy, xx, yy, 32 * jnp.finfo(x.dtype).eps / n)
 
 
 def _check_debiased(n: int):

@@ -167,7 +167,7 @@ def near(n, distance, sign=1):
   (RANDOM.normal(size=(N, 3)) * [1, 0, 0], 1),
   (RANDOM.normal(size=(N, 3)) * [1, 0, 0] + [0, 0.1, 1e9], 1),
   (RANDOM.normal(size=(N, 3)) * [1, 1e-7, 1e-8] + [0, 1, 1], 1),  # constant but for rounding
-  (RANDOM.normal(size=(N, 2)) * [1, 1e-5] + [0, 1], 2),
+  (RANDOM.normal(size=(N, 3)) * [1, 3e-7, 0] + [0, 1, 0], 1), (RANDOM.normal(size=(N, 3)) * [1, 3e-6, 0] + [0, 1, 0], 2),
   (RANDOM.normal(size=(N, N + 6)), N - 1),
   (near(N, 2e-5), 2), (near(N, 2e-6), 1),  # between them 10 sqrt(24) eps
   (near(4000, 2e-4), 2), (near(4000, 2e-5), 1),
@@ -202,6 +202,8 @@ def test_all_of_the_variance_is_every_component_that_is_no_rounding():
   for variance, count in ((0.49, 1), (0.51, 2)):
     top = run(plane, plane, variance=variance)
     assert top == pytest.approx(1) and principal_subspace(plane, variance)[1] == count
+  exactly = np.float32([[1, 0], [-1, 0], [0, 1], [0, -1]])
+  assert principal_subspace(exactly, 0.5)[1] == 1  # the fewest that carry a half
 
 
 @pytest.mark.parametrize("side", ["gram", "feature"])
@@ -210,10 +212,10 @@ def test_kernels_of_which_rounding_is_left_are_like_nothing(side):
   rng = np.random.default_rng(2)
   y, d = rng.normal(size=(8, 5)).astype(np.float32), rng.normal(size=(8, 8))
   run = jax.jit(lambda x, y: linear_cka(x, y, debiased=True, side=side))
-  simplex = np.linalg.qr(rng.normal(size=(8, 8)))[0]
-  for x in (np.eye(8), 0.3 * simplex, simplex[:, ::-1] + 3):
-    x = x.astype(np.float32)
-    assert run(x, y) == run(y, x) == run(x, x) == 0
+  simplices = np.linalg.qr(rng.normal(size=(20, 8, 8)))[0].astype(np.float32)
+  every = jax.jit(lambda xs: jax.lax.map(lambda x: jnp.stack([run(x, y), run(y, x), run(x, x)]), xs))
+  assert (every(np.concatenate([simplices, simplices + 3, np.eye(8, dtype=np.float32)[None]])) == 0).all()
+  simplex = simplices[0]
   nearly = (simplex + 0.02 * d).astype(np.float32)
   exact = cka(nearly.astype(float), y.astype(float), debiased=True)
   np.testing.assert_allclose(run(nearly, y), exact, atol=1e-3)
