@@ -167,7 +167,8 @@ def near(n, distance, sign=1):
   (RANDOM.normal(size=(N, 3)) * [1, 0, 0], 1),
   (RANDOM.normal(size=(N, 3)) * [1, 0, 0] + [0, 0.1, 1e9], 1),
   (RANDOM.normal(size=(N, 3)) * [1, 1e-7, 1e-8] + [0, 1, 1], 1),  # constant but for rounding
-  (RANDOM.normal(size=(N, 3)) * [1, 3e-7, 0] + [0, 1, 0], 1), (RANDOM.normal(size=(N, 3)) * [1, 3e-6, 0] + [0, 1, 0], 2),
+  (RANDOM.normal(size=(N, 3)) * [1, 3e-7, 0] + [0, 1, 0], 1),
+  (RANDOM.normal(size=(N, 3)) * [1, 3e-6, 0] + [0, 1, 0], 2),
   (RANDOM.normal(size=(N, N + 6)), N - 1),
   (near(N, 2e-5), 2), (near(N, 2e-6), 1),  # between them 10 sqrt(24) eps
   (near(4000, 2e-4), 2), (near(4000, 2e-5), 1),
