@@ -107,11 +107,10 @@ def test_rbf_is_its_definition_and_takes_a_traced_bandwidth():
     for debiased in (False, True):
       value = jax.jit(functools.partial(rbf_cka, debiased=debiased))(x, y, bandwidth=0.8)
       np.testing.assert_allclose(value, ratio(*kernels, debiased), atol=1e-12)
-    # Most of the distances are 0, and so is their median: the mean takes its place. By hand: of 2 points of 12 apart
-    # from 10, the squared distances are d^2 in 40 of 144 places, so that K is exp(-144 / 40 / (2 0.8^2)) there.
-    clusters = np.repeat(x[:2], (2, 10), axis=0)
-    apart = np.not_equal.outer(np.arange(12) < 2, np.arange(12) < 2)
-    kernel = np.where(apart, np.exp(-144 / 40 / (2 * 0.8**2)), 1.0)
+    # Most of the distances are 0, and so is their median: the mean takes its place.
+    clusters = np.repeat(x[:3], (1, 2, 9), axis=0)
+    d = np.sum((clusters[:, None] - clusters[None]) ** 2, axis=-1)
+    kernel = np.exp(-d / (2 * 0.8**2 * np.mean(d)))
     value = jax.jit(rbf_cka)(clusters, y, bandwidth=0.8)
     np.testing.assert_allclose(value, ratio(kernel, kernels[1], False), atol=1e-12)
 
