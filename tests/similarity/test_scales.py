@@ -97,6 +97,11 @@ def on_column(scale, i):
   return lambda x: x * np.where(np.arange(x.shape[1]) == i, scale, 1.0)
 
 
+def two_far_out(x):
+  """Samples 0 and 1 lie 60 times farther from the mean than the others, on opposite sides."""
+  return centre(x) * np.where(np.arange(N) < 2, 0, 1)[:, None] + np.eye(N)[:, :2] @ np.array([[60.0], [-60.0]]) * x[:1]
+
+
 def whitened(x):
   """All singular values are 1."""
   return np.linalg.qr(centre(x))[0]
@@ -105,7 +110,7 @@ def whitened(x):
 UNITS = [
   lambda x: x, lambda x: 1e10 * x, lambda x: 1e-10 * x, lambda x: 1e30 * x, on_column(1e10, 0), on_column(1e-10, 1),
   lambda x: x * np.geomspace(1e-10, 1e10, x.shape[1]), lambda x: x * np.geomspace(1, 1e-4, x.shape[1]), whitened,
-  on_column(0.0, 2), lambda x: np.concatenate([x[:, :-1], -3e5 * x[:, :1]], axis=1),
+  on_column(0.0, 2), two_far_out, lambda x: np.concatenate([x[:, :-1], -3e5 * x[:, :1]], axis=1),
 ]
 
 
@@ -247,3 +252,13 @@ def test_definitions_do_not_see_the_units_of_columns_either():
   x, y = pair(5)
   for units in UNITS[:7]:
     np.testing.assert_allclose(DEFINITIONS["cca"](units(x), units(y)), DEFINITIONS["cca"](x, y), rtol=1e-6)
+
+
+def test_samples_near_the_mean_keep_their_cosines():
+  """Two samples lie 400 times farther out than the others, on opposite sides, and first."""
+  x, y = pair(6)
+  far = centre(x) * np.where(np.arange(N) < 2, 0, 1)[:, None] + np.eye(N)[:, :2] @ np.array([[400.0], [-400.0]]) * x[:1]
+  far = far.astype(np.float32)
+  exact = np.corrcoef(cosines(centre(far.astype(float))), cosines(centre(y)))[0, 1]
+  run = jax.jit(lambda x, y: rsa(x, y, centred=True))
+  np.testing.assert_allclose(run(far, y.astype(np.float32)), exact, atol=2e-4)
