@@ -256,9 +256,9 @@ def test_definitions_do_not_see_the_units_of_columns_either():
 
 def test_samples_near_the_mean_keep_their_cosines():
   """Two samples lie 400 times farther out than the others, on opposite sides, and first."""
-  x, y = pair(6)
-  far = centre(x) * np.where(np.arange(N) < 2, 0, 1)[:, None] + np.eye(N)[:, :2] @ np.array([[400.0], [-400.0]]) * x[:1]
-  far = far.astype(np.float32)
-  exact = np.corrcoef(cosines(centre(far.astype(float))), cosines(centre(y)))[0, 1]
-  run = jax.jit(lambda x, y: rsa(x, y, centred=True))
-  np.testing.assert_allclose(run(far, y.astype(np.float32)), exact, atol=2e-4)
+  others, ends = (np.arange(N) >= 2)[:, None], np.eye(N)[:, :2] @ np.array([[400.0], [-400.0]])
+  pairs = [(centre(x) * others + ends * x[:1], y) for x, y in map(pair, range(6))]
+  exact = [np.corrcoef(cosines(centre(np.float64(np.float32(x)))), cosines(centre(y)))[0, 1] for x, y in pairs]
+  xs, ys = (np.stack(sides).astype(np.float32) for sides in zip(*pairs))
+  found = jax.jit(jax.vmap(lambda x, y: rsa(x, y, centred=True)))(xs, ys)
+  np.testing.assert_allclose(found, exact, atol=2e-4)
