@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 from typing import Any
 
@@ -33,6 +34,12 @@ def norm(tree: Tree) -> jax.Array:
   leaves = [leaf.astype(jnp.float32) for leaf in jax.tree.leaves(tree)]
   scale = linalg.size_of(*leaves)
   return jnp.sqrt(sum((jnp.sum(jnp.square(leaf / scale)) for leaf in leaves), jnp.float32(0.0))) * scale
+
+
+def is_finite(tree: Tree) -> jax.Array:
+  """Returns whether every floating-point number of a tree is finite, [] bool."""
+  floats = [leaf for leaf in jax.tree.leaves(tree) if jnp.issubdtype(leaf.dtype, jnp.floating)]
+  return functools.reduce(jnp.logical_and, [jnp.all(jnp.isfinite(leaf)) for leaf in floats], jnp.bool_(True))
 
 
 def num_bytes(tree: Tree) -> int:

@@ -40,11 +40,12 @@ def project(activations: jax.Array, templates: jax.Array, classes: Sequence[int]
   first = _unit(corners[1] - corners[0], linalg.norm(corners))
   side = corners[2] - corners[0]
   second = _unit(side - product(side, first) * first, linalg.norm(corners))
+  second = _unit(second - product(second, first) * first, 1.0)  # of a narrow plane the first time leaves rounding
   basis = jnp.stack([first, second], axis=1)
   return product(activations - jnp.mean(corners, axis=0)[None], basis)
 
 
-def _unit(vector: jax.Array, scale: jax.Array) -> jax.Array:
+def _unit(vector: jax.Array, scale: jax.Array | float) -> jax.Array:
   """Returns the vector at length 1; 0 if nothing but rounding of numbers of this scale is left of it."""
   length = linalg.norm(vector)
   present = length > 8 * jnp.finfo(vector.dtype).eps * scale

@@ -101,8 +101,11 @@ class Programs:
     else:
       carry, _ = jax.lax.scan(body, (states, sums), rows)
     states, sums = carry
-    # A finite gradient can still overflow the parameters; the next loss would show it, a checkpoint comes first.
-    finite = jax.vmap(lambda tree: jnp.isfinite(trees.norm(tree)))(states.variables["params"])
+    # A finite gradient can still overflow the parameters, or the squares of it that an optimizer keeps. The next loss
+    # would show the one, after a checkpoint, and nothing the other: the member would stand still and look alive.
+    # Arrays alone count: a single number, such as the best loss so far, may be infinite on purpose.
+    kept = [leaf for leaf in jax.tree.leaves(states.opt_state) if leaf.ndim > 1]
+    finite = jax.vmap(trees.is_finite)((states.variables["params"], kept))
     died_at = jnp.where((states.died_at < 0) & ~finite, states.step - 1, states.died_at)
     return dataclasses.replace(states, died_at=died_at), sums
 

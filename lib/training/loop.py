@@ -206,6 +206,9 @@ class Loop:
     for name, leaf in trees.named_leaves(state.variables):
       if not np.isfinite(np.asarray(leaf, np.float32)).all():
         return f"the variable {name}"
+    for name, leaf in trees.named_leaves(state.opt_state):
+      if np.ndim(leaf) and not trees.is_finite(leaf):
+        return f"the state {name}"
     experiment = self.programs.experiment
     rows = self.programs.indices(jax.tree.map(lambda leaf: leaf[None], hp), np.int32(step), length=1)[0, 0]
     phase = self._phase(step)

@@ -97,6 +97,11 @@ def on_column(scale, i):
   return lambda x: x * np.where(np.arange(x.shape[1]) == i, scale, 1.0)
 
 
+def two_far_out(x):
+  """Samples 0 and 1 lie 60 times farther from the mean than the others, on opposite sides."""
+  return centre(x) * np.where(np.arange(N) < 2, 0, 1)[:, None] + np.eye(N)[:, :2] @ np.array([[60.0], [-60.0]]) * x[:1]
+
+
 def whitened(x):
   """All singular values are 1."""
   return np.linalg.qr(centre(x))[0]
@@ -105,7 +110,7 @@ def whitened(x):
 UNITS = [
   lambda x: x, lambda x: 1e10 * x, lambda x: 1e-10 * x, lambda x: 1e30 * x, on_column(1e10, 0), on_column(1e-10, 1),
   lambda x: x * np.geomspace(1e-10, 1e10, x.shape[1]), lambda x: x * np.geomspace(1, 1e-4, x.shape[1]), whitened,
-  on_column(0.0, 2), lambda x: np.concatenate([x[:, :-1], -3e5 * x[:, :1]], axis=1),
+  on_column(0.0, 2), two_far_out, lambda x: np.concatenate([x[:, :-1], -3e5 * x[:, :1]], axis=1),
 ]
 
 
@@ -167,7 +172,8 @@ def near(n, distance, sign=1):
   (RANDOM.normal(size=(N, 3)) * [1, 0, 0], 1),
   (RANDOM.normal(size=(N, 3)) * [1, 0, 0] + [0, 0.1, 1e9], 1),
   (RANDOM.normal(size=(N, 3)) * [1, 1e-7, 1e-8] + [0, 1, 1], 1),  # constant but for rounding
-  (RANDOM.normal(size=(N, 2)) * [1, 1e-5] + [0, 1], 2),
+  (RANDOM.normal(size=(N, 3)) * [1, 3e-7, 0] + [0, 1, 0], 1),
+  (RANDOM.normal(size=(N, 3)) * [1, 3e-6, 0] + [0, 1, 0], 2),
   (RANDOM.normal(size=(N, N + 6)), N - 1),
   (near(N, 2e-5), 2), (near(N, 2e-6), 1),  # between them 10 sqrt(24) eps
   (near(4000, 2e-4), 2), (near(4000, 2e-5), 1),
@@ -202,6 +208,8 @@ def test_all_of_the_variance_is_every_component_that_is_no_rounding():
   for variance, count in ((0.49, 1), (0.51, 2)):
     top = run(plane, plane, variance=variance)
     assert top == pytest.approx(1) and principal_subspace(plane, variance)[1] == count
+  exactly = np.float32([[1, 0], [-1, 0], [0, 1], [0, -1]])
+  assert principal_subspace(exactly, 0.5)[1] == 1  # the fewest that carry a half
 
 
 @pytest.mark.parametrize("side", ["gram", "feature"])
@@ -210,10 +218,10 @@ def test_kernels_of_which_rounding_is_left_are_like_nothing(side):
   rng = np.random.default_rng(2)
   y, d = rng.normal(size=(8, 5)).astype(np.float32), rng.normal(size=(8, 8))
   run = jax.jit(lambda x, y: linear_cka(x, y, debiased=True, side=side))
-  simplex = np.linalg.qr(rng.normal(size=(8, 8)))[0]
-  for x in (np.eye(8), 0.3 * simplex, simplex[:, ::-1] + 3):
-    x = x.astype(np.float32)
-    assert run(x, y) == run(y, x) == run(x, x) == 0
+  simplices = np.linalg.qr(rng.normal(size=(20, 8, 8)))[0].astype(np.float32)
+  every = jax.jit(lambda xs: jax.lax.map(lambda x: jnp.stack([run(x, y), run(y, x), run(x, x)]), xs))
+  assert (every(np.concatenate([simplices, simplices + 3, np.eye(8, dtype=np.float32)[None]])) == 0).all()
+  simplex = simplices[0]
   nearly = (simplex + 0.02 * d).astype(np.float32)
   exact = cka(nearly.astype(float), y.astype(float), debiased=True)
   np.testing.assert_allclose(run(nearly, y), exact, atol=1e-3)
@@ -244,3 +252,13 @@ def test_definitions_do_not_see_the_units_of_columns_either():
   x, y = pair(5)
   for units in UNITS[:7]:
     np.testing.assert_allclose(DEFINITIONS["cca"](units(x), units(y)), DEFINITIONS["cca"](x, y), rtol=1e-6)
+
+
+def test_samples_near_the_mean_keep_their_cosines():
+  """Two samples lie 400 times farther out than the others, on opposite sides, and first."""
+  others, ends = (np.arange(N) >= 2)[:, None], np.eye(N)[:, :2] @ np.array([[400.0], [-400.0]])
+  pairs = [(centre(x) * others + ends * x[:1], y) for x, y in map(pair, range(6))]
+  exact = [np.corrcoef(cosines(centre(np.float64(np.float32(x)))), cosines(centre(y)))[0, 1] for x, y in pairs]
+  xs, ys = (np.stack(sides).astype(np.float32) for sides in zip(*pairs))
+  found = jax.jit(jax.vmap(lambda x, y: rsa(x, y, centred=True)))(xs, ys)
+  np.testing.assert_allclose(found, exact, atol=2e-4)
