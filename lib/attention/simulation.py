@@ -7,8 +7,8 @@ another warpgroup arrives. Where all are held, the warpgroup that would arrive n
 ever. The pool has as many threads as the machine has cores, or as the environment variable PJRT_NPROC says, or else
 NPROC, at the moment when the client starts. Nothing changes it after that.
 
-JAX also compiles that program anew for every warpgroup of every block of the grid, which is most of what a simulation
-takes. Here it is compiled once.
+JAX 0.10 also compiles that program anew for every warpgroup of every block of the grid, which is most of what a
+simulation takes. Here it is compiled once, as JAX 0.11 does.
 
 The kernels for TPUs, simulated, are one program on one core: no callback of it waits for another.
 """
@@ -62,7 +62,8 @@ def prepare(warpgroups: int) -> None:
   """
   if Barrier is not None:
     Barrier.__init__ = _start_barrier
-    thread_map._run_jaxpr = _run
+    if not hasattr(thread_map, "_run"):  # of JAX 0.11
+      thread_map._run_jaxpr = _run
   jax.local_devices(backend="cpu")
   needed = warpgroups + 2  # they, the program that launches them, and one that goes on
   if (threads := _pool_threads() or _asked_for()) < needed:
@@ -120,15 +121,17 @@ _start = getattr(Barrier, "__init__", None)
 
 
 def _run(jaxpr, consts, *args) -> None:
-  """Runs the program of a warpgroup; instead of JAX's own, which compiles it each time."""
+  """Runs the program of a warpgroup; in place of JAX 0.10's own, which compiles it each time."""
   with _compiling:  # the others wait for it here
     if jaxpr not in _programs:
-      program = jax.jit(lambda consts, *args: jax.core.eval_jaxpr(jaxpr, consts, *args) and None)
-      _programs[jaxpr] = program.lower(consts, *args).compile()
+      def program(consts, *args):
+        jax.core.eval_jaxpr(jaxpr, consts, *args)
+
+      _programs[jaxpr] = jax.jit(program).lower(consts, *args).compile()
       while len(_programs) > PROGRAMS:
         del _programs[next(iter(_programs))]
-    program = _programs[jaxpr]
-  program(consts, *args)
+    compiled = _programs[jaxpr]
+  compiled(consts, *args)
 
 
 _compiling, _programs = threading.Lock(), {}
