@@ -46,8 +46,8 @@ PROGRAMS = 4  # of warpgroups that are kept: forward and backward are three or f
 def interpreter(**fields) -> Any:
   """Returns `MosaicGPU(interpret=...)`: a simulation on any platform in which, as for TMA, beyond an array is 0.
 
-  Where JAX has not started its CPU client yet, sees to it that its pool gets threads enough: sets PJRT_NPROC, unless
-  the user has or there are as many cores.
+  Call it before JAX's first computation: then it sees to it that the pool of JAX's CPU client gets threads enough. It
+  sets PJRT_NPROC, unless the user has or there are as many cores.
   """
   if not _pool_threads() and _asked_for() < THREADS and VARIABLE not in os.environ:
     os.environ[VARIABLE] = str(THREADS)
@@ -69,7 +69,8 @@ def prepare(warpgroups: int) -> None:
   if (threads := _pool_threads() or _asked_for()) < needed:
     raise UserError(
       f"a simulated kernel of {warpgroups} warpgroups needs {needed} threads in the pool of JAX's CPU client, and it "
-      f"has {threads}; set the environment variable {VARIABLE}={THREADS} before JAX's first computation."
+      f"has {threads}; set the environment variable {VARIABLE}={THREADS}, or call interpreter() before JAX's first "
+      "computation."
     )
 
 
