@@ -20,10 +20,16 @@ import time
 from collections import Counter
 from collections.abc import Sequence
 
+import jax
+import jax.numpy as jnp
+import numpy as np
 from absl import flags
 
 from experiments import terminal
 from lib import reporting
+from lib.attention import alibi_slopes, sigmoid_attention
+from lib.attention.mosaic_gpu import MosaicGPU
+from lib.attention.simulation import interpreter
 from lib.core import UserError
 
 _TIMES = flags.DEFINE_integer("times", 50, "Processes that simulate the call, one after another.", lower_bound=1)
@@ -45,14 +51,7 @@ TOLERANCE = 4e-3  # relative, of bfloat16
 
 def simulate() -> float:
   """Simulates the call; returns the largest relative error of its output and gradients."""
-  import jax  # noqa: PLC0415  (the processes' parent needs no JAX)
-  import jax.numpy as jnp  # noqa: PLC0415
-  import numpy as np  # noqa: PLC0415
-
-  from lib.attention import alibi_slopes, sigmoid_attention  # noqa: PLC0415
-  from lib.attention.mosaic_gpu import MosaicGPU  # noqa: PLC0415
-  from lib.attention.simulation import interpreter  # noqa: PLC0415
-
+  kernel = MosaicGPU(stages=2, interpret=interpreter(detect_races=True))  # before JAX's first computation
   draws = np.random.default_rng(0)
   arrays = [draws.normal(size=(2, n, heads, 64)) for n, heads in ((22, 2), (26, 1), (26, 1))]
   arrays = [jnp.asarray(x, jnp.bfloat16) for x in arrays]
@@ -71,7 +70,6 @@ def simulate() -> float:
     gradients, out = jax.jit(jax.grad(loss, has_aux=True))(arrays)
     return [np.asarray(x, np.float32) for x in (out, *gradients)]
 
-  kernel = MosaicGPU(stages=2, interpret=interpreter(detect_races=True))
   expected = results("xla", [x.astype(jnp.float32) for x in arrays])
   return max(np.linalg.norm(a - b) / np.linalg.norm(b) for a, b in zip(results(kernel, arrays), expected))
 

@@ -7,8 +7,8 @@ another warpgroup arrives. Where all are held, the warpgroup that would arrive n
 ever. The pool has as many threads as the machine has cores, or as the environment variable PJRT_NPROC says, or else
 NPROC, at the moment when the client starts. Nothing changes it after that.
 
-JAX also compiles that program anew for every warpgroup of every block of the grid, which is most of what a simulation
-takes. Here it is compiled once.
+JAX 0.10 also compiles that program anew for every warpgroup of every block of the grid, which is most of what a
+simulation takes. Here it is compiled once, as JAX 0.11 does.
 
 The kernels for TPUs, simulated, are one program on one core: no callback of it waits for another.
 """
@@ -46,8 +46,8 @@ PROGRAMS = 4  # of warpgroups that are kept: forward and backward are three or f
 def interpreter(**fields) -> Any:
   """Returns `MosaicGPU(interpret=...)`: a simulation on any platform in which, as for TMA, beyond an array is 0.
 
-  Where JAX has not started its CPU client yet, sees to it that its pool gets threads enough: sets PJRT_NPROC, unless
-  the user has or there are as many cores.
+  Call it before JAX's first computation: then it sees to it that the pool of JAX's CPU client gets threads enough. It
+  sets PJRT_NPROC, unless the user has or there are as many cores.
   """
   if not _pool_threads() and _asked_for() < THREADS and VARIABLE not in os.environ:
     os.environ[VARIABLE] = str(THREADS)
@@ -62,13 +62,15 @@ def prepare(warpgroups: int) -> None:
   """
   if Barrier is not None:
     Barrier.__init__ = _start_barrier
-    thread_map._run_jaxpr = _run
+    if not hasattr(thread_map, "_run"):  # of JAX 0.11
+      thread_map._run_jaxpr = _run
   jax.local_devices(backend="cpu")
   needed = warpgroups + 2  # they, the program that launches them, and one that goes on
   if (threads := _pool_threads() or _asked_for()) < needed:
     raise UserError(
       f"a simulated kernel of {warpgroups} warpgroups needs {needed} threads in the pool of JAX's CPU client, and it "
-      f"has {threads}; set the environment variable {VARIABLE}={THREADS} before JAX's first computation."
+      f"has {threads}; set the environment variable {VARIABLE}={THREADS}, or call interpreter() before JAX's first "
+      "computation."
     )
 
 
@@ -120,15 +122,17 @@ _start = getattr(Barrier, "__init__", None)
 
 
 def _run(jaxpr, consts, *args) -> None:
-  """Runs the program of a warpgroup; instead of JAX's own, which compiles it each time."""
+  """Runs the program of a warpgroup; in place of JAX 0.10's own, which compiles it each time."""
   with _compiling:  # the others wait for it here
     if jaxpr not in _programs:
-      program = jax.jit(lambda consts, *args: jax.core.eval_jaxpr(jaxpr, consts, *args) and None)
-      _programs[jaxpr] = program.lower(consts, *args).compile()
+      def program(consts, *args):
+        jax.core.eval_jaxpr(jaxpr, consts, *args)
+
+      _programs[jaxpr] = jax.jit(program).lower(consts, *args).compile()
       while len(_programs) > PROGRAMS:
         del _programs[next(iter(_programs))]
-    program = _programs[jaxpr]
-  program(consts, *args)
+    compiled = _programs[jaxpr]
+  compiled(consts, *args)
 
 
 _compiling, _programs = threading.Lock(), {}

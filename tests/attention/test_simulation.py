@@ -1,6 +1,8 @@
 """Simulated kernels end: they have threads enough or are refused, and no wait is without a limit."""
 
 import os
+import subprocess
+import sys
 
 import jax
 import jax.numpy as jnp
@@ -40,7 +42,7 @@ def test_threads_are_asked_for_before_jax_starts(variables, started, expected, m
 def test_a_simulation_without_threads_enough_is_refused(threads, monkeypatch):
   monkeypatch.setattr(simulation, "_pool_threads", lambda: threads)
   x = jnp.zeros((1, 1, 1, 64), jnp.bfloat16)
-  with pytest.raises(UserError, match=f"needs 5 threads .* has {threads}; set .* PJRT_NPROC=16 before JAX's first"):
+  with pytest.raises(UserError, match=f"needs 5 threads .* has {threads}; set .* PJRT_NPROC=16, or"):
     sigmoid_attention(x, x, x, implementation=MosaicGPU(interpret=simulation.interpreter()))
 
 
@@ -63,3 +65,20 @@ def test_a_wait_that_nobody_ends_is_an_error(monkeypatch):
   x = jnp.ones((1, 1, 1, 64), jnp.bfloat16)
   kernel = MosaicGPU(interpret=simulation.interpreter())
   assert jnp.all(sigmoid_attention(x, x, x, implementation=kernel, bias=0.0) > 0.9)  # the next one is as it should be
+
+
+def stress(*flags):
+  command = [sys.executable, "-m", "experiments.benchmarks.stress_simulation", "--busy=0", "--times=1", *flags]
+  return subprocess.run(command, capture_output=True, text=True, timeout=280)
+
+
+def test_the_stress_test_tells_of_what_does_not_end():
+  done = stress("--limit=1")  # less than a simulation takes
+  assert done.returncode == 2 and "1 of 1: stopped by the limit" in done.stdout
+  assert "most recent call first" in done.stderr and "1 of 1 simulations did not end well" in done.stderr
+
+
+@pytest.mark.long
+def test_the_stress_test_ends():
+  done = stress()
+  assert done.returncode == 0 and "1 of 1: ended" in done.stdout, done.stderr
