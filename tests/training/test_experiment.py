@@ -71,7 +71,8 @@ def test_what_no_result_needs_is_not_in_the_program():
   unread = Preparer("data")(tiny_config(probes={}, references={"guide": {"model": conv}}))
   assert not uses_convolution(unread.jaxprs)
   read = Preparer("data")(tiny_config(probes={}, references={"guide": {"model": conv}}, losses={
-    "ce": CE, "kd": {"name": "distillation", "teachers": ("guide",), "weight": 1.0},
+    "ce": CE, "kd": {"name": "distillation", "teachers": ("guide",), "weight": 1.0, "teacher_temperature": 2.0,
+                     "student_temperature": 1.0, "scale": "none"},
   }))
   assert uses_convolution(read.jaxprs)
 
