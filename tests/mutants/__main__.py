@@ -52,7 +52,9 @@ def main(argv: list[str]) -> int:
     kept = root / ".pytest_cache" / "mutants"
     kept.mkdir(parents=True, exist_ok=True)
     os.environ.setdefault("NURTURE_COMPILATION_CACHE", str(root / ".pytest_cache" / "compiled"))
-    command = [sys.executable, "tests/mutants", *argv, "--here", f"--kept={kept}"]
+    # A process that is ended leaves semaphores, of which Python warns at the end.
+    quiet = ["-W", "ignore:resource_tracker:UserWarning"]
+    command = [sys.executable, *quiet, "tests/mutants", *argv, "--here", f"--kept={kept}"]
     return subprocess.run(command, cwd=copy).returncode
 
 
