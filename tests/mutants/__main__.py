@@ -52,7 +52,9 @@ def main(argv: list[str]) -> int:
     kept = root / ".pytest_cache" / "mutants"
     kept.mkdir(parents=True, exist_ok=True)
     os.environ.setdefault("NURTURE_COMPILATION_CACHE", str(root / ".pytest_cache" / "compiled"))
-    command = [sys.executable, "tests/mutants", *argv, "--here", f"--kept={kept}"]
+    # A process that is ended leaves semaphores, of which Python warns at the end.
+    quiet = ["-W", "ignore:resource_tracker:UserWarning"]
+    command = [sys.executable, *quiet, "tests/mutants", *argv, "--here", f"--kept={kept}"]
     return subprocess.run(command, cwd=copy).returncode
 
 
@@ -62,7 +64,8 @@ def _options(argv: list[str]) -> argparse.Namespace:
   parser.add_argument("--files", default="", help="some of its files, such as step.py,loop.py; all without it")
   parser.add_argument("--sample", type=int, default=60, help="changes to try; 0 for one of every place")
   parser.add_argument("--seed", type=int, default=0, help="of the sample")
-  parser.add_argument("--budget", type=float, default=0.0, help="seconds of tests for one change; 0 for no limit")
+  parser.add_argument("--budget", type=float, default=0.0,
+                      help="seconds of the processor that the tests of one change may take; 0 for no limit")
   parser.add_argument("--here", action="store_true", help=argparse.SUPPRESS)
   parser.add_argument("--kept", type=pathlib.Path, help=argparse.SUPPRESS)
   return parser.parse_args(argv)
@@ -144,7 +147,7 @@ def _try(
   path.write_text(mutant.source(root))
   try:
     files = list(dict.fromkeys(test.split("::")[0] for test in taken))
-    outcome = workers.run(files, _ranks(taken), 30 + 3 * total)
+    outcome = workers.run(files, _ranks(taken), 20 + 2 * total)
   finally:
     path.write_text(original)
   verdict = {"passed": "survived", "empty": "survived", "failed": "killed", "timeout": "timed out"}[outcome.kind]

@@ -65,7 +65,7 @@ class Workers:
     return self._start(_test, (str(self.root), list(files), order, cpu_seconds), 60 + 10 * cpu_seconds)
 
   def map_tests(self, files: Sequence[str], destination: pathlib.Path) -> Outcome:
-    """Runs all tests and writes which lines of lib/ each of them reaches, and its seconds, to a JSON file."""
+    """Runs all tests and writes which lines of lib/ each of them reaches, and its seconds of the processor, to JSON."""
     return self._start(_map, (str(self.root), list(files), str(destination)), 3600)
 
   def _start(self, target: Any, arguments: tuple, limit: float) -> Outcome:
@@ -139,7 +139,8 @@ class _Reach:
   def __init__(self, measured: Any):
     self.measured = measured
     self.contexts: dict[str, list[str]] = {}  # of each test
-    self.seconds: dict[str, float] = {}
+    self.seconds: dict[str, float] = {}  # of the processor, all threads together
+    self.began = 0.0
 
   def pytest_runtest_protocol(self, item: Any) -> None:
     import jax  # noqa: PLC0415
@@ -150,10 +151,11 @@ class _Reach:
     self.contexts[item.nodeid] = [item.nodeid, *wide]
     self.measured.switch_context(item.nodeid)
 
-  def pytest_runtest_logreport(self, report: Any) -> None:
-    self.seconds[report.nodeid] = self.seconds.get(report.nodeid, 0.0) + report.duration
+  def pytest_runtest_logstart(self) -> None:
+    self.began = time.process_time()
 
-  def pytest_runtest_logfinish(self) -> None:
+  def pytest_runtest_logfinish(self, nodeid: str) -> None:
+    self.seconds[nodeid] = time.process_time() - self.began
     self.measured.switch_context("")
 
   def pytest_fixture_setup(self, fixturedef: Any, request: Any) -> None:
