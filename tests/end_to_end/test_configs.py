@@ -140,6 +140,7 @@ def metrics_of(prepared):
   pytest.param(path, part, marks=pytest.mark.slow if {path.stem, f"{path.name}:{part}"} & set(SLOW) else ())
   for path, part in PARTS
 ], ids=[label(*case) for case in PARTS])
+@pytest.mark.filterwarnings("ignore:layer map 'last_wins'")  # which says what the official setting leaves out
 def test_every_program_of_the_grid_can_be_traced_and_logs_what_is_reported(path, part, tmp_path):
   config = shrunk(path, part, tmp_path / "data")
   prepare = Preparer(tmp_path / "data")
