@@ -53,7 +53,8 @@ VALUES = {
 }
 OUTCOMES = ("run", "sentence", "lines", "traceback", "abort", "too long")
 _PATIENCE = 300  # seconds
-_LAST = ("full_size", "cifar100", "resnet", "vit_cifar10", "vanillanet", "simplenet", "attention")  # take long to trace
+_FIRST = ("quickstart", "factorial", "digits", "dynamics")  # trace fast
+_LAST = ("full_size", "cifar100", "resnet", "vit_cifar10", "vanillanet", "simplenet", "attention")  # trace slowly
 _ENDLESS = ("steps", "seeds", "samples", "vectors")  # a run of so many is sound, and does not end
 
 
@@ -120,7 +121,8 @@ class Case:
 
 def cases(wanted: Sequence[str]) -> Iterator[Case]:
   """Yields every case of the configs whose names have one of the words in them; those that trace fast come first."""
-  index, parts = 0, sorted(shrink.PARTS, key=lambda part: any(name in shrink.label(*part) for name in _LAST))
+  has = lambda part, words: any(word in shrink.label(*part) for word in words)
+  index, parts = 0, sorted(shrink.PARTS, key=lambda part: (has(part, _LAST), not has(part, _FIRST)))
   with tempfile.TemporaryDirectory() as folder:
     for i, (path, part) in enumerate(parts):
       name, root = shrink.label(path, part), pathlib.Path(folder) / str(i)

@@ -73,6 +73,7 @@ Whole = Annotated[int, Range(least=0)]  # 0 often stands for none, or for all
 Seed = Annotated[int, Range(least=0, most=2**32 - 1)]
 
 
+@functools.cache  # parts are built anew in every trace
 def of(constructor: Any) -> dict[str, Any]:
   """Returns the type hints of a constructor's arguments by name, ranges included."""
   target = constructor.__init__ if inspect.isclass(constructor) else constructor
