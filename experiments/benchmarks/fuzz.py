@@ -37,8 +37,7 @@ from lib.models import MODELS
 from lib.training import phases
 from lib.training.config import check, put
 from lib.training.ensemble import cohorts_of, members_of
-from lib.training.experiment import Experiment
-from lib.training.prepare import Preparer
+from lib.training.prepare import Prepared, Preparer, check_probe
 
 _CONFIGS = flags.DEFINE_list("configs", [], "Parts of names of configs; all without it.")
 _LIMIT = flags.DEFINE_integer("limit", 0, "Cases, drawn at random; 0 is all.", lower_bound=0)
@@ -143,7 +142,7 @@ def prepare(config: dict, preparer: Preparer) -> None:
     preparer(cohort.config).programs(len(cohort.members))
 
 
-def build(config: dict, base: Experiment, data_dir: pathlib.Path) -> None:
+def build(config: dict, base: Prepared, data_dir: pathlib.Path) -> None:
   """Does what a run does before it traces."""
   check(config)
   for member in members_of(config):
@@ -151,13 +150,13 @@ def build(config: dict, base: Experiment, data_dir: pathlib.Path) -> None:
     check(inner)
     if inner["data"] != base.config["data"]:
       data.load(phases.at(inner, None)["data"], data_dir)
-    dataclasses.replace(base, config=inner).parts()
+    dataclasses.replace(base.experiment, config=inner).parts()
+    for label, fields in inner["probes"].items():
+      check_probe(label, fields, base.dataset)
 
 
 def attempt(function: Callable, *arguments: Any) -> dict[str, str]:
   """Returns {"outcome", "message"}: "run", "sentence" or a failure."""
-  signal.signal(signal.SIGALRM, _too_long)
-  signal.alarm(_PATIENCE)
   try:
     with contextlib.redirect_stdout(sys.stderr), warnings.catch_warnings():
       warnings.simplefilter("ignore")
@@ -170,8 +169,6 @@ def attempt(function: Callable, *arguments: Any) -> dict[str, str]:
     return {"outcome": "too long", "message": traceback.format_exc(limit=-4)}
   except Exception:
     return {"outcome": "traceback", "message": traceback.format_exc(limit=-4)}
-  finally:
-    signal.alarm(0)
 
 
 def _too_long(*_: Any) -> None:
@@ -180,6 +177,7 @@ def _too_long(*_: Any) -> None:
 
 def child(spec: dict) -> None:
   """Goes over the cases of a specification, and prints a line of JSON when one begins and when it ends."""
+  signal.signal(signal.SIGALRM, _too_long)
   seen, name, only = set(spec["seen"]), "", spec["only"] and set(spec["only"])
   for case in cases(_CONFIGS.value):
     if case.index < spec["start"] or (only and case.index not in only):
@@ -190,8 +188,9 @@ def child(spec: dict) -> None:
     if case.name != name:
       name, preparer = case.name, Preparer(case.root)
       jax.clear_caches()
-      base = preparer(put(case.config, members_of(case.config)[0].assignments)).experiment
+      base = preparer(put(case.config, members_of(case.config)[0].assignments))
     config = case.changed()
+    signal.alarm(_PATIENCE)
     if spec["train"]:
       with tempfile.TemporaryDirectory() as folder:
         say(**attempt(functools.partial(training.run, config, f"{folder}/run", data_dir=case.root)))
