@@ -105,7 +105,7 @@ def build(table: Mapping[str, Any], config: str | Mapping[str, Any], *, path: st
   for key, value in given.items():
     if key not in fields:
       raise UserError(f"{_dotted(path, key)} does not exist for {name!r}; {suggest(key, fields)}.")
-    given[key] = _read(value, types_of.get(key))
+    given[key] = hints.read(value, types_of.get(key, Any))
     hints.check(_dotted(path, key), given[key], types_of.get(key, Any), name)
   arguments.update({k: v for k, v in supplied.items() if k in fields})
   arguments.update(given)
@@ -117,22 +117,8 @@ def build(table: Mapping[str, Any], config: str | Mapping[str, Any], *, path: st
   except (TypeError, ValueError) as error:
     if isinstance(error, (jax.errors.ConcretizationTypeError, jax.errors.TracerArrayConversionError)):
       raise  # a value that varies inside one program met code that needs a plain number
-    raise UserError(f"{path or name}: {error}") from error
+    raise UserError(f"{path or name}: {str(error).rstrip('.')}.") from error
 
 
 def _dotted(path: str, key: str) -> str:
   return f"{path}.{key}" if path else key
-
-
-def _read(value: Any, hint: Any) -> Any:
-  """Returns the number that a string spells, where a number fits and the string does not.
-
-  A command line cannot change the type of a field, so a field that takes words and numbers gets its numbers as strings.
-  """
-  if not isinstance(value, str) or typing.get_origin(hint) not in hints.UNIONS or hints.matches(value, hint):
-    return value
-  try:
-    number = float(value)
-  except ValueError:
-    return value
-  return number if hints.matches(number, hint) else value

@@ -10,6 +10,7 @@ trace cannot be seen, so every point of a sweep is built with its plain values f
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
 import inspect
@@ -72,6 +73,7 @@ Whole = Annotated[int, Range(least=0)]  # 0 often stands for none, or for all
 Seed = Annotated[int, Range(least=0, most=2**32 - 1)]
 
 
+@functools.cache  # parts are built anew in every trace
 def of(constructor: Any) -> dict[str, Any]:
   """Returns the type hints of a constructor's arguments by name, ranges included."""
   target = constructor.__init__ if inspect.isclass(constructor) else constructor
@@ -94,6 +96,20 @@ def annotate(function: Callable[..., Any], **types: Any) -> Callable[..., Any]:
   known = inspect.signature(function).parameters
   annotated.__annotations__ = of(function) | {name: hint for name, hint in types.items() if name in known}
   return annotated
+
+
+def read(value: Any, hint: Any) -> Any:
+  """Returns a config's value as a field of a type can hold it.
+
+  A command line cannot change the type of a field, so one that takes words and numbers gets its numbers as strings.
+  A whole number of more than 32 bits, which JAX would take for an integer, is a float where that is meant.
+  """
+  if isinstance(value, str) and typing.get_origin(hint) in UNIONS and not matches(value, hint):
+    with contextlib.suppress(ValueError):
+      return float(value) if matches(float(value), hint) else value
+  if isinstance(value, int) and _INT32 < abs(value) <= _FLOAT32 and _chosen(value, hint)[0] is float:
+    return float(value)
+  return value
 
 
 def check(path: str, value: Any, hint: Any, owner: str = "") -> None:
@@ -200,7 +216,7 @@ def _outside(path: str, value: Any, hint: Any) -> Iterator[tuple[str, Any, str]]
 def _chosen(value: Any, hint: Any) -> tuple[Any, Range]:
   """Returns the member of a union that a value fits, without its annotation, and its range."""
   if typing.get_origin(hint) in UNIONS:
-    options = [_chosen(value, h) for h in typing.get_args(hint) if matches(value, h)]
+    options = [_chosen(value, h) for h in typing.get_args(hint) if matches(value, h)] or [(hint, Range())]
     return next((option for option in options if option[1] != Range()), options[0])
   if typing.get_origin(hint) is not Annotated:
     return hint, Range()

@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Mapping
-from typing import ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
 import jax
 import jax.numpy as jnp
 
 from lib.core import Batch
-from lib.core.hints import NonNegative, Share, Whole
+from lib.core.hints import NonNegative, Range, Share, Whole
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,7 +29,7 @@ class PadCrop:
   Reference: He et al. 2016, arXiv:1512.03385, section 4.2.
   """
 
-  pad: Whole = 4
+  pad: Annotated[int, Range(least=0, most=1000)] = 4
   mode: Literal["zero", "reflect"] = "zero"
 
   stage: ClassVar[str] = "before"

@@ -201,11 +201,10 @@ def check_memory(
   members = num_members if jax.default_backend() == "cpu" else num_members // shares  # processors share one memory
   largest = max(memory.largest_array(jaxpr) for jaxpr in jaxprs)
   needs = {
-    "config.model": members * trees.num_bytes(state.variables),
-    "config.optimizer": members * trees.num_bytes(state.opt_state),
+    # What optimizers and averages keep is as large as the model.
+    "config.model": members * trees.num_bytes((state.variables, state.opt_state, state.parameter_states)),
     "config.losses": members * trees.num_bytes(state.loss_states),
-    "config.parameters": members * trees.num_bytes(state.parameter_states),
-    "config.batch_size, or config.model,": (members if mode == "vmap" else 1) * largest,
+    "config.batch_size and the largest array of a step": (members if mode == "vmap" else 1) * largest,
     "config.data": trees.num_bytes(data),
     "config.references": trees.num_bytes(references),
   }

@@ -165,14 +165,18 @@ class Preparer:
     )
     jaxprs = experiment.check(_abstract_batch(experiment, dataset), loaded)
     for label, fields in config["probes"].items():
-      _check_probe(label, fields, dataset)
+      check_probe(label, fields, dataset)
     prepared = Prepared(experiment, dataset, loaded, jaxprs)
     prepared.check_memory(1)
     return prepared
 
 
-def _check_probe(label: str, fields: Mapping[str, Any], dataset: data.Dataset) -> None:
-  """Finds a probe's mistakes before training starts instead of after it."""
+def check_probe(label: str, fields: Mapping[str, Any], dataset: data.Dataset) -> None:
+  """Finds a probe's mistakes before training starts instead of after it.
+
+  Raises:
+    UserError: for a field of the probe that is wrong, or a split that the data do not have.
+  """
   path = f"config.probes.{label}"
   if "every" not in fields:
     raise UserError(f"{path}.every is missing; give the steps between measurements, or 0 for the end.")

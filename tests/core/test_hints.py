@@ -23,6 +23,7 @@ from lib.core.hints import (
   check,
   check_fields,
   matches,
+  read,
 )
 
 NAN, INF = float("nan"), float("inf")
@@ -137,3 +138,13 @@ def test_an_object_that_was_built_by_hand_can_be_checked():
   check_fields(Plain(0.5, INF), "config.x")
   with pytest.raises(UserError, match="config.x.share is 2; give a number from 0 to 1"):
     check_fields(Plain(2), "config.x")
+
+
+@pytest.mark.parametrize("value, hint, expected", [
+  ("-4.5", float | Literal["-log_n"], -4.5), ("-log_n", float | Literal["-log_n"], "-log_n"), ("0.5", float, "0.5"),
+  ("x", float | Literal["-log_n"], "x"), (2**40, NonNegative, 2.0**40), (2**40, Memory | None, 2.0**40),
+  (2**40, Count, 2**40), (3, float, 3), (True, float, True), (10**400, float, 10**400),
+])
+def test_a_value_is_read_as_its_field_can_hold_it(value, hint, expected):
+  read_value = read(value, hint)
+  assert read_value == expected and type(read_value) is type(expected)
