@@ -15,6 +15,7 @@ import pytest
 
 from lib.core import rng
 from lib.training import loop
+from lib.training.checkpoint import Restored
 from lib.training.ensemble import Cohort, members_of
 from lib.training.loop import AttachedProbe, Loop, NotFinite, intervals_of, probe_key
 from lib.training.preemption import Preempted
@@ -75,7 +76,12 @@ class World:
   def flush(self):
     self.journal.append(("flush",))
 
-  def save(self, step, tree):
+  @property
+  def position(self):
+    return {"rows": len(self.rows)}
+
+  def save(self, step, tree, metrics):
+    assert metrics == self.position and self.journal[-1] == ("flush",)  # the rows that it counts on are on the disk
     self.saved[step] = copy.deepcopy(tree)
     self.journal.append(("save", step))
 
@@ -138,7 +144,7 @@ def test_a_run_that_goes_on_from_any_checkpoint_writes_the_rows_that_are_left():
   assert world.steps() == list(range(1, 11))
   for step, tree in world.saved.items():
     rest, programs, after = make(checkpoint__every=1, per_dispatch=3)
-    rest.run((step, tree))
+    rest.run(Restored(step, tree, {}))
     assert [(row["step"], row["member"], row["loss"]) for row in after.rows] == [
       (row["step"], row["member"], row["loss"]) for row in world.rows if row["step"] > step
     ], step
@@ -215,7 +221,7 @@ def test_a_finished_run_takes_no_step_and_writes_nothing():
   made, _, world = make()
   made.run(None)
   again, programs, after = make()
-  final = again.run((10, world.saved[10]))
+  final = again.run(Restored(10, world.saved[10], {}))
   assert not programs.taken and not after.journal
   np.testing.assert_array_equal(final.step, [10, 10])
 
@@ -229,7 +235,7 @@ def test_a_stop_signal_saves_at_the_boundary_and_takes_no_further_step(looks):
   assert caught.value.exit_code == 75 and world.steps() == [boundary] and len(programs.taken) == looks
   assert made.last == {"step": boundary}
   rest, _, after = make()
-  rest.run((boundary, world.saved[boundary]))
+  rest.run(Restored(boundary, world.saved[boundary], {}))
   undisturbed, _, whole = make()
   undisturbed.run(None)
   assert {**losses(world), **losses(after)} == losses(whole)
