@@ -9,7 +9,6 @@ from lib.training.prepare import Preparer
 from tests.tiny import tiny_config
 
 GUIDE = {"guide": {"model": {"name": "mlp", "width": 10**9}}}
-PARITY = {"name": "parity", "min_length": 2, "max_length": 40, "num_examples": 2**31 - 1}
 WIDE = {"name": "cnn", "layers": (("pad_to", 10**6), ("conv", 4, 3), ("global_avg_pool",))}
 
 
@@ -20,7 +19,6 @@ WIDE = {"name": "cnn", "layers": (("pad_to", 10**6), ("conv", 4, 3), ("global_av
   ({"model": {"name": "vit", "patch": 2, "width": 10**9}}, "config.model.width"),
   ({"references": GUIDE}, "config.references.guide.model"),
   ({"model": WIDE}, "config.batch_size"),
-  ({"data__source": PARITY, "data__label_noise": {}, "data__normalize": "unit"}, "data.source.num_examples"),
 ], ids=str)
 def test_what_is_too_large_names_its_section(changes, largest):
   with pytest.raises(UserError) as caught:
