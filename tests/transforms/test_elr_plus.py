@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from configs.elr import elr_plus_cifar10, elr_plus_cifar100
 from lib import training
 from lib.core import Context, DataSpec, Outputs, UserError, build
 from lib.training.references import member_variables
@@ -118,6 +119,14 @@ def test_members_are_trained_by_the_sum_of_their_cross_entropies(key):
   ]
   np.testing.assert_allclose(of("members"), alone[0] + alone[1], rtol=1e-6)
   assert np.all(of("members") > 2 * of("logits"))  # the cross-entropy of a mean of logits is another thing
+
+
+def test_the_settings_of_the_paper():
+  ten, hundred = (module.get_config().losses.to_dict() for module in (elr_plus_cifar10, elr_plus_cifar100))
+  fields = ("lam", "beta", "multiply_labels", "ramp_steps")
+  assert [ten["elr"].get(field) for field in fields] == [3.0, 0.7, None, None] and ten["ce"]["of"] == "members"
+  assert [hundred["elr"][field] for field in fields] == [7.0, 0.9, True, 40_000]
+  assert set(hundred) == {"elr"}, "the cross-entropy would count twice"
 
 
 def config(**changes):
