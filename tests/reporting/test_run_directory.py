@@ -54,7 +54,8 @@ ANEW += "anew."
   (("members", 0, "seed"), {"to": True}, ": members[0].seed is true, but needs a whole number of at least 0"),
   (("members", 0, "seed"), {"to": 2**63}, ": members[0].seed is 9223372036854775808, but needs"),
   (("members", 0, "died_at"), {"to": -1}, ": members[0].died_at is -1, but needs a whole number of at least 0 or null"),
-  (("members", 0, "metrics", "test/loss"), {"to": {}}, ': members[0].metrics["test/loss"] is an object of no fields'),
+  (("members", 0, "metrics", "test/loss"), {"to": {}},
+   ': members[0].metrics["test/loss"] is an object of no fields, but needs a number, null, text or a list of these'),
   (("groups", 0, "label"), {"to": "x" * 100}, None),
   (("steps",), {"to": "1" * 100}, f': steps is "{"1" * 38}…, but needs'),
   (("members",), {"to": []}, " contradicts itself: members is empty"),
@@ -111,6 +112,12 @@ def test_what_json_may_hold(directory):
     assert reporting.read_json(path) == value
   path.write_text("[" * 99 + "[0.5]" + "]" * 99)
   reporting.read_json(path)
+
+
+def test_members_of_a_manifest_are_numbered(directory):
+  change(directory / "manifest.json", "members", 2, "member", to=3)
+  with pytest.raises(UserError, match=r"manifest\.json contradicts itself: members\[2\]\.member is 3, but needs 2; re"):
+    reporting.read_manifest(directory)
 
 
 def test_a_config_that_was_changed(directory):
