@@ -40,6 +40,11 @@ def test_a_whole_run_is_read_as_it_was_written(directory):
   assert len(reporting.read_rows(directory / "metrics.jsonl")) == 8
 
 
+def test_a_member_that_died_before_the_first_step_is_dead(directory):
+  change(directory / "results.json", "members", 3, "died_at", to=0)
+  assert reporting.read_results(directory)["members"][3]["died_at"] == 0
+
+
 ANEW = "; give the --workdir of a finished experiments.train; where it is one, run its command again, which writes it "
 ANEW += "anew."
 
@@ -88,7 +93,7 @@ RESTORE = "; restore the file from a copy, or train again with another --workdir
 @pytest.mark.parametrize("text, found", [
   ("", " is empty"), (" \n", " is empty"), ("{", " is not JSON (Expecting property name"),
   ("[]", ": all of it is a list of 0, but needs an object {...}"),
-  ("3", ": all of it is 3, but needs an object {...}"), ('{"a": 1, "a": 2}', ' has "a" twice in one object'),
+  ("3", ": all of it is 3, but needs an object {...}"), ('{"b": 0, "a": 1, "a": 2}', ' has "a" twice in one object'),
   ('{"a": NaN}', " is not JSON (NaN is no number there; null stands for it)"),
   ('{"a": -1e999}', " has a number that is too large for a float"),
   ("[" * 100_000, " is nested more than 100 levels deep"),
