@@ -1,22 +1,29 @@
 # make quickstart   trains a small network and writes runs/quickstart
-# make test         what continuous integration runs
+# make test         lint and the tests; under 15 minutes on 2 cores
+# make test-long    what guards something and takes longer; continuous integration runs it behind make test
 #
 # PYTHON=... chooses the interpreter, VENV=... the place of the environment, WORKERS=... the number of test processes.
+# make mutants takes ROOM=..., a folder of lib/, and SAMPLE=..., SEED=..., BUDGET=... (seconds of tests for one change).
 
 PYTHON ?= $(shell for p in python3.12 python3.11 python3; do \
     $$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1 && echo $$p && break; done)
 VENV ?= .venv
 WORKERS ?= 2
+SAMPLE ?= 60
+SEED ?= 0
+BUDGET ?= 0
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help quickstart test test-fast lint clean
+.PHONY: help quickstart test test-fast lint mutants clean
 
 help:
 	@echo "make quickstart   train a small network into runs/quickstart, from the start"
 	@echo "make test         lint, then all tests"
 	@echo "make test-fast    the tests that take less than ten seconds each"
+	@echo "make test-long    the tests that take too long for make test"
 	@echo "make lint         ruff"
+	@echo "make mutants      ROOM=training: changes single places of lib/training and counts what its tests notice"
 	@echo "make clean        remove the environment and all caches; runs/ stays"
 
 quickstart: $(VENV)/installed
@@ -27,10 +34,17 @@ test: lint
 	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal
 
 test-fast: $(VENV)/installed-dev
-	$(BIN)/python -m pytest -n $(WORKERS) -m "not slow"
+	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal -m "not slow and not long"
+
+test-long: $(VENV)/installed-dev
+	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal -m long
 
 lint: $(VENV)/installed-dev
 	$(BIN)/ruff check lib experiments configs tests
+
+mutants: $(VENV)/installed-mutants
+	@test -n "$(ROOM)" || { echo "error: give the room, such as make mutants ROOM=training." >&2; exit 1; }
+	nice -n 10 $(BIN)/python tests/mutants --room=$(ROOM) --sample=$(SAMPLE) --seed=$(SEED) --budget=$(BUDGET)
 
 clean:
 	rm -rf $(VENV) .pytest_cache .ruff_cache
@@ -43,6 +57,10 @@ $(VENV)/installed: requirements.txt | $(BIN)/python
 
 $(VENV)/installed-dev: requirements-dev.txt $(VENV)/installed
 	$(BIN)/python -m pip install --quiet --requirement requirements.txt --requirement requirements-dev.txt
+	touch $@
+
+$(VENV)/installed-mutants: requirements-mutants.txt $(VENV)/installed-dev
+	$(BIN)/python -m pip install --quiet --requirement requirements-mutants.txt
 	touch $@
 
 $(BIN)/python:

@@ -8,9 +8,9 @@ so that 40 epochs are enough to memorize many wrong labels. Takes 22 min on 2 CP
 jobs. DATA holds cifar-10-batches-bin/*.bin. configs/elr/cifar10_resnet34.py has the published
 setting.
 
-New labels are drawn from all ten classes, so 36 % are wrong. Asymmetric noise:
+New labels are drawn from all ten classes, so 36 % are wrong. Asymmetric noise, as the authors' code draws it:
 
-  "--config.data.label_noise={'name': 'asymmetric', 'rate': 0.4, 'mapping': 'cifar10'}"
+  "--config.data.label_noise={'name': 'asymmetric', 'rate': 0.4, 'mapping': 'cifar10', 'sequential': True}"
 
 with the paper's lambda = 1 and beta = 0.9 for it in the levels of the grid.
 """

@@ -28,7 +28,7 @@ from jax.experimental import pallas as pl
 from jax.experimental.pallas import mosaic_gpu as plgpu
 
 from lib.attention import mosaic_gpu_primitives as primitives
-from lib.attention import numerics
+from lib.attention import numerics, simulation
 from lib.attention.call import Call
 
 ROWS = 64  # of a warpgroup's tile: what one wgmma takes
@@ -49,7 +49,7 @@ class MosaicGPU:
     overlap: whether the forward kernel keeps the product with the values in flight while the next scores are weighed,
       the two warpgroups taking turns at the tensor cores; otherwise each product is waited for.
     sigmoid: a row of `lib.attention.numerics.FORMS`; None chooses by the bias.
-    interpret: runs on any platform, for tests: `mosaic_gpu_primitives.interpreter()`.
+    interpret: runs on any platform, for tests: `simulation.interpreter()`.
   """
 
   columns: int | None = None
@@ -191,6 +191,8 @@ class _Stream:
 
   def run(self, step: Step, results: Sequence[str], sums: Sequence[str] = ()) -> dict[str, jax.Array]:
     """Runs the kernel; returns {name: array} of results like the arrays of those names, and of sums [B, N, T]."""
+    if self.settings.interpret is not None:
+      simulation.prepare(WARPGROUPS + 1)
     call, batch = self.call, self.call.shape[0]
     length = self.tiles * WARPGROUPS * ROWS
     operands = dict(self.arrays)

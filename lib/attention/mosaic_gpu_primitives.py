@@ -14,17 +14,7 @@ import jax.numpy as jnp
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import mosaic_gpu as plgpu
 
-if hasattr(plgpu, "InterpretGPUParams"):
-  from jax.experimental.pallas.mosaic_gpu import InterpretGPUParams
-else:
-  from jax._src.pallas.mosaic_gpu.interpret.params import InterpretGPUParams
-
 TRANSFORMS = (plgpu.TilingTransform((8, 64)), plgpu.SwizzleTransform(128))  # of tiles in shared memory, for wgmma
-
-
-def interpreter(**fields) -> Any:
-  """Returns `MosaicGPU(interpret=...)`: a simulation on any platform in which, as for TMA, beyond an array is 0."""
-  return InterpretGPUParams(out_of_bounds_reads="uninitialized", uninitialized_memory="zero", **fields)
 
 
 class Hardware:

@@ -1,10 +1,10 @@
 """What every other room stands on: records, building from configs, keys, trees and schedules."""
 
 from lib.core.build import Preset, build, fields_of, lookup
-from lib.core.errors import UserError
+from lib.core.errors import UserError, model_at
 from lib.core.types import Batch, Context, DataSpec, Network, Outputs
 
 __all__ = [
   "Batch", "Context", "DataSpec", "Network", "Outputs", "Preset", "UserError",
-  "build", "fields_of", "lookup",
+  "build", "fields_of", "lookup", "model_at",
 ]

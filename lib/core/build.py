@@ -9,14 +9,13 @@ from __future__ import annotations
 
 import difflib
 import inspect
-import types
 import typing
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
-import numpy as np
 
+from lib.core import hints
 from lib.core.errors import UserError
 
 _LISTED = 40  # names that one sentence can hold
@@ -45,7 +44,7 @@ def lookup(table: Mapping[str, Any], name: str, *, path: str = "") -> Any:
   Raises:
     UserError: if there is no such row; names the nearest one and lists all.
   """
-  if name in table:
+  if isinstance(name, str) and name in table:
     return table[name]
   raise UserError(f"{_dotted(path, 'name')} is {name!r}, which does not exist; {suggest(name, table)}.")
 
@@ -88,7 +87,8 @@ def build(table: Mapping[str, Any], config: str | Mapping[str, Any], *, path: st
     The constructor's result.
 
   Raises:
-    UserError: for an unknown name, an unknown or missing argument, or a value of the wrong type.
+    UserError: for an unknown name, an unknown or missing argument, a value of the wrong type, or a number out of
+      range (see lib.core.hints).
   """
   if isinstance(config, str):
     config = {"name": config}
@@ -101,13 +101,12 @@ def build(table: Mapping[str, Any], config: str | Mapping[str, Any], *, path: st
   row = lookup(table, name, path=path)
   constructor, arguments = (row.constructor, dict(row.arguments)) if isinstance(row, Preset) else (row, {})
   fields = fields_of(row)
-  hints = _type_hints(constructor)
+  types_of = hints.of(constructor)
   for key, value in given.items():
     if key not in fields:
       raise UserError(f"{_dotted(path, key)} does not exist for {name!r}; {suggest(key, fields)}.")
-    value = given[key] = _read(value, hints.get(key))
-    if key in hints and not _matches(value, hints[key]):
-      raise UserError(f"{_dotted(path, key)} is {_shown(value)}, but {name!r} needs {_describe(hints[key])}.")
+    given[key] = hints.read(value, types_of.get(key, Any))
+    hints.check(_dotted(path, key), given[key], types_of.get(key, Any), name)
   arguments.update({k: v for k, v in supplied.items() if k in fields})
   arguments.update(given)
   missing = [k for k, p in fields.items() if p.default is inspect.Parameter.empty and k not in arguments]
@@ -118,84 +117,8 @@ def build(table: Mapping[str, Any], config: str | Mapping[str, Any], *, path: st
   except (TypeError, ValueError) as error:
     if isinstance(error, (jax.errors.ConcretizationTypeError, jax.errors.TracerArrayConversionError)):
       raise  # a value that varies inside one program met code that needs a plain number
-    raise UserError(f"{path or name}: {error}") from error
+    raise UserError(f"{path or name}: {str(error).rstrip('.')}.") from error
 
 
 def _dotted(path: str, key: str) -> str:
   return f"{path}.{key}" if path else key
-
-
-def _shown(value: Any) -> str:
-  return f"an array of type {value.dtype}" if _is_array(value) else f"{value!r} ({type(value).__name__})"
-
-
-def _is_array(value: Any) -> bool:
-  return isinstance(value, (jax.Array, np.ndarray))
-
-
-def _type_hints(constructor: Callable) -> dict[str, Any]:
-  target = constructor.__init__ if inspect.isclass(constructor) else constructor
-  try:
-    return typing.get_type_hints(target)
-  except (NameError, TypeError):  # annotations that only a type checker can resolve: nothing to check
-    return {}
-
-
-def _read(value: Any, hint: Any) -> Any:
-  """Returns the number that a string spells, where a number fits and the string does not.
-
-  A command line cannot change the type of a field, so a field that takes words and numbers gets its numbers as strings.
-  """
-  if isinstance(value, str) and hint is not None and not _matches(value, hint):
-    try:
-      number = float(value)
-    except ValueError:
-      return value
-    return number if typing.get_origin(hint) in (typing.Union, types.UnionType) and _matches(number, hint) else value
-  return value
-
-
-def _matches(value: Any, hint: Any) -> bool:
-  """Whether a config value fits a type hint; hints that a config cannot express accept everything."""
-  origin = typing.get_origin(hint)
-  if origin in (typing.Union, types.UnionType):
-    return any(_matches(value, h) for h in typing.get_args(hint))
-  if origin is typing.Literal:
-    return value in typing.get_args(hint)
-  if hint is float:  # the one type that may vary inside a program
-    scalar = _is_array(value) and jax.numpy.ndim(value) == 0
-    return scalar or (isinstance(value, (int, float, np.number)) and not isinstance(value, bool))
-  if hint is int:
-    return isinstance(value, (int, np.integer)) and not isinstance(value, bool)
-  if hint is bool:
-    return isinstance(value, (bool, np.bool_))
-  if hint is str:
-    return isinstance(value, str)
-  if hint in (type(None), None):
-    return value is None
-  if (origin or hint) in (tuple, list):
-    if not isinstance(value, (tuple, list)):
-      return False
-    inner = typing.get_args(hint)
-    return not (inner and inner[-1] is Ellipsis) or all(_matches(v, inner[0]) for v in value)
-  if inspect.isclass(origin or hint) and issubclass(origin or hint, Mapping):
-    return isinstance(value, Mapping)
-  if inspect.isclass(hint) and (hint is complex or issubclass(hint, (jax.Array, np.ndarray, np.generic))):
-    return _is_array(value) or isinstance(value, (int, float, np.generic))
-  return True
-
-
-def _describe(hint: Any) -> str:
-  names = {float: "a number", int: "a whole number", bool: "true or false", str: "a string", type(None): "nothing"}
-  if hint in names:
-    return names[hint]
-  origin = typing.get_origin(hint)
-  if origin in (typing.Union, types.UnionType):
-    return " or ".join(_describe(h) for h in typing.get_args(hint))
-  if origin is typing.Literal:
-    return "one of " + ", ".join(repr(v) for v in typing.get_args(hint))
-  if (origin or hint) in (tuple, list):
-    return "a tuple"
-  if inspect.isclass(origin or hint) and issubclass(origin or hint, Mapping):
-    return "a dict"
-  return str(hint)

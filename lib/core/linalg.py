@@ -1,4 +1,4 @@
-"""Matrix decompositions that take a batch one matrix after another.
+"""Norms at any scale, and matrix decompositions that take a batch one matrix after another.
 
 XLA's CPU backend hands the matrices of a batched LAPACK call to the threads of a pool and waits for them, although the
 call may itself run on a thread of that pool: when programs of two devices do so at the same time on two cores, both
@@ -8,6 +8,8 @@ corrupts memory (https://github.com/jax-ml/jax/issues/39292). A single matrix is
 
 from __future__ import annotations
 
+import functools
+
 import jax
 import jax.numpy as jnp
 
@@ -15,6 +17,42 @@ Array = jax.Array
 
 _eigh = jax.custom_batching.sequential_vmap(lambda m: tuple(jnp.linalg.eigh(m)))
 _eigvalsh = jax.custom_batching.sequential_vmap(lambda m: jnp.linalg.eigvalsh(m))
+
+
+def power_of_two(x: Array) -> Array:
+  """Returns the largest power of two not above |x|, entry by entry; 1 for 0 and for what is not finite.
+
+  Dividing by it is exact. What was of size x is then between 1 and 2 (4 for the largest numbers of the type), and its
+  square neither over- nor underflows. The power is a constant to the gradient.
+
+  Args:
+    x: of any shape, float32 or float64.
+  """
+  x = jax.lax.stop_gradient(jnp.abs(x))
+  kind, digits = (jnp.int64, 52) if x.dtype == jnp.float64 else (jnp.int32, 23)
+  exponent = jax.lax.bitcast_convert_type(x, kind) & (-1 << digits)
+  power = jax.lax.bitcast_convert_type(exponent, x.dtype)
+  # XLA divides by multiplying with the reciprocal, and that of the largest power of a type underflows to 0.
+  power = jnp.minimum(power, 1 / jnp.finfo(x.dtype).tiny)
+  return jnp.where((power > 0) & jnp.isfinite(x), power, 1.0)
+
+
+def size_of(*arrays: Array) -> Array:
+  """Returns the `power_of_two` of the largest magnitude in all of the arrays, [] float32 or float64."""
+  largest = [jnp.max(jnp.abs(x.astype(jnp.promote_types(x.dtype, jnp.float32))), initial=0.0) for x in arrays]
+  return power_of_two(functools.reduce(jnp.maximum, largest, jnp.float32(0.0)))
+
+
+def norm(x: Array, axis: int | None = None) -> Array:
+  """Returns the l2 norm over all entries, or along an axis; float32 at least.
+
+  The largest entry is divided out before the squares are taken: the norm is right at every scale, infinite only where
+  it is itself too large for its type, and NaN where an entry is.
+  """
+  x = x.astype(jnp.promote_types(x.dtype, jnp.float32))
+  scale = power_of_two(jnp.max(jnp.abs(x), axis=axis, keepdims=True, initial=0.0))
+  roots = jnp.sqrt(jnp.sum(jnp.square(x / scale), axis=axis, keepdims=True)) * scale
+  return jnp.squeeze(roots, axis)
 
 
 @jax.custom_jvp

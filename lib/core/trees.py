@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+
+from lib.core import linalg
 
 Tree = Any
 
@@ -23,9 +26,20 @@ def named_leaves(tree: Tree) -> list[tuple[str, Any]]:
 
 
 def norm(tree: Tree) -> jax.Array:
-  """Returns the l2 norm over all leaves, [] float32."""
-  squares = [jnp.sum(jnp.square(leaf.astype(jnp.float32))) for leaf in jax.tree.leaves(tree)]
-  return jnp.sqrt(sum(squares, jnp.float32(0.0)))
+  """Returns the l2 norm over all leaves, [] float32.
+
+  The largest entry is divided out before the squares are taken. So a norm of 1e25 or of 1e-25 is what it is; it is
+  infinite only where an entry or the norm itself is above 3.4e38, the largest float32, and NaN where an entry is.
+  """
+  leaves = [leaf.astype(jnp.float32) for leaf in jax.tree.leaves(tree)]
+  scale = linalg.size_of(*leaves)
+  return jnp.sqrt(sum((jnp.sum(jnp.square(leaf / scale)) for leaf in leaves), jnp.float32(0.0))) * scale
+
+
+def is_finite(tree: Tree) -> jax.Array:
+  """Returns whether every floating-point number of a tree is finite, [] bool."""
+  floats = [leaf for leaf in jax.tree.leaves(tree) if jnp.issubdtype(leaf.dtype, jnp.floating)]
+  return functools.reduce(jnp.logical_and, [jnp.all(jnp.isfinite(leaf)) for leaf in floats], jnp.bool_(True))
 
 
 def num_bytes(tree: Tree) -> int:

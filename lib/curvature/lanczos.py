@@ -18,17 +18,20 @@ Tree = Any
 
 
 class Lanczos(NamedTuple):
-  """A Q = Q T + r e_m^T with T tridiagonal [m, m] and Q orthonormal [P, m].
+  """A Q = Q T + r e_m^T + F with T tridiagonal [m, m], Q orthonormal [P, m], and F what rounding left.
 
   Attributes:
     diagonal: [m] of T.
     off_diagonal: [m] of T, and |r| last.
     basis: [m, P], Q^T.
+    rounding: [m], the lengths of the columns of F: all that a product held along earlier vectors and T does not. It is
+      large where the operator is not symmetric.
   """
 
   diagonal: Array
   off_diagonal: Array
   basis: Array
+  rounding: Array
 
 
 def lanczos(matvec: Operator, like: Tree, key: Array, *, steps: int, start: Tree | None = None) -> Lanczos:
@@ -36,7 +39,8 @@ def lanczos(matvec: Operator, like: Tree, key: Array, *, steps: int, start: Tree
 
   Each new vector is orthogonalized twice against all before it, at 8 m P operations a step beside the product, so that
   no eigenvalue shows up twice; memory m P numbers. Where the Krylov space ends, it goes on with a new random vector
-  (and 0 in T), so that repeated eigenvalues are found as well. More steps than parameters are cut to P.
+  (and 0 in T), so that repeated eigenvalues are found as well. More steps than parameters are cut to P. Each product is
+  divided by its size first, so that operators of any scale give the same digits.
 
   Args:
     matvec: symmetric operator.
@@ -59,26 +63,32 @@ def lanczos(matvec: Operator, like: Tree, key: Array, *, steps: int, start: Tree
     raise UserError(f"the start has {start.size} numbers, all 0 or another count than the {size} parameters; give a "
                     "tree like them, or None.")
 
-  def orthogonal(vector: Array, basis: Array) -> Array:
-    for _ in range(2):
-      vector = vector - dot(dot(basis, vector), basis)
-    return vector
+  def orthogonal(vector: Array, basis: Array) -> tuple[Array, Array]:
+    """Returns the part of a vector that is orthogonal to the basis, and the coefficients of the rest."""
+    first = dot(basis, vector)
+    vector = vector - dot(first, basis)
+    second = dot(basis, vector)
+    return vector - dot(second, basis), first + second
 
   def step(carry, i):
-    basis, vector, largest = carry
+    basis, vector, before, largest = carry
     basis = jax.lax.dynamic_update_index_in_dim(basis, vector, i, 0)
     image = product(vector)
-    diagonal = dot(vector, image)
-    image = orthogonal(image, basis)
-    length = jnp.linalg.norm(image)
+    scale = linalg.size_of(image)
+    rest, taken = orthogonal(image / scale, basis)
+    diagonal, length = scale * taken[i], scale * linalg.norm(rest)
     largest = jnp.maximum(largest, jnp.maximum(jnp.abs(diagonal), length))
     ended = length <= 10 * eps * largest
-    following = jax.lax.cond(ended, lambda: orthogonal(draw(i), basis), lambda: image)
-    return (basis, unit(following, following), largest), (diagonal, jnp.where(ended, 0.0, length))
+    # In exact arithmetic the image has no part along the basis but these two.
+    astray = scale * linalg.norm(taken.at[i].set(0.0).at[i - 1].add(-before / scale))
+    following = jax.lax.cond(ended, lambda: orthogonal(draw(i), basis)[0], lambda: rest)
+    after = jnp.where(ended, 0.0, length)
+    return (basis, unit(following, following), after, largest), (diagonal, after, astray + length - after)
 
-  carry = (jnp.zeros((steps, size), dtype), unit(start, start), jnp.zeros((), dtype))
-  (basis, _, _), (diagonal, off_diagonal) = jax.lax.scan(step, carry, jnp.arange(steps))
-  return Lanczos(diagonal, off_diagonal, basis)
+  zero = jnp.zeros((), dtype)
+  carry = (jnp.zeros((steps, size), dtype), unit(start, start), zero, zero)
+  (basis, *_), (diagonal, off_diagonal, rounding) = jax.lax.scan(step, carry, jnp.arange(steps))
+  return Lanczos(diagonal, off_diagonal, basis, rounding)
 
 
 def ritz(decomposition: Lanczos) -> tuple[Array, Array]:
@@ -95,7 +105,10 @@ def ritz(decomposition: Lanczos) -> tuple[Array, Array]:
     if not np.isfinite(tridiagonal).all():
       return np.full(len(diagonal), np.nan), np.full(tridiagonal.shape, np.nan)
     return tuple(np.linalg.eigh(tridiagonal))
-  return linalg.eigh(jnp.diag(diagonal) + jnp.diag(off_diagonal, 1) + jnp.diag(off_diagonal, -1))
+  scale = linalg.size_of(diagonal, off_diagonal)
+  diagonal, off_diagonal = diagonal / scale, off_diagonal / scale
+  values, vectors = linalg.eigh(jnp.diag(diagonal) + jnp.diag(off_diagonal, 1) + jnp.diag(off_diagonal, -1))
+  return scale * values, vectors
 
 
 def flat(
@@ -116,7 +129,8 @@ def flat(
 
 def unit(vector: Array, otherwise: Array) -> Array:
   """Returns a vector at length 1; another one where it is 0."""
-  length = jnp.linalg.norm(vector)
+  vector = vector / linalg.size_of(vector)
+  length = linalg.norm(vector)
   return jnp.where(length == 0, otherwise, vector / jnp.where(length == 0, 1.0, length))
 
 

@@ -32,7 +32,8 @@ def noise_and_signal(square_small: Array, square_large: Array, small: float, lar
       |G|^2 = (B |G_B|^2 - b |G_b|^2) / (B - b),    S = (|G_b|^2 - |G_B|^2) / (1/b - 1/B)
 
   Average S and |G|^2 over steps, each by itself, before taking `simple_noise_scale`: the mean of ratios is biased, and
-  a single |G|^2 can be about 0 or below.
+  a single |G|^2 can be about 0 or below. Squares in float32 serve norms from 1e-19 to 1e19; beyond, S and |G|^2 are 0,
+  infinite or NaN.
 
   Args:
     square_small: |G_b|^2, or its mean over several batches, any shape.

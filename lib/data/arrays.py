@@ -10,6 +10,7 @@ import jax
 import numpy as np
 
 from lib.core import UserError
+from lib.data.checks import as_int32, check_inputs, check_labels, check_memory
 
 _ROWS = 1 << 16  # rows of [n, C] that are held in float64 at a time while moments are summed
 
@@ -23,6 +24,9 @@ class Split:
     label: int32 [n], or [n, T] for sequences (such as the next token; -1 where nothing is asked); may carry noise.
     true_label: like `label`, before label noise.
     id: int32 [n], the example's index in the set as it was read: no split, subset or noise changes it.
+
+  Raises:
+    UserError: for labels or ids that are not whole numbers of 32 bits. What else they must be, `Dataset` knows.
   """
 
   inputs: np.ndarray
@@ -34,11 +38,18 @@ class Split:
     lengths = {len(self.inputs), len(self.label), len(self.true_label), len(self.id)}
     if len(lengths) != 1:
       raise ValueError(f"the arrays of a split have different lengths: {sorted(lengths)}")
+    if self.label.shape != self.true_label.shape:
+      raise ValueError(f"label {self.label.shape} and true_label {self.true_label.shape} have different shapes")
+    label = as_int32(self.label, "labels")
+    whole = {"label": label, "id": as_int32(self.id, "ids")}
+    whole["true_label"] = label if self.true_label is self.label else as_int32(self.true_label, "true labels")
+    for name, values in whole.items():
+      object.__setattr__(self, name, values)
 
   @classmethod
   def clean(cls, inputs: np.ndarray, label: np.ndarray) -> Split:
     """Returns the split of a set as it was read: no noise, ids 0..n-1."""
-    label = np.asarray(label, np.int32)
+    label = as_int32(label, "labels")
     return cls(inputs, label, label, np.arange(len(label), dtype=np.int32))
 
   def __len__(self) -> int:
@@ -81,6 +92,11 @@ class Dataset:
     input_name: "image" or "tokens", the field of a batch that the model reads.
     checksums: file name -> sha256 of what was read.
     generate: (key, n) -> {field: [n, ...]} fresh training examples, in JAX; None for a set that cannot be generated.
+
+  Raises:
+    UserError: for labels that are no classes, inputs that no model reads (see `check_inputs`), inputs of different
+      shapes in different splits, fewer than two classes, an empty training split, and ids outside of
+      [0, num_examples) or given twice.
   """
 
   name: str
@@ -93,6 +109,38 @@ class Dataset:
   input_name: str = "image"
   checksums: Mapping[str, str] = dataclasses.field(default_factory=dict)
   generate: Callable[[jax.Array, int], Mapping[str, jax.Array]] | None = None
+
+  def __post_init__(self):
+    if len(self.class_names) != self.num_classes:
+      raise ValueError(f"{self.name} has {self.num_classes} classes, but {len(self.class_names)} names of classes")
+    if self.num_classes < 2:
+      raise UserError(f"the classes of {self.name} are {list(self.class_names)}; give at least two to tell apart.")
+    splits = {"train": self.train, "validation": self.validation, "test": self.test}
+    if not len(self.train):
+      raise UserError(f"{self.name} has no training example; give at least one.")
+    for part, split in splits.items():
+      self._check(split, f"the {part} split of {self.name}")
+      if (split.inputs.shape[1:], split.inputs.dtype) != (self.train.inputs.shape[1:], self.train.inputs.dtype):
+        raise UserError(
+          f"{self.name} has inputs {_kind(self.train)} to train on, but {_kind(split)} in the {part} split; give both "
+          "the same size and type."
+        )
+    ids = np.concatenate([self.train.id, self.validation.id])
+    if ids.min() < 0 or ids.max() >= self.num_examples or len(np.unique(ids)) < len(ids):
+      raise UserError(
+        f"the {len(ids)} ids of {self.name} lie between {ids.min()} and {ids.max()}; give each example its own, from 0 "
+        f"to {self.num_examples - 1}, because tables have one row an example."
+      )
+
+  def _check(self, split: Split, where: str) -> None:
+    tokens = self.input_name == "tokens"
+    check_inputs(split.inputs, tokens, where)
+    if split.label.ndim > 1 and not (tokens and split.label.shape == split.inputs.shape):
+      raise UserError(f"{where} has labels {split.label.shape} for inputs {split.inputs.shape}; give one an example.")
+    for labels in (split.label,) if split.label is split.true_label else (split.label, split.true_label):
+      check_labels(
+        labels, self.num_classes, where, "mend the label, or leave the example out", unasked=split.label.ndim > 1
+      )
 
   @classmethod
   def read(cls, name: str, train: Split, test: Split, class_names: tuple[str, ...], **others) -> Dataset:
@@ -115,6 +163,10 @@ class Dataset:
     return splits[name]
 
 
+def _kind(split: Split) -> str:
+  return f"{split.inputs.dtype} {list(split.inputs.shape[1:])}"
+
+
 def padded_batches(split: Split, batch_size: int, input_name: str) -> list[dict[str, np.ndarray]]:
   """Cuts a split into batches of one shape, in order, for averages that are exact over the set.
 
@@ -123,11 +175,13 @@ def padded_batches(split: Split, batch_size: int, input_name: str) -> list[dict[
   so map it out of bounds and use mode="drop").
 
   Raises:
-    UserError: if batch_size is not positive.
+    UserError: if batch_size is not positive, or a batch takes more memory than there is.
   """
   if batch_size < 1:
     raise UserError(f"the evaluation batch size is {batch_size}; give at least 1.")
   fields = split.fields(input_name)
+  row = sum(v.nbytes // max(len(v), 1) for v in fields.values())
+  check_memory(row * batch_size, f"an evaluation batch of {batch_size} examples", "give a smaller one")
   batches = []
   for start in range(0, len(split), batch_size):
     rows = {k: v[start : start + batch_size] for k, v in fields.items()}

@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Mapping
-from typing import ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
 import jax
 import jax.numpy as jnp
 
 from lib.core import Batch
+from lib.core.hints import NonNegative, Range, Share, Whole
 
 
 @dataclasses.dataclass(frozen=True)
@@ -28,16 +29,12 @@ class PadCrop:
   Reference: He et al. 2016, arXiv:1512.03385, section 4.2.
   """
 
-  pad: int = 4
+  pad: Annotated[int, Range(least=0, most=1000)] = 4
   mode: Literal["zero", "reflect"] = "zero"
 
   stage: ClassVar[str] = "before"
   spatial: ClassVar[bool] = True
   tokens: ClassVar[bool] = False
-
-  def __post_init__(self):
-    if self.pad < 0:
-      raise ValueError(f"pad is {self.pad}; give 0 or more pixels")
 
   def __call__(self, key: jax.Array, batch: Batch) -> Batch:
     image = batch["image"]
@@ -57,7 +54,7 @@ class Flip:
     probability: chance of each image, in [0, 1]; may be traced.
   """
 
-  probability: float = 0.5
+  probability: Share = 0.5
 
   stage: ClassVar[str] = "before"
   spatial: ClassVar[bool] = True
@@ -81,15 +78,11 @@ class Cutout:
   Reference: DeVries & Taylor 2017, arXiv:1708.04552.
   """
 
-  size: int
+  size: Whole
 
   stage: ClassVar[str] = "after"
   spatial: ClassVar[bool] = True
   tokens: ClassVar[bool] = False
-
-  def __post_init__(self):
-    if self.size < 0:
-      raise ValueError(f"size is {self.size}; give 0 or more pixels")
 
   def __call__(self, key: jax.Array, batch: Batch) -> Batch:
     image = batch["image"]
@@ -121,7 +114,7 @@ class Mixup:
   Reference: Zhang et al. 2018, arXiv:1710.09412, eq. 1.
   """
 
-  alpha: float
+  alpha: NonNegative
   symmetric: bool
 
   stage: ClassVar[str] = "after"

@@ -117,9 +117,9 @@ def _with_noise(dataset: Dataset, config: str | Mapping[str, Any], rng: np.rando
   noise = build(LABEL_NOISE, config, path="config.data.label_noise")
   train = dataset.train
   if train.label.ndim != 1:
-    raise UserError(f"config.data.label_noise needs one label an example, but {dataset.name} has a sequence; set it to "
-                    "{}.")
-  label = noise(train.true_label, dataset.num_classes, rng).astype(np.int32)
+    raise UserError(f"config.data.label_noise needs one label an example, but {dataset.name} has a sequence; set it "
+                    "to {}.")
+  label = noise(train.true_label, dataset.num_classes, rng)
   return dataclasses.replace(dataset, train=dataclasses.replace(train, label=label))
 
 

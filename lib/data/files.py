@@ -5,14 +5,17 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import os
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 
 from lib.core import UserError
 from lib.data.arrays import Dataset, Split
-from lib.data.formats import Folder, check_labels, read_idx, read_records
+from lib.data.checks import check_labels
+from lib.data.folder import Folder, shown
+from lib.data.formats import read_idx, read_names, read_records, read_text
 
+_AGAIN = "download the file again"
 _DIGIT_NAMES = tuple("0123456789")
 _FASHION_NAMES = (
   "T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot",
@@ -23,7 +26,9 @@ _FASHION_NAMES = (
 class Mnist:
   """Handwritten digits, 28x28x1, 10 classes, from `mnist/{train,t10k}-{images-idx3,labels-idx1}-ubyte.gz`.
 
-  The files may also lie there unpacked, without ".gz". Reference: LeCun et al. 1998.
+  The files may lie there packed or unpacked, under either name. Images of another size are taken if both files agree.
+
+  Reference: LeCun et al. 1998.
   """
 
   train_examples: int = 60_000  # expected in the training file; any other count is an error
@@ -32,16 +37,28 @@ class Mnist:
   name: ClassVar[str] = "mnist"
   class_names: ClassVar[tuple[str, ...]] = _DIGIT_NAMES
 
+  def __post_init__(self):
+    _check_counts(self)
+
   def load(self, data_dir: str | os.PathLike) -> Dataset:
     """Returns the set as it is on disk; raises UserError for a missing or damaged file."""
     folder = Folder(data_dir, f"{self.name}/{{train,t10k}}-{{images-idx3,labels-idx1}}-ubyte.gz")
 
+    file = lambda part, kind: f"{self.name}/{part}-{kind}-ubyte.gz"
+
     def read(part: str, count: int) -> Split:
-      images = read_idx(folder, f"{self.name}/{part}-images-idx3-ubyte.gz", 3, count)
-      file = f"{self.name}/{part}-labels-idx1-ubyte.gz"
-      return Split.clean(images[..., None], check_labels(read_idx(folder, file, 1, count), 10, folder.root / file))
+      images = read_idx(folder, file(part, "images-idx3"), 3, count)
+      labels = read_idx(folder, file(part, "labels-idx1"), 1, count)
+      return Split.clean(images[..., None], check_labels(labels, 10, folder.where(file(part, "labels-idx1")), _AGAIN))
 
     train, test = read("train", self.train_examples), read("t10k", self.test_examples)
+    sizes = {"train": train.inputs.shape[1:3], "t10k": test.inputs.shape[1:3]}
+    if sizes["train"] != sizes["t10k"]:
+      wrong = " and ".join(
+        f"{folder.where(file(part, 'images-idx3'))} holds images of {height} x {width} pixels"
+        for part, (height, width) in sizes.items() if (height, width) != (28, 28)
+      )
+      raise UserError(f"{wrong}, but those of {self.name} have 28 x 28; {_AGAIN}.")
     return Dataset.read(self.name, train, test, self.class_names, checksums=folder.checksums)
 
 
@@ -66,20 +83,24 @@ class Cifar10:
 
   examples_per_file: int = 10_000  # expected in each of the five training files and the test file
 
+  def __post_init__(self):
+    _check_counts(self)
+
   def load(self, data_dir: str | os.PathLike) -> Dataset:
     """Returns the set as it is on disk; raises UserError for a missing or damaged file."""
     base = "cifar-10-batches-bin"
-    folder = Folder(data_dir, f"{base}/{{data_batch_1..5,test_batch}}.bin and {base}/batches.meta.txt")
+    layout = f"{base}/{{data_batch_1..5,test_batch}}.bin and {base}/batches.meta.txt"
+    folder = Folder(data_dir, layout, "cifar-10-binary.tar.gz")
 
     def read(*files: str) -> Split:
       parts = []
       for file in files:
         images, labels = read_records(folder, f"{base}/{file}", 1, self.examples_per_file)
-        parts.append((images, check_labels(labels[:, 0], 10, folder.root / base / file)))
+        parts.append((images, check_labels(labels[:, 0], 10, folder.where(f"{base}/{file}"), _AGAIN)))
       return Split.clean(*(np.concatenate(part) for part in zip(*parts)))
 
     train = read(*(f"data_batch_{i}.bin" for i in range(1, 6)))
-    names = folder.names(f"{base}/batches.meta.txt", 10)
+    names = read_names(folder, f"{base}/batches.meta.txt", 10)
     return Dataset.read("cifar10", train, read("test_batch.bin"), names, checksums=folder.checksums)
 
 
@@ -94,19 +115,24 @@ class Cifar100:
   train_examples: int = 50_000  # expected in train.bin
   test_examples: int = 10_000  # expected in test.bin
 
+  def __post_init__(self):
+    _check_counts(self)
+
   def load(self, data_dir: str | os.PathLike) -> Dataset:
     """Returns the set as it is on disk; raises UserError for a missing or damaged file."""
     base = "cifar-100-binary"
     column, num_classes = {"coarse": (0, 20), "fine": (1, 100)}[self.labels]  # a record starts coarse, fine
     names_file = f"{base}/{self.labels}_label_names.txt"
-    folder = Folder(data_dir, f"{base}/{{train,test}}.bin and {names_file}")
+    folder = Folder(data_dir, f"{base}/{{train,test}}.bin and {names_file}", "cifar-100-binary.tar.gz")
 
     def read(file: str, count: int) -> Split:
       images, labels = read_records(folder, f"{base}/{file}", 2, count)
-      return Split.clean(images, check_labels(labels[:, column], num_classes, folder.root / base / file))
+      where = folder.where(f"{base}/{file}")
+      return Split.clean(images, check_labels(labels[:, column], num_classes, where, _AGAIN))
 
     train, test = read("train.bin", self.train_examples), read("test.bin", self.test_examples)
-    return Dataset.read("cifar100", train, test, folder.names(names_file, num_classes), checksums=folder.checksums)
+    names = read_names(folder, names_file, num_classes)
+    return Dataset.read("cifar100", train, test, names, checksums=folder.checksums)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -142,22 +168,20 @@ class Text:
 
   The vocabulary is the sorted set of the characters of the whole file. The last `test_fraction` of the text
   is the test part. Each part is cut into windows of context + 1 characters that do not overlap (a shorter rest is
-  dropped); tokens [n, T] are a window's first T = context characters and label [n, T] its last T.
+  dropped); tokens [n, T] are a window's first T = context characters and label [n, T] its last T. A byte-order mark
+  at the start is no character.
   """
 
-  path: str = "tinyshakespeare/input.txt"  # below the data directory, UTF-8
+  path: str = "tinyshakespeare/input.txt"  # below the data directory, or absolute; UTF-8, perhaps packed by gzip
   context: int = 64  # T, characters
   test_fraction: float = 0.1  # share of the characters, at the end of the file
 
   def load(self, data_dir: str | os.PathLike) -> Dataset:
     """Returns the windows; raises UserError for a missing, undecodable or too short file."""
-    folder = Folder(data_dir, self.path)
-    try:
-      text = folder.read(self.path).decode()
-    except UnicodeDecodeError as error:
-      raise UserError(f"{folder.root / self.path} is not UTF-8 ({error}); convert it.") from error
     if self.context < 1 or not 0 < self.test_fraction < 1:
       raise UserError("config.data.source needs context >= 1 and test_fraction between 0 and 1.")
+    folder = Folder(data_dir, shown(self.path))
+    text, file = read_text(folder, self.path), folder.where(self.path)
     codes = np.frombuffer(text.encode("utf-32-le"), np.uint32)
     vocabulary, tokens = np.unique(codes, return_inverse=True)
     tokens = tokens.astype(np.uint8 if len(vocabulary) <= 256 else np.int32)
@@ -165,11 +189,19 @@ class Text:
     train, test = (_windows(part, self.context) for part in (tokens[:cut], tokens[cut:]))
     if not (len(train) and len(test)):
       raise UserError(
-        f"{folder.root / self.path} has {len(tokens)} characters, too few for a window of {self.context + 1} in both "
+        f"{file} has {len(tokens)} characters, too few for a window of {self.context + 1} in both "
         "parts; lower config.data.source.context or give a longer text."
       )
+    if len(vocabulary) < 2:
+      raise UserError(f"{file} is one character, {chr(vocabulary[0])!r}, again and again; give a text.")
     names = tuple(map(chr, vocabulary))
     return Dataset.read("text", train, test, names, input_name="tokens", checksums=folder.checksums)
+
+
+def _check_counts(source: Any) -> None:
+  for name, count in dataclasses.asdict(source).items():
+    if isinstance(count, int) and count < 1:
+      raise ValueError(f"{name} is {count}; give the number of examples that the file holds, at least 1")
 
 
 def _windows(tokens: np.ndarray, context: int) -> Split:

@@ -1,68 +1,21 @@
-"""Bytes of a file to arrays, with every count checked: IDX, the CIFAR binary records, lists of names."""
+"""Bytes of a file to arrays, with every count checked: IDX, the CIFAR binary records, texts and lists of names.
+
+A header is read and judged before anything else is, and no more is read or decompressed than it announces.
+"""
 
 from __future__ import annotations
 
-import dataclasses
-import gzip
-import hashlib
-import os
-import zlib
-from pathlib import Path
+import math
+from typing import BinaryIO
 
 import numpy as np
 
 from lib.core import UserError
+from lib.data.folder import AGAIN, Folder, shown
 
-_AGAIN = "the file is cut short or damaged, so download it again"
-
-
-@dataclasses.dataclass(frozen=True)
-class Folder:
-  """Files below a data directory; remembers the sha256 of each file it reads.
-
-  Attributes:
-    data_dir: the directory that --data_dir names.
-    layout: what it must hold, for the message about a missing file.
-    checksums: file name relative to data_dir -> sha256 of the file on disk.
-  """
-
-  data_dir: str | os.PathLike
-  layout: str
-  checksums: dict[str, str] = dataclasses.field(default_factory=dict)
-
-  @property
-  def root(self) -> Path:
-    return Path(self.data_dir or ".").expanduser().resolve()
-
-  def read(self, name: str) -> bytes:
-    """Returns the contents; a name that ends in .gz is decompressed, or read as it is from a file without .gz.
-
-    Raises:
-      UserError: if the file is missing, cannot be read, or is no whole gzip file.
-    """
-    path = self.root / name
-    if not path.is_file() and path.suffix == ".gz" and path.with_suffix("").is_file():
-      path = path.with_suffix("")
-    if not path.is_file():
-      raise UserError(f"{path} does not exist; pass --data_dir=DIR for a folder DIR that holds {self.layout}.")
-    try:
-      data = path.read_bytes()
-    except OSError as error:
-      raise UserError(f"{path} cannot be read ({error.strerror}); check its permissions.") from error
-    self.checksums[str(path.relative_to(self.root))] = hashlib.sha256(data).hexdigest()
-    if path.suffix != ".gz":
-      return data
-    try:
-      return gzip.decompress(data)
-    except (EOFError, OSError, zlib.error) as error:
-      raise UserError(f"{path} ({len(data)} bytes) is no whole gzip file ({error}); {_AGAIN}.") from error
-
-  def names(self, name: str, count: int) -> tuple[str, ...]:
-    """Returns the non-empty lines of a text file, of which there must be `count`."""
-    names = tuple(line.strip() for line in self.read(name).decode().splitlines() if line.strip())
-    if len(names) != count:
-      raise UserError(f"{self.root / name} holds {len(names)} names, but {count} are expected; {_AGAIN}.")
-    return names
+_LARGEST = 1 << 30  # bytes of one file's values: twenty times MNIST, which a gzip of a megabyte can claim to hold
+_PIECE = 1 << 20  # bytes that are read at a time, and of what is too much
+_NAMES = 1 << 20  # bytes of a list of names
 
 
 def read_idx(folder: Folder, name: str, rank: int, count: int) -> np.ndarray:
@@ -73,21 +26,30 @@ def read_idx(folder: Folder, name: str, rank: int, count: int) -> np.ndarray:
   Raises:
     UserError: if the header, the number of bytes or the number of examples is another one.
   """
-  data, path = folder.read(name), folder.root / name
   header = 4 + 4 * rank
   magic = bytes((0, 0, 0x08, rank))
-  if data[:4] != magic or len(data) < header:
-    raise UserError(
-      f"{path} begins with the bytes {data[:4].hex() or '(none)'}, but an IDX file of uint8 values with {rank} axes "
-      f"begins with {magic.hex()} and has {header} bytes of header; download it again."
-    )
-  shape = tuple(int(v) for v in np.frombuffer(data, ">u4", count=rank, offset=4))
-  expected = int(np.prod(shape, dtype=np.int64))
-  if len(data) - header != expected:
-    raise UserError(f"{path} holds {len(data) - header} values, but its header promises {expected}; {_AGAIN}.")
-  if shape[0] != count:
-    raise UserError(f"{path} holds {shape[0]} examples, but {count} are expected; download the whole set again.")
-  return np.frombuffer(data, np.uint8, offset=header).reshape(shape)
+  with folder.open(name) as (path, stream):
+    file, head = shown(path), bytes(_take(stream, header))
+    if head[:4] != magic or len(head) < header:
+      packed = "is no whole gzip file: it " if path.suffix == ".gz" and head[:4] != magic else ""
+      raise UserError(
+        f"{file} {packed}begins with the bytes {head[:4].hex() or '(none)'}, but an IDX file of uint8 values with "
+        f"{rank} axes begins with {magic.hex()} and has {header} bytes of header; download it again."
+      )
+    shape = tuple(int(v) for v in np.frombuffer(head, ">u4", count=rank, offset=4))
+    if shape[0] != count:
+      raise UserError(f"{file} holds {shape[0]} examples, but {count} are expected; download the whole set again.")
+    expected = math.prod(shape)
+    if not 0 < expected <= _LARGEST:
+      _take(stream, _PIECE)  # a gzip file that is damaged says so here, and its header means nothing
+      raise UserError(
+        f"{file} promises {' x '.join(map(str, shape))} = {expected} values, but there have to be some, and at most "
+        f"{_LARGEST}; {AGAIN}."
+      )
+    values, held = _exactly(stream, expected)
+    if len(values) != expected:
+      raise UserError(f"{file} holds {held} values, but its header promises {expected}; {AGAIN}.")
+  return np.frombuffer(values, np.uint8).reshape(shape)
 
 
 def read_records(folder: Folder, name: str, label_bytes: int, count: int) -> tuple[np.ndarray, np.ndarray]:
@@ -98,24 +60,57 @@ def read_records(folder: Folder, name: str, label_bytes: int, count: int) -> tup
   Raises:
     UserError: if the file is not exactly `count` records long.
   """
-  data, path = folder.read(name), folder.root / name
   size = label_bytes + 3 * 32 * 32
-  if len(data) != count * size:
-    raise UserError(
-      f"{path} holds {len(data)} bytes ({len(data) / size:g} examples of {size} bytes), "
-      f"but {count * size} ({count} examples) are expected; {_AGAIN}."
-    )
+  with folder.open(name) as (path, stream):
+    data, held = _exactly(stream, count * size)
+    if len(data) != count * size:
+      raise UserError(
+        f"{shown(path)} holds {held} bytes ({len(data) / size:g} examples of {size} bytes), "
+        f"but {count * size} ({count} examples) are expected; {AGAIN}."
+      )
   records = np.frombuffer(data, np.uint8).reshape(count, size)
   planes = records[:, label_bytes:].reshape(count, 3, 32, 32)
   return np.ascontiguousarray(planes.transpose(0, 2, 3, 1)), records[:, :label_bytes]
 
 
-def check_labels(labels: np.ndarray, num_classes: int, path: Path) -> np.ndarray:
-  """Returns the labels as int32; raises UserError if one is not below num_classes."""
-  wrong = np.flatnonzero(labels >= num_classes)
-  if len(wrong):
-    raise UserError(
-      f"{path} gives example {wrong[0]} the label {labels[wrong[0]]}, but labels go from 0 to {num_classes - 1}; "
-      "download the file again."
-    )
-  return labels.astype(np.int32)
+def read_text(folder: Folder, name: str, limit: int = _LARGEST) -> str:
+  """Returns a UTF-8 text, without the byte-order mark that may stand before it.
+
+  Raises:
+    UserError: if it is in another encoding, or has more than `limit` bytes.
+  """
+  with folder.open(name) as (path, stream):
+    data, file = _take(stream, limit + 1), shown(path)
+    if len(data) > limit:
+      raise UserError(f"{file} is longer than {limit} bytes; give a shorter text.")
+  try:
+    text = data.decode("utf-8-sig")
+  except UnicodeDecodeError as error:
+    raise UserError(f"{file} is not UTF-8 ({error}); convert it, as `iconv -f LATIN1 -t UTF-8` does.") from error
+  if "\0" in text:  # UTF-16 without a mark is valid UTF-8, where every second character is this one
+    raise UserError(f"{file} holds the character NUL, so it is not UTF-8 or no text; convert it.")
+  return text
+
+
+def read_names(folder: Folder, name: str, count: int) -> tuple[str, ...]:
+  """Returns the non-empty lines of a text file, of which there must be `count`."""
+  names = tuple(line.strip() for line in read_text(folder, name, _NAMES).splitlines() if line.strip())
+  if len(names) != count:
+    raise UserError(f"{folder.where(name)} holds {len(names)} names, but {count} are expected; {AGAIN}.")
+  return names
+
+
+def _take(stream: BinaryIO, size: int) -> bytearray:
+  """Returns the next `size` bytes, or what there is; only what there is takes memory."""
+  data = bytearray()
+  while piece := stream.read(min(_PIECE, size - len(data))):
+    data += piece
+  return data
+
+
+def _exactly(stream: BinaryIO, size: int) -> tuple[bytearray, str]:
+  """Returns all bytes, of which there should be `size`, and in words how many there are; stops early if too many."""
+  data = _take(stream, size)
+  more = _take(stream, _PIECE)  # also reads the checksum behind the last byte of a gzip file
+  held = len(data) + len(more)
+  return (data + more if more else data), f"{held}{' or more' if len(more) == _PIECE else ''}"

@@ -24,6 +24,9 @@ import numpy as np
 
 from lib.core.rng import stream
 from lib.data.arrays import Dataset, Split
+from lib.data.checks import check_memory
+
+_WORDS = 5  # of 4 bytes for each token while a split is made: three results, and up to two that its program holds
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,8 +54,15 @@ class SequenceTask(abc.ABC):
       raise ValueError(f"lengths run from {self.min_length} to {self.max_length}; give 1 <= min_length <= max_length")
     if min(self.num_examples, self.test_examples) < 1:
       raise ValueError(f"num_examples is {self.num_examples} and test_examples {self.test_examples}; give at least 1")
+    if self.length >= 2**31:
+      raise ValueError(f"max_length is {self.max_length}, which makes {self.length} tokens; give what makes under 2^31")
     if not 0 <= self.seed < 2**32:
       raise ValueError(f"seed is {self.seed}; give a whole number from 0 to 2^32 - 1")
+
+  @property
+  @abc.abstractmethod
+  def length(self) -> int:
+    """T, the tokens of an example."""
 
   @property
   @abc.abstractmethod
@@ -64,7 +74,14 @@ class SequenceTask(abc.ABC):
     """Returns n fresh examples {"tokens", "label", "true_label"}, each [n, T] int32. Can be traced."""
 
   def load(self, data_dir: str | os.PathLike = "") -> Dataset:
-    """Returns both splits; `data_dir` is not read."""
+    """Returns both splits; `data_dir` is not read.
+
+    Raises:
+      UserError: if they take more memory than there is.
+    """
+    count = self.num_examples + self.test_examples
+    what = f"config.data.source: {count} examples of {self.length} tokens"
+    check_memory(4 * _WORDS * count * self.length, what, "give fewer or shorter ones")
     root = jax.random.key(np.uint32(self.seed))
 
     def split(name: str, n: int) -> Split:
@@ -72,7 +89,9 @@ class SequenceTask(abc.ABC):
       return Split.clean(fields["tokens"], fields["label"])
 
     train, test = split("train", self.num_examples), split("test", self.test_examples)
-    digest = hashlib.sha256(b"".join(array.tobytes() for s in (train, test) for array in (s.inputs, s.label)))
+    digest = hashlib.sha256()
+    for array in (train.inputs, train.label, test.inputs, test.label):
+      digest.update(np.ascontiguousarray(array))
     return Dataset.read(
       self.name, train, test, self.class_names, input_name="tokens", checksums={repr(self): digest.hexdigest()},
       generate=self.generate,
@@ -99,12 +118,16 @@ class Parity(SequenceTask):
   name: ClassVar[str] = "parity"
 
   @property
+  def length(self) -> int:
+    return self.max_length
+
+  @property
   def class_names(self) -> tuple[str, ...]:
     return ("0", "1", "pad")
 
   def generate(self, key: jax.Array, n: int) -> dict[str, jax.Array]:
     length_key, bit_key = jax.random.split(key)
-    length, position = self._lengths(length_key, n), _positions(self.max_length)
+    length, position = self._lengths(length_key, n), _positions(self.length)
     inside = position < length
     bits = jnp.where(inside, _bits(bit_key, n, self.max_length), 0)
     parity = jnp.sum(bits, axis=1, keepdims=True) % 2
@@ -138,8 +161,12 @@ class Copy(SequenceTask):
 
   def __post_init__(self):
     super().__post_init__()
-    if self.num_symbols < 2:
-      raise ValueError(f"num_symbols is {self.num_symbols}; give at least 2")
+    if not 2 <= self.num_symbols <= 2**16:
+      raise ValueError(f"num_symbols is {self.num_symbols}; give at least 2, and at most {2**16}")
+
+  @property
+  def length(self) -> int:
+    return 2 * self.max_length + 1 + self.end
 
   @property
   def class_names(self) -> tuple[str, ...]:
@@ -148,7 +175,7 @@ class Copy(SequenceTask):
   def generate(self, key: jax.Array, n: int) -> dict[str, jax.Array]:
     delimiter, blank, end = range(self.num_symbols, self.num_symbols + 3)
     length_key, symbol_key = jax.random.split(key)
-    length, position = self._lengths(length_key, n), _positions(2 * self.max_length + 1 + self.end)
+    length, position = self._lengths(length_key, n), _positions(self.length)
     symbols = jax.random.randint(symbol_key, (n, self.max_length), 0, self.num_symbols, jnp.int32)
     answer = jnp.where((position > length) & (position <= 2 * length), _at(symbols, position - length - 1), -1)
     tokens = jnp.where(position < length, _at(symbols, position), jnp.where(position == length, delimiter, blank))
@@ -178,12 +205,16 @@ class Multiplication(SequenceTask):
   name: ClassVar[str] = "multiplication"
 
   @property
+  def length(self) -> int:
+    return 4 * self.max_length + 1
+
+  @property
   def class_names(self) -> tuple[str, ...]:
     return ("0", "1", "times", "blank")
 
   def generate(self, key: jax.Array, n: int) -> dict[str, jax.Array]:
     length_key, *bit_keys = jax.random.split(key, 3)
-    length, position = self._lengths(length_key, n), _positions(4 * self.max_length + 1)
+    length, position = self._lengths(length_key, n), _positions(self.length)
     inside = _positions(self.max_length) < length
     a, b = (jnp.where(inside, _bits(k, n, self.max_length), 0) for k in bit_keys)
     asked = (position > 2 * length) & (position <= 4 * length)

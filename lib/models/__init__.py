@@ -56,7 +56,7 @@ def build(config: str | Mapping[str, Any], **overrides: Any) -> nn.Module:
     UserError: for an unknown name or field, or a value of the wrong type.
   """
   config = {"name": config} if isinstance(config, str) else dict(config)
-  return core.build(MODELS, config | overrides, path="model")
+  return core.build(MODELS, config | overrides, path="config.model")
 
 
 __all__ = ["ACTIVATIONS", "INITIALIZERS", "MODELS", "Taps", "build", "capture", "select"]

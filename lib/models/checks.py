@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from lib.core import UserError
+from lib.core import UserError, hints
 
 
 def check_images(shape: tuple[int, ...]) -> None:
@@ -14,20 +14,6 @@ def check_images(shape: tuple[int, ...]) -> None:
                     "another model or data set.")
 
 
-def check_sizes(model: Any, **least: int) -> None:
-  """Raises UserError if a field of the model is below the least that is given for it, or there are no classes."""
-  for field, smallest in {"num_classes": 1, **least}.items():
-    if getattr(model, field) < smallest:
-      raise UserError(f"config.model.{field} is {getattr(model, field)}; give a whole number of at least {smallest}.")
-
-
-def check_rates(model: Any, *fields: str) -> None:
-  """Raises UserError if a field of the model is a number outside [0, 1]; one that is traced passes."""
-  for field in fields:
-    check_rate(f"config.model.{field}", getattr(model, field))
-
-
-def check_rate(path: str, rate: Any) -> None:
-  """Raises UserError if a rate is a number outside [0, 1]; one that is traced passes."""
-  if isinstance(rate, (int, float)) and not 0 <= rate <= 1:
-    raise UserError(f"{path} is {rate}; give a rate from 0 to 1.")
+def check_ranges(model: Any) -> None:
+  """Raises UserError if a number of the model is out of the range that its field's type gives."""
+  hints.check_fields(model, "config.model")

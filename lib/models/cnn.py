@@ -11,7 +11,8 @@ from flax import linen as nn
 
 from lib.core import Outputs, Preset, UserError
 from lib.core.build import suggest
-from lib.models.checks import check_images, check_rates, check_sizes
+from lib.core.hints import Count, Share
+from lib.models.checks import check_images, check_ranges
 from lib.models.initializers import initializers
 from lib.models.layers import NORMS, activation
 from lib.models.taps import Taps
@@ -49,11 +50,11 @@ class CNN(nn.Module):
     dtype: of the computation; parameters and logits are float32.
   """
 
-  num_classes: int
+  num_classes: Count
   layers: tuple[tuple, ...]
   activation: str = "relu"
   norm: Literal["none", "batch", "layer"] = "none"
-  dropout: float = 0.0
+  dropout: Share = 0.0
   kernel_init: str | Mapping[str, Any] = "he"
   bias_init: str | Mapping[str, Any] = "zeros"
   dtype: Literal["float32", "bfloat16"] = "float32"
@@ -61,8 +62,7 @@ class CNN(nn.Module):
   @nn.compact
   def __call__(self, x: jax.Array, train: bool = False) -> Outputs:
     """Maps [B, H, W, C] float32 to `Outputs` with logits [B, K]."""
-    check_sizes(self)
-    check_rates(self, "dropout")
+    check_ranges(self)
     act, dtype, taps = activation(self.activation), jnp.dtype(self.dtype), Taps()
     init = lambda fan_in: initializers(self.kernel_init, self.bias_init, fan_in)
     drop = lambda x: nn.Dropout(self.dropout, deterministic=not train)(x)

@@ -11,7 +11,7 @@ from flax import linen as nn
 
 from lib.attention.positions import sinusoidal
 from lib.core import Outputs, UserError
-from lib.models.checks import check_sizes
+from lib.core.hints import Count, NonNegative, Share, Whole
 from lib.models.initializers import initializers
 from lib.models.taps import Taps
 from lib.models.transformer import EMBEDDING_INIT, EPSILON, apply_blocks, check_fields
@@ -58,24 +58,24 @@ class Decoder(nn.Module):
   (alibi); Ramapuram et al. 2024, arXiv:2409.04431 (sigmoid attention).
   """
 
-  num_classes: int
-  width: int = 128
-  depth: int = 4
-  heads: int = 4
-  kv_heads: int = 0
-  mlp_dim: int = 0
-  max_length: int = 256
+  num_classes: Count
+  width: Count = 128
+  depth: Whole = 4
+  heads: Count = 4
+  kv_heads: Whole = 0
+  mlp_dim: Whole = 0
+  max_length: Count = 256
   positions: Literal["sinusoidal", "learned", "rope", "alibi", "none"] = "rope"
   attention: Literal["softmax", "sigmoid"] = "softmax"
   attention_bias: float | Literal["-log_n", "learned"] = "-log_n"
   attention_implementation: Literal["auto", "xla", "xla_chunked", "mosaic_gpu", "mosaic_tpu", "cudnn"] = "auto"
   qk_norm: bool = False
-  layer_scale: float = 0.0
+  layer_scale: NonNegative = 0.0
   hybrid_norm: bool = False
   use_bias: bool = True
   tied: bool = False
-  window: int = 0
-  dropout: float = 0.0
+  window: Whole = 0
+  dropout: Share = 0.0
   kernel_init: str | Mapping[str, Any] = "timm"
   bias_init: str | Mapping[str, Any] = "zeros"
   remat: bool = False
@@ -83,7 +83,7 @@ class Decoder(nn.Module):
   dtype: Literal["float32", "bfloat16"] = "float32"
 
   @nn.compact
-  def __call__(self, x: jax.Array, train: bool = False, drop_path: float | jax.Array = 0.0) -> Outputs:
+  def __call__(self, x: jax.Array, train: bool = False, drop_path: Share | jax.Array = 0.0) -> Outputs:
     """Maps tokens [B, T] int32 in [0, K) to `Outputs` with logits [B, T, K], of the token after each.
 
     Args:
@@ -124,7 +124,6 @@ class Decoder(nn.Module):
                       "choose another model or data set.")
     if not x.shape[1]:
       raise UserError("the text is empty; give at least one token.")
-    check_sizes(self, max_length=1, window=0)
     if self.positions == "learned" and x.shape[1] > self.max_length:
       raise UserError(f"the text has {x.shape[1]} tokens, but there are learned positions for {self.max_length} only; "
                       "raise config.model.max_length, or set config.model.positions to 'rope' or 'alibi'.")

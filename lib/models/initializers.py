@@ -15,11 +15,12 @@ import jax.numpy as jnp
 from jax.nn import initializers as jax_initializers
 
 from lib.core import Preset, UserError, build
+from lib.core.hints import NonNegative, Whole
 
 Initializer = Callable[[jax.Array, tuple[int, ...], Any], jax.Array]  # (key, shape, dtype) -> array
 
 
-def normal(std: float = 0.0, gain: float = 0.0) -> Initializer:
+def normal(std: NonNegative = 0.0, gain: NonNegative = 0.0) -> Initializer:
   """N(0, std^2 + gain^2 / fan_in): a fixed width, one that follows the layer, or both. Both may be traced."""
 
   def init(key, shape, dtype=jnp.float32):
@@ -39,7 +40,7 @@ def he(fan: Literal["fan_in", "fan_out"] = "fan_in") -> Initializer:
   return jax_initializers.variance_scaling(2.0, fan, "normal")
 
 
-def xavier(gain: float = 1.0) -> Initializer:
+def xavier(gain: NonNegative = 1.0) -> Initializer:
   """U(-a, a) with variance 2 gain^2 / (fan_in + fan_out). Glorot & Bengio 2010, eq. 16; PyTorch's xavier_uniform_."""
   return jax_initializers.variance_scaling(gain**2, "fan_avg", "uniform")
 
@@ -49,7 +50,7 @@ def caffe_xavier() -> Initializer:
   return jax_initializers.variance_scaling(1.0, "fan_in", "uniform")
 
 
-def torch_default(fan_in: int = 0) -> Initializer:
+def torch_default(fan_in: Whole = 0) -> Initializer:
   """U(-a, a) with a = 1 / sqrt(fan_in): what PyTorch's linear and convolution layers start from, biases included.
 
   fan_in is read from the shape if it is 0; a bias, whose shape does not tell, gets it from its layer.

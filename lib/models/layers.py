@@ -8,8 +8,8 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from lib.core import lookup
-from lib.models.checks import check_rate
+from lib.core import hints, lookup
+from lib.core.hints import Share
 
 ACTIVATIONS = {
   "elu": jax.nn.elu,
@@ -63,13 +63,13 @@ class DropPath(nn.Module):
     return x * jnp.where(kept, 1.0 / jnp.maximum(keep, 1e-6), 0.0).astype(x.dtype)
 
 
-def depth_rate(rate: float | jax.Array, index: int | jax.Array, count: int) -> float | jax.Array:
+def depth_rate(rate: Share | jax.Array, index: int | jax.Array, count: int) -> float | jax.Array:
   """Returns the drop-path rate of layer `index` of `count`: (index + 1) / count of the last layer's rate.
 
   Huang et al. 2016, eq. 4; the layer ratio of NASNet's ScheduledDropPath (Zoph et al. 2018, arXiv:1707.07012). timm
   and DeiT go from 0 in the first layer instead (index / (count - 1)).
   """
-  check_rate("drop_path", rate)
+  hints.check("drop_path", rate, Share)
   return rate * (index + 1) / count
 
 

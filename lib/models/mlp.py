@@ -10,7 +10,8 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from lib.core import Outputs, Preset
-from lib.models.checks import check_rates, check_sizes
+from lib.core.hints import Count, Share, Whole
+from lib.models.checks import check_ranges
 from lib.models.initializers import initializers
 from lib.models.layers import NORMS, activation
 from lib.models.taps import Taps
@@ -33,20 +34,19 @@ class MLP(nn.Module):
     dtype: of the computation; parameters and logits are float32.
   """
 
-  num_classes: int
-  depth: int = 2
-  width: int = 128
-  first_width: int = 0
+  num_classes: Count
+  depth: Whole = 2
+  width: Count = 128
+  first_width: Whole = 0
   activation: str = "relu"
   norm: Literal["none", "batch", "layer"] = "none"
-  dropout: float = 0.0
+  dropout: Share = 0.0
   kernel_init: str | Mapping[str, Any] = "he"
   bias_init: str | Mapping[str, Any] = "zeros"
   dtype: Literal["float32", "bfloat16"] = "float32"
 
   def __post_init__(self):
-    check_sizes(self, depth=0, width=1, first_width=0)
-    check_rates(self, "dropout")
+    check_ranges(self)
     super().__post_init__()
 
   @nn.compact

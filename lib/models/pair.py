@@ -10,6 +10,7 @@ from flax import linen as nn
 
 from lib import core, models
 from lib.core import Outputs
+from lib.core.hints import Count
 from lib.models.taps import Taps
 
 
@@ -25,7 +26,7 @@ class Pair(nn.Module):
     dtype: of the computation, where the config of the network leaves it out; parameters and logits are float32.
   """
 
-  num_classes: int
+  num_classes: Count
   model: str | Mapping[str, Any]
   dtype: Literal["float32", "bfloat16"] = "float32"
 
@@ -37,7 +38,8 @@ class Pair(nn.Module):
       network = core.build(
         models.MODELS, self.model, path="config.model.model", num_classes=self.num_classes, dtype=self.dtype
       )
-      outputs = network.clone(parent=self, name=name)(x, train=train)
+      with core.model_at("config.model.model"):
+        outputs = network.clone(parent=self, name=name)(x, train=train)
       taps.extend(name, outputs.taps)
       both.append(taps(f"{name}.logits", outputs.logits))
     return taps.outputs((both[0] + both[1]) / 2)

@@ -64,7 +64,8 @@ class ResidualBlock(nn.Module):
   the last activation after the sum (He et al. 2016a, arXiv:1512.03385), or each norm -> act -> conv (He et al. 2016b,
   arXiv:1603.05027). S is the identity while the shape stays. Where it changes, "conv" projects with a 1x1(stride)
   convolution, normalized in the first order, plain and on the activated input in the second; "pad" takes every
-  stride-th pixel and appends channels of zeros (option A of the first paper).
+  stride-th pixel and appends channels of zeros (option A of the first paper). With `activated_shortcut` S starts from
+  the activated input everywhere: y = S(act(norm(x))) + s F(x).
 
   Taps: conv, norm and activation of F, "projection.conv" and "projection.norm" of S, "add" and the activation after it.
 
@@ -77,6 +78,7 @@ class ResidualBlock(nn.Module):
     shortcut: S; "none" leaves act(F(x)), or F(x), with an activation after every convolution.
     scale: s; 0.1 to 0.3 keeps very wide networks alive (Szegedy et al. 2016, arXiv:1602.07261, section 3.3).
     dropout: rate before every convolution of F but the first; stream "dropout".
+    activated_shortcut: in the second order, S starts behind the first activation even where it is the identity.
   """
 
   layers: Layers
@@ -87,6 +89,7 @@ class ResidualBlock(nn.Module):
   shortcut: Literal["conv", "pad", "none"] = "conv"
   scale: float = 1.0
   dropout: float = 0.0
+  activated_shortcut: bool = False
 
   @nn.compact
   def __call__(
@@ -115,7 +118,7 @@ class ResidualBlock(nn.Module):
       branch = layers.DropPath(name="drop_path")(branch, drop_path, train)
     widths = x.shape[-1], branch.shape[-1]
     if self.stride == 1 and widths[0] == widths[1]:
-      shortcut = x
+      shortcut = source if self.activated_shortcut else x
     elif self.shortcut == "pad":
       shortcut = source[:, :: self.stride, :: self.stride]
       shortcut = jnp.pad(shortcut, [(0, 0)] * 3 + [(0, widths[1] - widths[0])])

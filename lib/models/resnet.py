@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import jax
 from flax import linen as nn
 
 from lib.core import Outputs, Preset, UserError
-from lib.models.checks import check_images, check_rates, check_sizes
+from lib.core.hints import Count, Range, Share
+from lib.models.checks import check_images, check_ranges
 from lib.models.layers import depth_rate
 from lib.models.residual import Layers, ResidualBlock
 from lib.models.taps import Taps
@@ -39,6 +40,8 @@ class ResNet(nn.Module):
     stem_activation: norm and activation after the stem's convolution.
     final_activation: norm and activation before the pooling.
     shortcut: False leaves a plain deep convolutional network, without projections.
+    activated_shortcut: with `preactivation`, shortcuts start behind the first norm and activation of their block, as in
+      the code of ELR+ (Liu et al. 2020, arXiv:2007.00151). He et al. start those without projection before them.
     projection: what a shortcut does where the shape changes: 1x1 convolution, or zeros for the new channels.
     residual_scale: factor on each branch before the sum (Szegedy et al. 2016, arXiv:1602.07261); 0 leaves shortcuts.
     dropout: rate between the convolutions of a block; stream "dropout".
@@ -49,19 +52,20 @@ class ResNet(nn.Module):
     dtype: of the computation; parameters and logits are float32.
   """
 
-  num_classes: int
-  blocks: tuple[int, ...]
-  width: int = 64
-  widen: int = 1
+  num_classes: Count
+  blocks: tuple[Annotated[int, Range(least=1, most=1000)], ...]
+  width: Count = 64
+  widen: Count = 1
   bottleneck: bool = False
   stem: Literal["imagenet", "cifar"] = "cifar"
   preactivation: bool = False
   stem_activation: bool = True
   final_activation: bool = False
   shortcut: bool = True
+  activated_shortcut: bool = False
   projection: Literal["conv", "pad"] = "conv"
   residual_scale: float = 1.0
-  dropout: float = 0.0
+  dropout: Share = 0.0
   activation: str = "relu"
   norm: Literal["batch", "layer", "none"] = "batch"
   remat: bool = False
@@ -70,7 +74,7 @@ class ResNet(nn.Module):
   dtype: Literal["float32", "bfloat16"] = "float32"
 
   @nn.compact
-  def __call__(self, x: jax.Array, train: bool = False, drop_path: float | jax.Array = 0.0) -> Outputs:
+  def __call__(self, x: jax.Array, train: bool = False, drop_path: Share | jax.Array = 0.0) -> Outputs:
     """Maps [B, H, W, C] float32 to `Outputs` with logits [B, K].
 
     Args:
@@ -102,7 +106,7 @@ class ResNet(nn.Module):
       x, arrays = block(
         layers, self.width * self.widen * 2**stage, 2 if stage and not i else 1, self.bottleneck, self.preactivation,
         self.projection if self.shortcut else "none", self.residual_scale, self.dropout,
-        name=f"stage{stage + 1}_block{i}",
+        self.activated_shortcut, name=f"stage{stage + 1}_block{i}",
       )(x, train, None if off else depth_rate(drop_path, depth, len(places)))
       taps.extend(f"stage{stage + 1}.block{i}", arrays)
 
@@ -115,8 +119,11 @@ class ResNet(nn.Module):
     check_images(shape)
     if not self.blocks or min(self.blocks) < 1:
       raise UserError(f"config.model.blocks is {self.blocks}; give how many blocks each stage has, at least 1.")
-    check_sizes(self, width=1, widen=1)
-    check_rates(self, "dropout")
+    check_ranges(self)
+    if self.activated_shortcut and not (self.preactivation and self.shortcut):
+      field = "shortcut" if self.preactivation else "preactivation"
+      raise UserError(f"config.model.activated_shortcut is true, but config.model.{field} is false; set both to true, "
+                      "or leave activated_shortcut out.")
     plain = {"residual_scale": (self.residual_scale, 1), "drop_path": (drop_path, 0)}
     for field, (value, neutral) in plain.items():
       if not self.shortcut and not (isinstance(value, (int, float)) and value == neutral):
@@ -134,7 +141,7 @@ _IMAGENET = {"stem": "imagenet"}
 _OPTION_A = {"width": 16, "projection": "pad"}
 _HE = {"preactivation": True, "stem_activation": False, "final_activation": True}
 _KUANGLIU = {"preactivation": True, "stem_activation": False}  # github.com/kuangliu/pytorch-cifar
-_ELR_PLUS = {"preactivation": True}  # Liu et al. 2020, arXiv:2007.00151
+_ELR_PLUS = {"preactivation": True, "activated_shortcut": True}  # github.com/shengliu66/ELR, ELR_plus/model
 _WIDE = {"width": 16, **_HE}
 _50 = {"blocks": (3, 4, 6, 3), "bottleneck": True}
 
@@ -159,13 +166,16 @@ RESNETS = {
   "resnet32": Preset(ResNet, blocks=(5, 5, 5), **_OPTION_A),
   "resnet56": Preset(ResNet, blocks=(9, 9, 9), **_OPTION_A),
   "resnet110": Preset(ResNet, blocks=(18, 18, 18), **_OPTION_A),
-  # Three codes under one name. Only the first normalizes before the pooling, as He et al. 2016b do.
+  # Three codes under one name. Only the first normalizes before the pooling, as He et al. 2016b do; in the third every
+  # shortcut starts from the activated input. That code has 34 layers twice and trains neither: PreResNet.py builds them
+  # of post-activation blocks, which is this row, and model.py of the blocks of its 18 layers, which is
+  # {"name": "preact_resnet18_elr_plus", "blocks": (3, 4, 6, 3)}.
   "preact_resnet18": Preset(ResNet, blocks=(2, 2, 2, 2), **_HE),
   "preact_resnet34": Preset(ResNet, blocks=(3, 4, 6, 3), **_HE),
   "preact_resnet18_kuangliu": Preset(ResNet, blocks=(2, 2, 2, 2), **_KUANGLIU),
   "preact_resnet34_kuangliu": Preset(ResNet, blocks=(3, 4, 6, 3), **_KUANGLIU),
   "preact_resnet18_elr_plus": Preset(ResNet, blocks=(2, 2, 2, 2), **_ELR_PLUS),
-  "preact_resnet34_elr_plus": Preset(ResNet, blocks=(3, 4, 6, 3), **_ELR_PLUS),
+  "preact_resnet34_elr_plus": Preset(ResNet, blocks=(3, 4, 6, 3)),
   # WRN-d-k has (d - 4) / 6 blocks in each of three stages.
   "wrn_16_4": Preset(ResNet, blocks=(2, 2, 2), widen=4, **_WIDE),
   "wrn_16_8": Preset(ResNet, blocks=(2, 2, 2), widen=8, **_WIDE),

@@ -10,7 +10,8 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from lib.core import Outputs, Preset, UserError, build
-from lib.models.checks import check_rates, check_sizes
+from lib.core.hints import Count, Share, Whole
+from lib.models.checks import check_ranges
 from lib.models.initializers import INITIALIZERS, Initializer
 from lib.models.taps import Taps
 
@@ -134,14 +135,14 @@ class RNN(nn.Module):
     dtype: of the computation; parameters and logits are float32.
   """
 
-  num_classes: int
+  num_classes: Count
   cell: Literal["tanh", "lstm", "gru"] = "tanh"
-  depth: int = 1
-  width: int = 128
-  vocabulary: int = 0
-  embedding: int = 0
+  depth: Count = 1
+  width: Count = 128
+  vocabulary: Whole = 0
+  embedding: Whole = 0
   pool: Literal["none", "last", "mean"] = "none"
-  dropout: float = 0.0
+  dropout: Share = 0.0
   kernel_init: str | Mapping[str, Any] = "torch_default"
   recurrent_init: str | Mapping[str, Any] = "torch_default"
   bias_init: str | Mapping[str, Any] = "torch_default"
@@ -185,12 +186,11 @@ class RNN(nn.Module):
     return build(INITIALIZERS, getattr(self, field), path=f"config.model.{field}", fan_in=self.width)
 
   def _check(self, shape: tuple[int, ...], tokens: bool) -> None:
-    check_sizes(self, depth=1, width=1)
-    check_rates(self, "dropout")
+    check_ranges(self)
     for field in ("vocabulary", "embedding"):
-      if getattr(self, field) < 0 or (getattr(self, field) and not tokens):
-        raise UserError(f"config.model.{field} is {getattr(self, field)}, but the inputs are "
-                        f"{'tokens; give at least 0' if tokens else 'not tokens; leave it at 0'}.")
+      if getattr(self, field) and not tokens:
+        raise UserError(f"config.model.{field} is {getattr(self, field)}, but the inputs are not tokens; "
+                        "leave it at 0.")
     if len(shape) not in ((2,) if tokens else (3, 4)) or 0 in shape[1:]:
       raise UserError(f"config.model is a recurrent network and needs tokens [T], vectors [T, C] or images [H, W, C], "
                       f"not {'integers' if tokens else 'numbers'} {shape[1:]}; choose another model or data set.")

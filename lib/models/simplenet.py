@@ -17,7 +17,8 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from lib.core import Outputs, Preset, UserError
-from lib.models.checks import check_images, check_rates, check_sizes
+from lib.core.hints import Count, Positive, Share
+from lib.models.checks import check_images, check_ranges
 from lib.models.initializers import initializers
 from lib.models.layers import batch_norm
 from lib.models.taps import Taps
@@ -51,16 +52,17 @@ class SimpleNet(nn.Module):
     norms, dropout_placement, init_style, pool_rounding: as above.
     dropout: rate at the places above; stream "dropout".
     drop_rates: ((layer, rate), ...) of more dropout of whole channels after single layers, counted from 0 with pools;
-      the number of layers itself stands for the global pool. What the PyTorch code calls drop_rates.
+      the number of layers itself stands for the global pool. What the PyTorch code calls drop_rates; there 15 is the
+      global pool of every network, and on CIFAR, with 17 layers, the last pool before it too.
     dtype: of the computation; parameters and logits are float32.
   """
 
-  num_classes: int
+  num_classes: Count
   layers: tuple[Any, ...]
-  scale: float = 1.0
+  scale: Positive = 1.0
   stride_mode: int = 0
   norms: Literal["torch", "caffe"] = "torch"
-  dropout: float = 0.0
+  dropout: Share = 0.0
   dropout_placement: Literal["torch", "caffe"] = "torch"
   drop_rates: tuple[Any, ...] = ()
   init_style: Literal["torch", "caffe"] = "torch"
@@ -70,8 +72,7 @@ class SimpleNet(nn.Module):
   def __post_init__(self):
     if self.stride_mode not in STRIDES:
       raise UserError(f"config.model.stride_mode is {self.stride_mode}; give one of {', '.join(map(str, STRIDES))}.")
-    check_sizes(self)
-    check_rates(self, "dropout")
+    check_ranges(self)
     if all(layer == "pool" for layer in self.layers):
       raise UserError("config.model.layers has no convolution; give at least one (filters, kernel).")
     for i, layer in enumerate(self.layers):

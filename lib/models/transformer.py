@@ -12,8 +12,8 @@ from flax import linen as nn
 
 from lib.attention import alibi_slopes, sigmoid_attention, softmax_attention
 from lib.attention.positions import rope
-from lib.core import UserError
-from lib.models.checks import check_rates, check_sizes
+from lib.core import UserError, memory
+from lib.models.checks import check_ranges
 from lib.models.initializers import initializers
 from lib.models.layers import ACTIVATIONS, DropPath, depth_rate
 from lib.models.taps import Taps
@@ -195,10 +195,11 @@ def apply_blocks(
 
 
 def check_fields(model: Any, kv_heads: int) -> None:
-  """Raises UserError for impossible sizes, heads that do not divide the width, or a bias that would do nothing."""
-  check_sizes(model, depth=0, width=1, mlp_dim=0)
-  check_rates(model, "dropout")
-  if model.heads < 1 or model.width % model.heads:
+  """Raises UserError for numbers out of range, heads that do not divide the width, or a bias that would do nothing."""
+  check_ranges(model)
+  # Tables of positions are made on the host while a network is traced; matrices of the width would be larger still.
+  memory.check({"config.model.width": 4 * model.width**2 * min(model.depth, 1)}, memory.free_bytes(), "the network")
+  if model.width % model.heads:
     raise UserError(f"config.model.width is {model.width}, which config.model.heads = {model.heads} does not divide; "
                     "choose another width or number of heads.")
   if kv_heads < 1 or model.heads % kv_heads:

@@ -9,14 +9,15 @@ Reference: Chen et al. 2023, arXiv:2305.12972, and the code released with it.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
 from lib.core import Outputs, Preset, UserError
-from lib.models.checks import check_images, check_rates, check_sizes
+from lib.core.hints import Count, Range, Share, Whole
+from lib.models.checks import check_images, check_ranges
 from lib.models.initializers import initializers
 from lib.models.layers import DepthwiseConv, PatchConv, adaptive_max_pool, batch_norm
 from lib.models.merging import Affine, chain, fold_norm
@@ -33,15 +34,15 @@ def annealed_relu(x: jax.Array, lam: float | jax.Array) -> jax.Array:
 class _Form(nn.Module):
   """What the two forms of a VanillaNet share: the fields, the stages, the pools."""
 
-  num_classes: int
-  dims: tuple[int, ...]
-  strides: tuple[int, ...]
-  act_num: int = 3
-  dropout: float = 0.0
-  stem_patch: int = 4
-  stem_stride: int = 0
-  stem_pad: int = 0
-  ada_pool: tuple[int, ...] = ()
+  num_classes: Count
+  dims: tuple[Count, ...]
+  strides: tuple[Count, ...]
+  act_num: Annotated[int, Range(least=0, most=100)] = 3
+  dropout: Share = 0.0
+  stem_patch: Count = 4
+  stem_stride: Whole = 0
+  stem_pad: Whole = 0
+  ada_pool: tuple[Whole, ...] = ()
   kernel_init: str | Mapping[str, Any] = "timm"
   bias_init: str | Mapping[str, Any] = "zeros"
   dtype: Literal["float32", "bfloat16"] = "float32"
@@ -50,11 +51,7 @@ class _Form(nn.Module):
     if len(self.dims) != len(self.strides) + 1 or not self.strides:
       raise UserError(f"config.model.dims has {len(self.dims)} widths and config.model.strides {len(self.strides)} "
                       "strides; give the width of the stem and then one width and one stride for every block.")
-    if min(*self.dims, *self.strides) < 1 or min(self.ada_pool, default=0) < 0:
-      raise UserError(f"config.model has dims {self.dims}, strides {self.strides} and ada_pool {self.ada_pool}; give "
-                      "widths and strides of at least 1, and pooled sizes of at least 0.")
-    check_sizes(self, stem_patch=1, act_num=0, stem_stride=0, stem_pad=0)
-    check_rates(self, "dropout")
+    check_ranges(self)
     if self.ada_pool and len(self.ada_pool) != len(self.strides):
       raise UserError(f"config.model.ada_pool has {len(self.ada_pool)} sizes for {len(self.strides)} blocks; give one "
                       "for every block, 0 where the stride decides.")
@@ -105,8 +102,9 @@ class VanillaNet(_Form):
       series activation: A_s(x)[h, w, c] = BN(sum_{i, j in [-n, n]} a[i, j, c] relu(x[h + i, w + j, c]))
 
   λ is the argument `lam` of a call: 1 - λ of ReLU and λ of the identity, the same everywhere. It is remembered in the
-  collection "slope", so evaluation without the argument and `to_deploy` use the λ of the last training step. The
-  published schedule is {"name": "epoch_ramp", ...} of lib.core.schedules.
+  collection "slope", so evaluation without the argument and `to_deploy` use the λ of the last training step. Variables
+  without that collection need the argument. The published schedule is {"name": "epoch_ramp", ...} of
+  lib.core.schedules.
 
   Taps: every conv, norm, activation ("annealed_relu", "relu") and pool.
 
@@ -126,13 +124,9 @@ class VanillaNet(_Form):
   """
 
   @nn.compact
-  def __call__(self, x: jax.Array, train: bool = False, lam: float | jax.Array | None = None) -> Outputs:
+  def __call__(self, x: jax.Array, train: bool = False, lam: Share | jax.Array | None = None) -> Outputs:
     """Maps [B, H, W, C] float32 to `Outputs` with logits [B, K]; lam is λ, [] or a number, None takes the last one."""
-    taps = Taps()
-    seen = self.variable("slope", "lam", lambda: jnp.asarray(1.0 if lam is None else lam, jnp.float32))
-    lam = seen.value if lam is None else lam
-    if train and self.is_mutable_collection("slope"):
-      seen.value = jnp.asarray(lam, jnp.float32)
+    taps, lam = Taps(), self._slope(train, lam)
     norm = lambda name, x: taps("norm", batch_norm(train, epsilon=1e-6, dtype=jnp.dtype(self.dtype), name=name)(x))
 
     def pair(name, features, first):
@@ -152,6 +146,20 @@ class VanillaNet(_Form):
     x = norm("head_norm1", taps("conv", self._conv("head_conv1", self.num_classes, x)))
     x = taps("annealed_relu", annealed_relu(x, lam))
     return taps.outputs(self._conv("head_conv2", self.num_classes, x))
+
+  def _slope(self, train: bool, lam: float | jax.Array | None) -> float | jax.Array:
+    """Returns λ, the given one or the last one, and remembers it where the collection "slope" may change."""
+    known = self.is_initializing() or self.has_variable("slope", "lam")
+    if lam is None and not known:
+      raise UserError("λ of this VanillaNet is not known: its variables have no collection 'slope'; pass lam, which is "
+                      "1.0 at the end of the published training, or keep 'slope' beside 'params'.")
+    if not (known or self.is_mutable_collection("slope")):
+      return lam
+    seen = self.variable("slope", "lam", lambda: jnp.asarray(1.0 if lam is None else lam, jnp.float32))
+    lam = seen.value if lam is None else lam
+    if train and self.is_mutable_collection("slope"):
+      seen.value = jnp.asarray(lam, jnp.float32)
+    return lam
 
   def _check_convertible(self, variables: Tree, force: bool) -> None:
     if "batch_stats" not in variables:

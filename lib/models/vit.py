@@ -11,7 +11,7 @@ from flax import linen as nn
 
 from lib.attention.positions import sincos2d
 from lib.core import Outputs, Preset, UserError
-from lib.models.checks import check_sizes
+from lib.core.hints import Count, NonNegative, Share, Whole
 from lib.models.initializers import initializers
 from lib.models.layers import PatchConv
 from lib.models.taps import Taps
@@ -59,22 +59,22 @@ class ViT(nn.Module):
   2022, arXiv:2205.01580 (average pooling, sincos2d); Ramapuram et al. 2024, arXiv:2409.04431 (sigmoid attention).
   """
 
-  num_classes: int
-  patch: int = 4
-  width: int = 64
-  depth: int = 4
-  heads: int = 4
-  mlp_dim: int = 0
+  num_classes: Count
+  patch: Count = 4
+  width: Count = 64
+  depth: Whole = 4
+  heads: Count = 4
+  mlp_dim: Whole = 0
   positions: Literal["sincos2d", "learned", "none"] = "sincos2d"
   pool: Literal["gap", "cls"] = "gap"
   attention: Literal["softmax", "sigmoid"] = "softmax"
   attention_bias: float | Literal["-log_n", "learned"] = "-log_n"
-  reference_length: int = 0
+  reference_length: Whole = 0
   attention_implementation: Literal["auto", "xla", "xla_chunked", "mosaic_gpu", "mosaic_tpu", "cudnn"] = "auto"
   qk_norm: bool = False
-  layer_scale: float = 0.0
+  layer_scale: NonNegative = 0.0
   hybrid_norm: bool = False
-  dropout: float = 0.0
+  dropout: Share = 0.0
   head_zero_init: bool = False
   kernel_init: str | Mapping[str, Any] = "timm"
   bias_init: str | Mapping[str, Any] = "zeros"
@@ -83,7 +83,7 @@ class ViT(nn.Module):
   dtype: Literal["float32", "bfloat16"] = "float32"
 
   @nn.compact
-  def __call__(self, x: jax.Array, train: bool = False, drop_path: float | jax.Array = 0.0) -> Outputs:
+  def __call__(self, x: jax.Array, train: bool = False, drop_path: Share | jax.Array = 0.0) -> Outputs:
     """Maps [B, H, W, C] float32 to `Outputs` with logits [B, K].
 
     Args:
@@ -141,7 +141,6 @@ class ViT(nn.Module):
     if self.patch < 1 or x.shape[1] % self.patch or x.shape[2] % self.patch:
       raise UserError(f"config.model.patch is {self.patch}, which does not divide the image's {x.shape[1]} x "
                       f"{x.shape[2]} pixels; choose another patch.")
-    check_sizes(self, reference_length=0)
     if self.positions == "sincos2d" and self.width % 4:
       raise UserError(f"config.model.width is {self.width}, but positions of 'sincos2d' need a multiple of 4; choose "
                       "another width, or set config.model.positions to 'learned'.")

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import math
-import pathlib
-
-import jax
 
 from lib.core import UserError
+from lib.core.memory import free_bytes
 from lib.ntk.contraction import WORK
 
 _USED = 0.8  # of the free memory, which others may want too
@@ -16,14 +14,7 @@ _COPIES = 4  # of a block's result: the sum, a layer's part, both mirrored
 
 def usable_bytes() -> int:
   """Returns four fifths of the free memory of the first device; of the machine, where the device is its processor."""
-  stats = jax.local_devices()[0].memory_stats()
-  if stats and "bytes_limit" in stats:
-    free = stats["bytes_limit"] - stats.get("bytes_in_use", 0)
-  else:
-    table = pathlib.Path("/proc/meminfo")
-    lines = table.read_text().splitlines() if table.exists() else []
-    free = next((int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:")), 8 * 2**30)
-  return int(_USED * free)
+  return int(_USED * free_bytes())
 
 
 def row_bytes(sample: int, layer: int) -> int:

@@ -6,7 +6,6 @@ NaN in gives NaN out.
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -156,6 +155,7 @@ def label_energy(k: Array | Eigensystem, y: Array, count: int) -> Array:
   check_count(count, n)
   values, vectors = k if isinstance(k, Eigensystem) else eigensystem(k)
   kept = ~(values[:count] == 0)  # NaN stays NaN
+  y = y / linalg.size_of(y)
   shares = jnp.sum(jnp.square(_product(vectors[:, :count].T, y)), axis=1)
   total = jnp.sum(jnp.square(y))
   return jnp.where(total == 0, 0.0, jnp.sum(jnp.where(kept, shares, 0.0)) / jnp.where(total == 0, 1.0, total))
@@ -177,12 +177,9 @@ def relative_change(after: Tree, before: Tree) -> Array:
   if jax.tree.structure(after) != jax.tree.structure(before):
     raise UserError("the two trees of a relative change differ in structure; give the same parameters at two times.")
   after, before = (jax.tree.map(_float, tree) for tree in (after, before))
-  sizes = (jnp.max(jnp.abs(x)) for x in jax.tree.leaves((after, before)) if x.size)
-  largest = functools.reduce(jnp.maximum, sizes, 0.0)
-  scale = jnp.where(largest == 0, 1.0, largest)  # squares of very large or small numbers would leave float32
-  square = lambda tree: sum((jnp.sum(jnp.square(leaf / scale)) for leaf in jax.tree.leaves(tree)), jnp.float32(0.0))
-  apart = jnp.sqrt(square(jax.tree.map(jnp.subtract, after, before)))
-  return jnp.where(apart == 0, 0.0, apart / jnp.sqrt(square(before)))
+  norm = lambda tree: linalg.norm(jnp.stack([jnp.float32(0.0), *map(linalg.norm, jax.tree.leaves(tree))]))
+  apart = norm(jax.tree.map(jnp.subtract, after, before))
+  return jnp.where(apart == 0, 0.0, apart / norm(before))
 
 
 def linearized(function: Callable[[Tree], Array], initial: Tree, params: Tree) -> tuple[Array, Array]:
@@ -206,8 +203,8 @@ def linearization_gap(function: Callable[[Tree], Array], initial: Tree, params: 
   """
   start, linear = linearized(function, initial, params)
   outputs = function(params)
-  moved = jnp.linalg.norm((outputs - start).reshape(-1))
-  return jnp.where(moved == 0, 0.0, jnp.linalg.norm((outputs - linear).reshape(-1)) / jnp.where(moved == 0, 1.0, moved))
+  moved = linalg.norm(outputs - start)
+  return jnp.where(moved == 0, 0.0, linalg.norm(outputs - linear) / jnp.where(moved == 0, 1.0, moved))
 
 
 def check_count(count: int, n: int) -> None:

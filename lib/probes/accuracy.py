@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from lib.core import Batch, Network
+from lib.core.hints import Whole
 from lib.probes.spec import ProbeSpec, counted
 
 Tree = Any
@@ -27,7 +28,7 @@ class Accuracy:
   """
 
   split: str
-  limit: int = 0
+  limit: Whole = 0
 
   def prepare(self, spec: ProbeSpec, key: jax.Array) -> list[Batch]:
     """Returns the split's batches."""

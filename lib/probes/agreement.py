@@ -10,6 +10,7 @@ import jax.numpy as jnp
 
 from lib.core import Batch, Network, UserError
 from lib.core.build import suggest
+from lib.core.hints import Whole
 from lib.probes.spec import ProbeSpec, counted
 from lib.similarity import kappa
 
@@ -36,7 +37,7 @@ class Agreement:
 
   reference: str
   split: str = "test"
-  limit: int = 0
+  limit: Whole = 0
 
   def prepare(self, spec: ProbeSpec, key: jax.Array) -> list[Batch]:
     """Returns the split's batches."""

@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from lib.core import Batch, Network
+from lib.core.hints import Count, Whole
 from lib.probes.spec import ProbeSpec, counted
 
 Tree = Any
@@ -34,12 +35,8 @@ class Calibration:
   """
 
   split: str
-  limit: int = 0
-  bins: int = 15
-
-  def __post_init__(self):
-    if self.bins < 1:
-      raise ValueError(f"bins is {self.bins}; give at least 1")
+  limit: Whole = 0
+  bins: Count = 15
 
   def prepare(self, spec: ProbeSpec, key: jax.Array) -> list[Batch]:
     """Returns the split's batches."""

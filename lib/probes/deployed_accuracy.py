@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from lib.core import Batch, Network, UserError
+from lib.core.hints import Whole
 from lib.probes.accuracy import Accuracy
 from lib.probes.spec import ProbeSpec
 
@@ -30,7 +31,7 @@ class DeployedAccuracy:
   """
 
   split: str
-  limit: int = 0
+  limit: Whole = 0
 
   def prepare(self, spec: ProbeSpec, key: jax.Array) -> list[Batch]:
     """Returns the split's batches.

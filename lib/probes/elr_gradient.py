@@ -9,7 +9,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from lib.core import Batch, Network, UserError
+from lib.core import Batch, Network, UserError, linalg
+from lib.core.hints import Whole
 from lib.probes.spec import ProbeSpec
 from lib.transforms.losses import target_memory
 
@@ -56,7 +57,7 @@ class ElrGradient:
   """
 
   term: str
-  limit: int = 0
+  limit: Whole = 0
 
   def prepare(self, spec: ProbeSpec, key: jax.Array) -> list[Batch]:
     """Returns batches of the training split, the only one whose ids are those of the term's rows."""
@@ -82,7 +83,7 @@ class ElrGradient:
         "count": jnp.sum(weight),
         "cross_entropy": jnp.sum(weight * jnp.sum(residual * truth, axis=-1)),
         "regularizer": jnp.sum(weight * jnp.sum(g * truth, axis=-1)),
-        "residual": jnp.sum(weight * jnp.linalg.norm(residual, axis=-1)),
+        "residual": jnp.sum(weight * linalg.norm(residual, axis=-1)),
       }
       for group, weight in (("clean", piece["weight"] * clean), ("wrong", piece["weight"] * ~clean))
     }

@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 
 from lib.core import Batch, Network, UserError
+from lib.core.hints import Whole
 from lib.probes.spec import ProbeSpec
 from lib.transforms.losses.example_rows import read_rows
 
@@ -39,7 +40,7 @@ class Forgetting:
   """
 
   term: str
-  limit: int = 0
+  limit: Whole = 0
 
   def prepare(self, spec: ProbeSpec, key: jax.Array) -> list[Batch]:
     """Returns batches of the training split, the only one whose ids are those of the term's rows."""

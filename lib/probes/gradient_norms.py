@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from lib.core import Batch, Network, trees
+from lib.core.hints import Whole
 from lib.probes.spec import ProbeSpec
 
 Tree = Any
@@ -27,7 +28,7 @@ class GradientNorms:
   """
 
   split: str = "train"
-  limit: int = 1000
+  limit: Whole = 1000
 
   def prepare(self, spec: ProbeSpec, key: jax.Array) -> list[Batch]:
     """Returns the split's batches."""

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import optax
 
 from lib.core import Batch, Network
+from lib.core.hints import Whole
 from lib.ntk import metrics
 from lib.ntk.empirical import ntk
 from lib.probes.sample import in_float32, whole_sample
@@ -43,14 +44,10 @@ class Laziness:
   """
 
   split: str = "train"
-  limit: int = 200
+  limit: Whole = 200
   reduce: Literal["trace", "pseudo"] = "trace"
   method: Literal["auto", "factored", "jacobian", "ntvp"] = "auto"
-  block: int = 0
-
-  def __post_init__(self):
-    if self.block < 0:
-      raise ValueError(f"block is {self.block}; give at least 0")
+  block: Whole = 0
 
   def prepare(self, spec: ProbeSpec, key: jax.Array) -> list[Batch]:
     """Returns one piece, the sample."""

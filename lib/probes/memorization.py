@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from lib.core import Batch, Network, UserError
+from lib.core.hints import Whole
 from lib.probes.spec import ProbeSpec
 
 Tree = Any
@@ -32,7 +33,7 @@ class Memorization:
   """
 
   split: str = "train"
-  limit: int = 0
+  limit: Whole = 0
 
   def prepare(self, spec: ProbeSpec, key: jax.Array) -> list[Batch]:
     """Returns the split's batches.

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from typing import Any
+from typing import Annotated, Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from lib.core import Network, UserError
+from lib.core import Network, UserError, linalg
+from lib.core.hints import NonNegative, Range, Whole
 from lib.data import AUGMENTATIONS
 from lib.probes.spec import ProbeSpec
 
@@ -32,6 +33,8 @@ def mutual_information(y: jax.Array) -> jax.Array:
   Reference: Müller et al. 2019, arXiv:1906.02629, section 4.
   """
   y = y.astype(jnp.promote_types(y.dtype, jnp.float32))
+  y = y - y[:1, :1]
+  y = y / linalg.size_of(y)  # whose squares neither over- nor underflow
   mean = jnp.mean(y, axis=1)
   variance = jnp.maximum(jnp.mean(jnp.square(y - mean[:, None])), jnp.finfo(y.dtype).tiny)
   exponent = lambda column, centres: -jnp.square((column[:, None] - centres) / jnp.sqrt(2 * variance))
@@ -65,17 +68,15 @@ class MutualInformation:
   """
 
   split: str = "train"
-  classes: tuple[int, int] = (0, 1)
-  limit: int = 600
-  samples: int = 8
-  shift: int = 2
-  noise: float = 0.0
+  classes: tuple[Whole, Whole] = (0, 1)
+  limit: Whole = 600
+  samples: Annotated[int, Range(least=2)] = 8
+  shift: Whole = 2
+  noise: NonNegative = 0.0
 
   def __post_init__(self):
     if len(self.classes) != 2 or self.classes[0] == self.classes[1]:
       raise ValueError(f"classes is {self.classes}; give two different ones")
-    if self.samples < 2 or self.shift < 0 or self.noise < 0:
-      raise ValueError("give at least 2 samples, and shift and noise of at least 0")
     if not self.shift and not self.noise:
       raise ValueError("shift and noise are 0, which leaves nothing to chance and log N for any network; give one")
 

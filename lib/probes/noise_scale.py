@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from lib.core import Network, UserError, trees
+from lib.core.hints import Count, Whole
 from lib.curvature.noise_scale import batch_gradients, noise_and_signal
 from lib.probes.sample import in_float32, whole_sample
 from lib.probes.spec import ProbeSpec
@@ -26,6 +27,7 @@ class NoiseScale:
   from batches of two sizes: `batch` examples each, in the order of the split, and all of them together. Average noise
   and signal over steps or members, each by itself, and give the averages to
   `lib.curvature.noise_scale.simple_noise_scale`; the ratio of one measurement is not given, as its mean is no estimate.
+  Both are squares in float32: of gradients longer than 1e19 they are infinite or NaN, of shorter ones than 1e-19 0.
 
   Attributes:
     split: "train", "validation" or "test".
@@ -39,12 +41,8 @@ class NoiseScale:
   """
 
   split: str = "train"
-  limit: int = 1000
-  batch: int = 10
-
-  def __post_init__(self):
-    if self.batch < 1:
-      raise ValueError(f"batch is {self.batch}; give at least 1")
+  limit: Whole = 1000
+  batch: Count = 10
 
   def prepare(self, spec: ProbeSpec, key: jax.Array) -> list[Tree]:
     """Returns one piece: the sample as [m, batch, ...]."""

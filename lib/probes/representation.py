@@ -10,6 +10,7 @@ import jax.numpy as jnp
 
 from lib.core import Batch, Network, Outputs, UserError
 from lib.core.build import suggest
+from lib.core.hints import Whole
 from lib.core.taps import select
 from lib.probes.spec import ProbeSpec
 from lib.similarity import cka_of_sums, flatten, hsic_sums
@@ -40,7 +41,7 @@ class Representation:
   reference_taps: str | tuple[str, ...] = "pre"
   pairs: LayerMap | Literal["all"] = "uniform"
   split: str = "test"
-  limit: int = 1000
+  limit: Whole = 1000
 
   def __post_init__(self):
     check_layer_map(self.pairs)

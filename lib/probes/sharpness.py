@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import optax
 
 from lib.core import Batch, Network
+from lib.core.hints import Count, Whole
 from lib.curvature.hvp import Operator, gauss_newton, hessian
 from lib.curvature.lanczos import lanczos, ritz
 from lib.curvature.spectrum import eigenvalues_of
@@ -48,15 +49,15 @@ class Sharpness:
   """
 
   split: str = "train"
-  limit: int = 1000
-  top: int = 1
-  steps: int = 20
+  limit: Whole = 1000
+  top: Count = 1
+  steps: Count = 20
   matrix: Literal["hessian", "gauss_newton"] = "hessian"
-  chunk: int = 0
+  chunk: Whole = 0
 
   def __post_init__(self):
-    if not 1 <= self.top <= self.steps or self.chunk < 0:
-      raise ValueError("give a top of at least 1, at least as many steps, and a chunk of at least 0")
+    if self.top > self.steps:
+      raise ValueError(f"top is {self.top} and steps {self.steps}; give at least as many steps")
 
   def prepare(self, spec: ProbeSpec, key: jax.Array) -> list[Tree]:
     """Returns one piece: {"chunks": the sample, "key"}."""

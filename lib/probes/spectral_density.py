@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import jax
 import jax.numpy as jnp
 
 from lib.core import Network
+from lib.core.hints import Count, Positive, Range, Whole
 from lib.curvature.spectrum import density, quadrature
 from lib.probes.sample import in_chunks, whole_sample
 from lib.probes.sharpness import curvature
@@ -26,7 +27,8 @@ class SpectralDensity:
       negative_share   of the eigenvalues, those below -width
       largest, smallest
 
-  Every eigenvalue is broadened to a Gaussian whose standard deviation is `width` times the span of the spectrum. One
+  Every eigenvalue is broadened to a Gaussian whose standard deviation is `width` times the span of the spectrum, or
+  times its one eigenvalue, if there is no other (1 if that is 0). One
   piece and the memory of one random vector's iteration, as for `Sharpness`, whose fields are these; the cost is
   vectors x steps products with the Hessian.
 
@@ -43,17 +45,13 @@ class SpectralDensity:
   """
 
   split: str = "train"
-  limit: int = 1000
-  vectors: int = 4
-  steps: int = 40
-  bins: int = 64
-  width: float = 0.01
+  limit: Whole = 1000
+  vectors: Count = 4
+  steps: Count = 40
+  bins: Annotated[int, Range(least=2, most=99)] = 64
+  width: Positive = 0.01
   matrix: Literal["hessian", "gauss_newton"] = "hessian"
-  chunk: int = 0
-
-  def __post_init__(self):
-    if self.vectors < 1 or self.steps < 1 or not 2 <= self.bins <= 99 or self.width <= 0 or self.chunk < 0:
-      raise ValueError("give at least 1 vector and step, 2 to 99 bins, a positive width, and a chunk of at least 0")
+  chunk: Whole = 0
 
   def prepare(self, spec: ProbeSpec, key: jax.Array) -> list[Tree]:
     """Returns one piece: {"chunks": the sample, "key"}."""
@@ -66,13 +64,15 @@ class SpectralDensity:
     nodes = quadrature(operator, params, piece["key"], num_vectors=self.vectors, steps=self.steps)
     lowest, highest = jnp.min(nodes.nodes), jnp.max(nodes.nodes)
     span = highest - lowest
-    span = jnp.where(span > 0, span, jnp.maximum(jnp.abs(highest), 1.0))  # one eigenvalue still has a width
+    size = jnp.maximum(jnp.abs(lowest), jnp.abs(highest))
+    resolved = span > 1e-5 * size  # of one eigenvalue it is rounding
+    span = jnp.where(resolved, span, jnp.where(size > 0, size, 1.0))  # one eigenvalue still has a width
     width = self.width * span
     grid = lowest - 3 * width + (span + 6 * width) * jnp.linspace(0.0, 1.0, self.bins)
-    size = sum(leaf.size for leaf in jax.tree.leaves(params))
+    count = sum(leaf.size for leaf in jax.tree.leaves(params))
     mean = lambda values: jnp.sum(nodes.weights * values) / self.vectors
     return {
-      "grid": grid, "density": density(nodes, grid, width), "trace": size * mean(nodes.nodes),
+      "grid": grid, "density": density(nodes, grid, width), "trace": count * mean(nodes.nodes),
       "negative_share": mean(nodes.nodes < -width), "largest": highest, "smallest": lowest,
     }
 

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 
 from lib.core import Batch, Network, UserError
 from lib.core.build import suggest
+from lib.core.hints import Whole
 from lib.probes.spec import ProbeSpec, counted
 
 Tree = Any
@@ -45,7 +46,7 @@ class Stability:
   """
 
   split: str
-  limit: int = 0
+  limit: Whole = 0
   of: str = ""
 
   def prepare(self, spec: ProbeSpec, key: jax.Array) -> list[Batch]:

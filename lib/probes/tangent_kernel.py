@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from lib.core import Batch, Network
+from lib.core.hints import Count, Whole
 from lib.ntk import metrics
 from lib.ntk.empirical import ntk
 from lib.probes.sample import in_float32, whole_sample
@@ -44,15 +45,11 @@ class TangentKernel:
   """
 
   split: str = "train"
-  limit: int = 200
-  top: int = 10
+  limit: Whole = 200
+  top: Count = 10
   reduce: Literal["trace", "pseudo"] = "trace"
   method: Literal["auto", "factored", "jacobian", "ntvp"] = "auto"
-  block: int = 0
-
-  def __post_init__(self):
-    if self.top < 1 or self.block < 0:
-      raise ValueError("give a top of at least 1, and a block of at least 0")
+  block: Whole = 0
 
   def prepare(self, spec: ProbeSpec, key: jax.Array) -> list[Batch]:
     """Returns one piece, the sample."""

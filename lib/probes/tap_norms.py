@@ -10,6 +10,7 @@ import jax.numpy as jnp
 
 from lib import models
 from lib.core import Batch, Network
+from lib.core.hints import Whole
 from lib.probes.spec import ProbeSpec
 
 Tree = Any
@@ -22,6 +23,8 @@ class TapNorms:
   Of the kind "attention", a transformer's sigmoid(Q K^T / sqrt(H) + b) V before its projection, whose size early in
   training decides whether sigmoid attention trains stably (Ramapuram et al. 2024, arXiv:2409.04431).
 
+  Squares are added up over batches: in float32 a tap of size 1e-22 is 0, and one of 1e19 infinite.
+
   Attributes:
     kind: what `lib.models.select` takes: "all", "pre", "post", or a kind such as "attention" or "conv".
     split: "train", "validation" or "test".
@@ -30,7 +33,7 @@ class TapNorms:
 
   kind: str = "all"
   split: str = "train"
-  limit: int = 500
+  limit: Whole = 500
 
   def prepare(self, spec: ProbeSpec, key: jax.Array) -> list[Batch]:
     """Returns the split's batches."""

@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 
 from lib.core import Batch, Network, trees
+from lib.core.hints import Whole
 from lib.probes.spec import ProbeSpec
 
 Tree = Any
@@ -31,7 +32,7 @@ class TermGradients:
   """
 
   split: str = "train"
-  limit: int = 1000
+  limit: Whole = 1000
 
   def prepare(self, spec: ProbeSpec, key: jax.Array) -> list[Batch]:
     """Returns the split's batches."""
@@ -48,8 +49,9 @@ class TermGradients:
     gradients = jax.tree.map(lambda leaf: leaf / sums["count"], sums["gradients"])
     norms = {label: trees.norm(gradient) for label, gradient in gradients.items()}
     result = {f"norm/{label}": norm for label, norm in norms.items()}
+    # At length 1 first: the product of two small norms, or of two large ones, would leave float32.
+    unit = lambda gradient, norm: [leaf / jnp.where(norm > 0, norm, 1.0) for leaf in jax.tree.leaves(gradient)]
+    units = {label: unit(gradient, norms[label]) for label, gradient in gradients.items()}
     for a, b in itertools.combinations(gradients, 2):
-      product = sum(jnp.vdot(x, y) for x, y in zip(jax.tree.leaves(gradients[a]), jax.tree.leaves(gradients[b])))
-      scale = norms[a] * norms[b]
-      result[f"cosine/{a}.{b}"] = jnp.where(scale > 0, product / jnp.where(scale > 0, scale, 1.0), 0.0)
+      result[f"cosine/{a}.{b}"] = sum(jnp.vdot(x, y) for x, y in zip(units[a], units[b]))
     return result

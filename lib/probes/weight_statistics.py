@@ -8,7 +8,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from lib.core import Network, trees
+from lib.core import Network, linalg, trees
 from lib.probes.spec import ProbeSpec
 
 Tree = Any
@@ -31,8 +31,10 @@ class WeightStatistics:
     for name, leaf in trees.named_leaves(variables["params"]):
       if leaf.ndim >= 2:
         leaf = leaf.astype(jnp.float32)
+        scale = linalg.size_of(leaf)  # squares of very large and of very small weights would leave float32
         statistics |= {
-          f"{name}/mean": jnp.mean(leaf), f"{name}/std": jnp.std(leaf), f"{name}/largest": jnp.max(jnp.abs(leaf)),
+          f"{name}/mean": scale * jnp.mean(leaf / scale), f"{name}/std": scale * jnp.std(leaf / scale),
+          f"{name}/largest": jnp.max(jnp.abs(leaf)),
         }
     return statistics
 

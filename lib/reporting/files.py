@@ -24,7 +24,7 @@ def replace_file(path: Path, data: bytes | str) -> None:
     UserError: if the file cannot be written.
   """
   path, data = pathlib.Path(path), data.encode() if isinstance(data, str) else data
-  temporary = path.with_name(f".{path.name}.tmp")
+  temporary = temporary_of(path)
   try:
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary.unlink(missing_ok=True)  # of a killed process; never written into, it may be a link to a file elsewhere
@@ -38,6 +38,11 @@ def replace_file(path: Path, data: bytes | str) -> None:
     with contextlib.suppress(OSError, ValueError):
       temporary.unlink()
     raise unwritable(path, error) from error
+
+
+def temporary_of(path: pathlib.Path) -> pathlib.Path:
+  """Returns the name under which `replace_file` writes before it renames; a kill may leave it behind."""
+  return path.with_name(f".{path.name}.tmp")
 
 
 def read_file(path: Path) -> bytes:

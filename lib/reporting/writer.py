@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import pathlib
@@ -9,7 +10,6 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from lib.reporting.files import Path, exists, plain, read_file, replace_file, unwritable
-from lib.reporting.run_directory import complete_lines
 from lib.reporting.tensorboard import TensorBoard
 
 
@@ -20,19 +20,25 @@ class MetricsWriter:
   time, so two runs of one config write the same bytes. Rows wait in memory until `flush`.
 
   Args:
-    path: the file, usually metrics.jsonl in the run's directory.
+    path: the file, usually metrics.jsonl in the run's directory. Rows that it has stay, but for a last line that a
+      kill left half written.
     tensorboard_dir: also writes the scalars as TensorBoard events under this directory.
 
   Raises:
-    UserError: if the file cannot be read or written or holds anything but rows, or TensorBoard is asked for and not
-      installed.
+    UserError: if the file cannot be read or written, or TensorBoard is asked for and not installed.
   """
 
   def __init__(self, path: Path, tensorboard_dir: Path | None = None):
     self._path = pathlib.Path(path)
     self._lines: list[str] = []
     self._board = TensorBoard(tensorboard_dir) if tensorboard_dir is not None else None
-    self._rewrite(lambda row: True)
+    data = self._data()
+    self._cut(data, data.rfind(b"\n") + 1)
+
+  @property
+  def position(self) -> dict[str, Any]:
+    """What the file holds, for a checkpoint that counts on it: {"bytes", "sha256"} of all rows flushed so far."""
+    return {"bytes": self._bytes, "sha256": self._sha256.hexdigest()}
 
   def write(self, rows: Iterable[Mapping[str, Any]]) -> None:
     """Takes rows of numbers, strings and short arrays; nan and infinity become null."""
@@ -44,25 +50,35 @@ class MetricsWriter:
 
   def flush(self) -> None:
     """Puts all rows so far on the disk; when it returns, they outlive a kill."""
+    data = "".join(self._lines).encode()
     try:
       self._path.parent.mkdir(parents=True, exist_ok=True)
       with open(self._path, "ab") as f:
-        f.write("".join(self._lines).encode())
+        f.write(data)
         f.flush()
         os.fsync(f.fileno())
     except OSError as error:
       raise unwritable(self._path, error) from error
     self._lines.clear()
+    self._sha256.update(data)
+    self._bytes += len(data)
     if self._board:
       self._board.flush()
 
-  def truncate_after(self, cohort: int, step: int) -> None:
-    """Drops what a resumed run will write again: this cohort's rows beyond `step`, and all later cohorts'.
+  def holds(self, position: Mapping[str, Any]) -> bool:
+    """Whether the file begins with the rows of an earlier `position`."""
+    start = self._data()[: position["bytes"]]
+    return len(start) == position["bytes"] and hashlib.sha256(start).hexdigest() == position["sha256"]
 
-    Rows of earlier cohorts stay. Call it before the first `write`; step -1 drops the whole cohort.
+  def resume(self, position: Mapping[str, Any], cohort: int, step: int) -> None:
+    """Drops all rows behind an earlier `position`, which a resumed run will write again.
+
+    Args:
+      position: that the file `holds`.
+      cohort, step: where the run goes on, for TensorBoard; step -1 is the start of a cohort.
     """
     self._lines.clear()
-    self._rewrite(lambda row: (row["cohort"], row["step"]) <= (cohort, step))
+    self._cut(self._data(), position["bytes"])
     if self._board:
       self._board.restart(cohort, step + 1)
 
@@ -77,10 +93,14 @@ class MetricsWriter:
   def __exit__(self, *exception) -> None:
     self.close()
 
-  def _rewrite(self, keep) -> None:
-    if not exists(self._path):
-      return
-    before = read_file(self._path)
-    after = b"".join(line + b"\n" for line, row in complete_lines(self._path, before) if keep(row))
-    if after != before:
-      replace_file(self._path, after)
+  def _data(self) -> bytes:
+    return read_file(self._path) if exists(self._path) else b""
+
+  def _cut(self, data: bytes, length: int) -> None:
+    if length < len(data):
+      replace_file(self._path, data[:length])
+    self._bytes, self._sha256 = length, hashlib.sha256(data[:length])
+
+
+# The `position` of a file without rows.
+NO_ROWS = {"bytes": 0, "sha256": hashlib.sha256().hexdigest()}

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 
 from lib.core import UserError
 from lib.similarity.decompositions import left_singular, principal_subspace
-from lib.similarity.gram import features, normalized, product
+from lib.similarity.gram import features, normalized, product, standardized
 
 Array = jax.Array
 
@@ -19,6 +19,12 @@ def cca(x: Array, y: Array) -> Array:
 
   Invariant to every invertible linear map, so it is 1 for any features of rank n - 1: use it where n >> d. About
   20 n d min(n, d) operations.
+
+  Columns of any units count alike: multiplying them by 1e-10 or 1e10 changes nothing. Maps that mix columns meet the
+  limits of their type. After all columns are brought to one length, directions up to 10 sqrt(max(n, d)) eps of the
+  longest do not count: 2e-5 in float32 for 200 samples, 1e-4 for 10,000. And what rounding took from x A itself, as
+  where a column of size 1 is added to one of size 1e10, no measure sees. So in float32 x A is like x where columns
+  brought to one length, of x and of x A, have condition numbers below 1e4.
 
   Args:
     x: [n, d_x].
@@ -33,7 +39,7 @@ def cca(x: Array, y: Array) -> Array:
   Differs from the paper's code, which leaves centring to the caller and takes the widths for the ranks.
   Reference: Kornblith et al. 2019, arXiv:1905.00414, section 4.2.
   """
-  (qx, rank_x), (qy, rank_y) = (principal_subspace(normalized(m)) for m in features(x, y, "cca"))
+  (qx, rank_x), (qy, rank_y) = (principal_subspace(standardized(m)) for m in features(x, y, "cca"))
   return jnp.sum(jnp.square(product(qx.T, qy))) / _count(rank_x, rank_y, qx.dtype)
 
 
@@ -42,7 +48,9 @@ def svcca(x: Array, y: Array, *, variance: float = 0.99) -> Array:
 
       (1 / m) sum_i rho_i,    rho the canonical correlations, m = min(components of X, components of Y)
 
-  About 20 n d min(n, d) operations.
+  Components are those of the variance, so that a column of large units is most of it. Whatever `variance` says, one
+  whose standard deviation is up to 10 sqrt(max(n, d)) eps of the largest does not count. About 20 n d min(n, d)
+  operations.
 
   Args:
     x: [n, d_x].
@@ -71,7 +79,8 @@ def pwcca(x: Array, y: Array) -> Array:
       sum_i a_i rho_i / sum_i a_i,    a_i = sum_j |<h_i, x_j>|
 
   with h_i the canonical variates of X, unit vectors over the samples, and x_j its columns: not symmetric, and it
-  depends on the axes of x. About 20 n d min(n, d) operations.
+  depends on the axes of x and on the units of its columns. Of y only the span counts, as for `cca` and with its limits
+  in float32. About 20 n d min(n, d) operations.
 
   Args:
     x: [n, d_x], which gives the weights.
@@ -90,8 +99,9 @@ def pwcca(x: Array, y: Array) -> Array:
   Differs from the paper's code, which may take the weights from the side with fewer directions: here they are x's.
   Reference: Morcos et al. 2018, arXiv:1806.05759, eq. 3 and 4.
   """
-  x, y = (normalized(m) for m in features(x, y, "pwcca"))
-  (qx, rank_x), (qy, rank_y) = principal_subspace(x), principal_subspace(y)
+  x, y = features(x, y, "pwcca")
+  (qx, rank_x), (qy, rank_y) = principal_subspace(standardized(x)), principal_subspace(standardized(y))
+  x = normalized(x)
   u, rho, counts = _correlations(qx, qy, jnp.minimum(rank_x, rank_y))
   weights = jnp.where(counts, jnp.sum(jnp.abs(product(product(qx, u).T, x)), axis=1), 0.0)
   total = jnp.sum(weights)

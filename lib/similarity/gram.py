@@ -7,7 +7,7 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 
-from lib.core import UserError
+from lib.core import UserError, linalg
 
 Array = jax.Array
 
@@ -45,7 +45,7 @@ def gram(x: Array) -> Gram:
   constants = jnp.mean(x, axis=0, keepdims=True), jnp.where(largest > 0, largest, 1.0)
   mean, largest = jax.lax.stop_gradient(constants)
   # Digits are saved here; the derivative of centring and scaling is taken on the n x n matrix, where it is cheap.
-  return Gram(recentred(self_product((x - mean) / largest)), is_centred=True)
+  return Gram(recentred(self_product((x - mean) / largest), shift=False), is_centred=True)
 
 
 def flatten(activations: Array) -> Array:
@@ -150,14 +150,31 @@ def normalized(x: Array) -> Array:
   return x * jax.lax.rsqrt(jnp.sum(x * x) + 1e-24)  # the sum is 0 or at least 1
 
 
-def recentred(k: Array) -> Array:
+def standardized(x: Array) -> Array:
+  """Returns x [n, d] centred, with every column divided by a power of two that leaves it a length between 1 and 2.
+
+  The span is that of the centred x, whatever the units of its columns. So the rank of the result says how many
+  directions there are, and not which column is large. Columns that vary by no more than the rounding of their own
+  largest entry are 0. The powers are constants to the gradient, which is right for what depends on the span alone.
+  """
+  largest = jax.lax.stop_gradient(jnp.max(jnp.abs(x), axis=0, initial=0.0))
+  x = centred(x)
+  lengths = linalg.norm(jax.lax.stop_gradient(x), axis=0)
+  constant = lengths <= 8 * jnp.finfo(x.dtype).eps * x.shape[0] ** 0.5 * largest  # NaN is not
+  return jnp.where(constant[None], 0.0, x / linalg.power_of_two(lengths)[None])
+
+
+def recentred(k: Array, shift: bool = True) -> Array:
   """Returns the Gram matrix k [n, n] of features as that of the centred features, H k H / tr(H k H) with H = I - 1/n.
 
-  It is 0, with gradient 0, where rounding is all that is left.
+  It is 0, with gradient 0, where rounding is all that is left. `shift` moves the origin to the first sample before the
+  means are taken: a large mean then costs no digits. Features that are centred already go without it, as it would cost
+  samples near the mean theirs, where the first one is far from it.
   """
   size = jax.lax.stop_gradient(jnp.trace(jnp.abs(k)))
-  shift = jax.lax.stop_gradient(k[:1])
-  k = k - shift - shift.T + shift[:, :1]
+  if shift:
+    first = jax.lax.stop_gradient(k[:1])
+    k = k - first - first.T + first[:, :1]
   k = k - jnp.mean(k, axis=0, keepdims=True)
   k = k - jnp.mean(k, axis=1, keepdims=True)
   trace = jnp.trace(k)

@@ -28,7 +28,9 @@ class Measure:
     function: (x [n, d_x], y [n, d_y]) -> [] float.
     range: the smallest and the largest value.
     invariances: maps of x alone, or of y alone, that change nothing: "orthogonal" (x Q), "permutation" (of features),
-      "isotropic_scaling" (a x), "translation" (x + 1 b^T), "invertible_linear" (x A, where n > d).
+      "isotropic_scaling" (a x), "translation" (x + 1 b^T), "column_scaling" (x D, D diagonal and positive),
+      "invertible_linear" (x A, where n > d). Scalings by 1e-10 to 1e10 change nothing in float32 either; what rounds
+      in x Q, in x + 1 b^T and in x A is lost before the measure sees it.
     is_similarity: larger is more alike; otherwise it is a distance, 0 where they are alike.
     is_metric: symmetric, 0 between x and x, and obeys the triangle inequality.
     symmetric: of (x, y) and (y, x).
@@ -67,7 +69,7 @@ MEASURES = {
   "procrustes": Measure(
     procrustes, (0, math.sqrt(2)), _RIGID, is_similarity=False, is_metric=True, accepts_gram=True
   ),
-  "cca": Measure(cca, (0, 1), _RIGID | {"invertible_linear"}),
+  "cca": Measure(cca, (0, 1), _RIGID | {"column_scaling", "invertible_linear"}),
   "svcca": Measure(svcca, (0, 1), _RIGID),
   "pwcca": Measure(pwcca, (0, 1), _RIGID - {"orthogonal"}, symmetric=False),
   "linear_regression": Measure(linear_regression, (0, 1), _RIGID, symmetric=False),

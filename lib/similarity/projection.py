@@ -7,7 +7,8 @@ from collections.abc import Sequence
 import jax
 import jax.numpy as jnp
 
-from lib.core import UserError
+from lib.core import UserError, linalg
+from lib.similarity.gram import product
 
 
 def project(activations: jax.Array, templates: jax.Array, classes: Sequence[int]) -> jax.Array:
@@ -36,15 +37,16 @@ def project(activations: jax.Array, templates: jax.Array, classes: Sequence[int]
   if len(set(classes)) != 3 or len(classes) != 3 or not all(0 <= c < num_classes for c in classes):
     raise UserError(f"the classes are {tuple(classes)}; give three different ones from 0 to {num_classes - 1}.")
   corners = templates[jnp.asarray(classes)]
-  first = _unit(corners[1] - corners[0], jnp.linalg.norm(corners))
+  first = _unit(corners[1] - corners[0], linalg.norm(corners))
   side = corners[2] - corners[0]
-  second = _unit(side - (side @ first) * first, jnp.linalg.norm(corners))
+  second = _unit(side - product(side, first) * first, linalg.norm(corners))
+  second = _unit(second - product(second, first) * first, 1.0)  # of a narrow plane the first time leaves rounding
   basis = jnp.stack([first, second], axis=1)
-  return jnp.matmul(activations - jnp.mean(corners, axis=0)[None], basis, precision="highest")
+  return product(activations - jnp.mean(corners, axis=0)[None], basis)
 
 
-def _unit(vector: jax.Array, scale: jax.Array) -> jax.Array:
+def _unit(vector: jax.Array, scale: jax.Array | float) -> jax.Array:
   """Returns the vector at length 1; 0 if nothing but rounding of numbers of this scale is left of it."""
-  length = jnp.linalg.norm(vector)
+  length = linalg.norm(vector)
   present = length > 8 * jnp.finfo(vector.dtype).eps * scale
   return jnp.where(present, vector / jnp.where(present, length, 1.0), 0.0)

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from lib.similarity.decompositions import principal_subspace
-from lib.similarity.gram import features, normalized, product
+from lib.similarity.gram import features, normalized, product, standardized
 
 Array = jax.Array
 
@@ -17,7 +17,9 @@ def linear_regression(x: Array, y: Array) -> Array:
       R^2 = 1 - min over B of |X - Y B|^2 / |X|^2 = |Q_y^T X|^2 / |X|^2,    X, Y centred
 
   with Q_y an orthonormal basis of the column space of Y. It is 1 for any y of rank n - 1: use it where n >> d_y. Not
-  symmetric; any invertible map of y changes nothing. About 20 n d_y min(n, d_y) operations.
+  symmetric; any invertible map of y changes nothing, such as other units of its columns, with the limits in float32 of
+  `lib.similarity.cca` for maps that mix columns. Columns of x count by their variance. About 20 n d_y min(n, d_y)
+  operations.
 
   Args:
     x: [n, d_x], what is predicted.
@@ -31,6 +33,6 @@ def linear_regression(x: Array, y: Array) -> Array:
 
   Reference: Kornblith et al. 2019, arXiv:1905.00414, section 4.1.
   """
-  x, y = (normalized(m) for m in features(x, y, "linear_regression"))
-  basis, _ = principal_subspace(y)
-  return jnp.sum(jnp.square(product(basis.T, x)))
+  x, y = features(x, y, "linear_regression")
+  basis, _ = principal_subspace(standardized(y))
+  return jnp.sum(jnp.square(product(basis.T, normalized(x))))

@@ -1,8 +1,14 @@
 """Checkpoints that come back bit for bit or not at all.
 
-A cohort's folder holds one folder a step, written by orbax under a temporary name and then renamed, so a
-kill at any moment leaves whole checkpoints only. Each carries the shape and type of every array and a
-sha256 over all of them; what does not match is damaged, and the one before is used.
+A cohort's folder holds one folder a step:
+
+    step_0000000300/arrays/...     written by orbax
+    step_0000000300/record.json    whose it is, what it counts on, and a sha256 of every file of the folder
+
+It is written under another name and renamed when it is whole, so a kill at any moment leaves whole checkpoints only. A
+checkpoint is *damaged* if a file of it is missing or does not match its sha256, and for no other reason: only then is
+the one before it used. Whatever else keeps a checkpoint from being read (no memory, too many open files, a missing
+library) is said, and nothing is touched.
 """
 
 from __future__ import annotations
@@ -11,21 +17,42 @@ import contextlib
 import hashlib
 import json
 import logging
+import os
 import pathlib
 import re
 import shutil
 import sys
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Iterator, Mapping
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 
+from lib import reporting
 from lib.core import UserError, trees
 
 Tree = Any
 
 _NAME = re.compile(r"step_(\d{10})")
+_LEFTOVER = re.compile(r"(writing|removing)_step_\d{10}")  # what a kill in the middle of a save leaves behind
+
+
+class Restored(NamedTuple):
+  """A checkpoint as it was saved.
+
+  Attributes:
+    step: number of steps taken.
+    tree: of numpy arrays.
+    metrics: what metrics.jsonl held then, see `lib.reporting.MetricsWriter.position`.
+  """
+
+  step: int
+  tree: Tree
+  metrics: dict[str, Any]
+
+
+class _DamagedError(Exception):
+  """Files of a checkpoint are missing or not those that were written; the message says which."""
 
 
 class Checkpoints:
@@ -34,106 +61,161 @@ class Checkpoints:
   Args:
     directory: made if needed.
     keep: how many of the newest to keep, at least 1.
+    owner: whose states these are, as plain JSON; a checkpoint of another owner is refused.
   """
 
-  def __init__(self, directory: pathlib.Path, keep: int):
+  def __init__(self, directory: pathlib.Path, keep: int, owner: Mapping[str, Any]):
     self.directory = directory.absolute()
     self.keep = keep
+    self.owner = dict(owner)
     self._checkpointer = None
 
   def steps(self) -> list[int]:
-    """Returns the steps that have a whole checkpoint, ascending."""
-    names = (_NAME.fullmatch(path.name) for path in self.directory.glob("step_*"))
+    """Returns the steps that have a checkpoint, ascending."""
+    names = (_NAME.fullmatch(name) for name in self._names())
     return sorted(int(match.group(1)) for match in names if match)
 
-  def save(self, step: int, tree: Tree) -> None:
+  def save(self, step: int, tree: Tree, metrics: Mapping[str, Any]) -> None:
     """Writes a checkpoint and then removes the oldest ones beyond `keep`.
+
+    Args:
+      step: number of steps taken.
+      tree: of arrays.
+      metrics: what metrics.jsonl holds, see `lib.reporting.MetricsWriter.position`.
 
     Raises:
       UserError: if it cannot be written; the older ones are untouched.
     """
-    arrays = _flatten(tree)
-    meta = {"step": step, "arrays": _describe(arrays), "sha256": trees.digest(arrays)}
-    meta["meta_sha256"] = _sha256(meta)
-    import orbax.checkpoint as ocp  # noqa: PLC0415  (half a second, and only runs that train need it)
-
-    # orbax refuses arrays without entries; their shape says all there is to know about them.
-    stored = {name: array for name, array in arrays.items() if array.size}
+    arrays = {name: np.asarray(jax.device_get(leaf)) for name, leaf in trees.named_leaves(tree)}
+    described = {"step": step, "owner": self.owner, "metrics": dict(metrics), "arrays": _describe(arrays)}
+    writing, final, whole = self.directory / f"writing_{self._path(step).name}", self._path(step), "none"
     try:
-      self.directory.mkdir(parents=True, exist_ok=True)
-      arguments = ocp.args.Composite(arrays=ocp.args.StandardSave(stored), meta=ocp.args.JsonSave(meta))
-      with _quiet():
-        self._open().save(self._path(step), args=arguments, force=True)
-    except (OSError, ValueError) as error:
-      self._remove_leftovers()  # on a full disk they would be in the way
-      whole = ", ".join(map(str, self.steps())) or "none"
+      shutil.rmtree(writing, ignore_errors=True)
+      writing.mkdir(parents=True)
+      self._write_arrays(writing / "arrays", arrays)
+      files = sorted(path for path in writing.rglob("*") if path.is_file())
+      record = described | {"files": {os.fspath(path.relative_to(writing)): _sha256_of_file(path) for path in files}}
+      reporting.write_json(writing / "record.json", {"record": record, "sha256": _sha256(record)})
+      if final.exists():
+        self._remove(step)
+      writing.rename(final)
+    except (OSError, ValueError, UserError) as error:
+      shutil.rmtree(writing, ignore_errors=True)  # on a full disk it would be in the way
+      with contextlib.suppress(UserError):
+        whole = ", ".join(map(str, self.steps())) or "none"
       raise UserError(
         f"the checkpoint of step {step} could not be written to {self.directory} ({_reason(error)}); "
         f"make room or choose another --workdir; checkpoints that are whole: {whole}."
       ) from error
     for old in self.steps()[: -self.keep]:
-      shutil.rmtree(self._path(old))
+      self._remove(old)
 
-  def restore(self, like: Tree) -> tuple[int, Tree] | None:
-    """Returns (step, tree of numpy arrays) of the newest checkpoint that is whole; None if there is none at all.
+  def restore(self, like: Tree) -> Restored | None:
+    """Returns the newest checkpoint that is whole; None if there is none at all.
 
-    Damaged ones are named on stderr and moved aside as "damaged_step_...".
+    Damaged ones that are newer are named on stderr and moved aside as "damaged_step_...", once an older one was read.
 
     Args:
       like: a tree of the expected structure, shapes and types; abstract arrays do.
 
     Raises:
-      UserError: if every checkpoint is damaged, or a whole one holds other arrays than expected.
+      UserError: if every checkpoint is damaged, or the newest that is not cannot be read, belongs to another
+        cohort or run, or holds other arrays than expected. Nothing has been touched then.
     """
-    self._remove_leftovers()
-    steps = self.steps()
+    for name in self._names():
+      if _LEFTOVER.fullmatch(name):
+        shutil.rmtree(self.directory / name, ignore_errors=True)
+    steps, damaged = self.steps(), {}
+    expected = dict(trees.named_leaves(like))
     for step in reversed(steps):
       try:
-        with _quiet():
-          arrays = self._read(step, dict(trees.named_leaves(like)))
-      except UserError:
-        raise
-      except Exception as error:  # noqa: BLE001  (whatever reading damaged bytes may raise)
-        aside = self._path(step).with_name(f"damaged_{self._path(step).name}")
+        record = self._record(step)
+      except _DamagedError as error:
+        damaged[step] = str(error)
+        continue
+      self._check_same(step, record["arrays"], _describe(expected))
+      arrays = self._arrays(step, record)
+      for other, reason in damaged.items():
+        aside = self._path(other).with_name(f"damaged_{self._path(other).name}")
         shutil.rmtree(aside, ignore_errors=True)
-        self._path(step).rename(aside)
-        print(f"WARNING: the checkpoint of step {step} is damaged ({_reason(error)}); it was moved to {aside} "
-              "and the one before it is used.", file=sys.stderr)
-      else:
-        leaves = [arrays[name] for name, _ in trees.named_leaves(like)]
-        return step, jax.tree.unflatten(jax.tree.structure(like), leaves)
-    if steps or any(self.directory.glob("damaged_*")):
+        self._path(other).rename(aside)
+        print(f"WARNING: the checkpoint of step {other} is damaged ({reason}); it was moved to {aside} "
+              f"and the one of step {step} is used.", file=sys.stderr)
+      tree = jax.tree.unflatten(jax.tree.structure(like), [arrays[name] for name in expected])
+      return Restored(step, tree, record["metrics"])
+    if damaged or any(name.startswith("damaged_step_") for name in self._names()):
+      reasons = "; ".join(f"step {step}: {reason}" for step, reason in damaged.items())
       raise UserError(
-        f"every checkpoint in {self.directory} is damaged; restore one from a copy, or remove the run directory "
-        "to start from the beginning."
+        f"every checkpoint in {self.directory} is damaged{f' ({reasons})' if reasons else ''}; restore one from a "
+        "copy, or remove the run directory to start from the beginning."
       )
     return None
 
-  def read_arrays(self, step: int) -> dict[str, np.ndarray]:
-    """Returns every array of a checkpoint by its path, checked against its sha256."""
-    return self._read(step, None)
+  def read(self, step: int | None = None) -> dict[str, np.ndarray]:
+    """Returns every array of a checkpoint by its path; nothing is moved or removed.
 
-  def _read(self, step: int, expected: dict[str, Any] | None) -> dict[str, np.ndarray]:
-    import orbax.checkpoint as ocp  # noqa: PLC0415
+    Args:
+      step: one of `steps()`; None takes the newest.
 
-    meta = self._open().restore(self._path(step), args=ocp.args.Composite(meta=ocp.args.JsonRestore())).meta
-    if meta.pop("meta_sha256") != _sha256(meta):
-      raise ValueError("its description does not match its sha256")
-    if meta["step"] != step:
-      raise ValueError(f"it says that it is of step {meta['step']}")
-    if expected is not None:
-      self._check_same(step, meta["arrays"], _describe(expected))
-    shapes = {name: np.empty(shape, np.dtype(dtype)) for name, (dtype, shape) in meta["arrays"].items()}
+    Raises:
+      UserError: if there is none, or it is damaged, cannot be read or belongs to somebody else.
+    """
+    steps = self.steps()
+    if not steps:
+      raise UserError(f"{self.directory} has no checkpoint; restore it from a copy, or train that run again.")
+    step = steps[-1] if step is None else step
+    try:
+      record = self._record(step)
+    except _DamagedError as error:
+      raise UserError(
+        f"the checkpoint of step {step} in {self.directory} is damaged ({error}); run the command of that run "
+        "again, which goes on from an older one, or restore it from a copy."
+      ) from error
+    return self._arrays(step, record)
+
+  def _record(self, step: int) -> dict[str, Any]:
+    """Returns the record of a checkpoint whose files are all as they were written."""
+    folder = self._path(step)
+    try:
+      with _as_damage("record.json"):
+        stored = json.loads((folder / "record.json").read_bytes())
+        record = stored["record"]
+        if stored["sha256"] != _sha256(record):
+          raise _DamagedError("record.json does not match its sha256")
+      if record["step"] != step:
+        raise _DamagedError(f"it is of step {record['step']}")
+      for name, expected in record["files"].items():
+        with _as_damage(name):
+          if _sha256_of_file(folder / name) != expected:
+            raise _DamagedError(f"{name} does not match its sha256")
+    except OSError as error:
+      raise self._unreadable(step, error) from error
+    if record["owner"] != self.owner:
+      raise UserError(
+        f"the checkpoint of step {step} in {self.directory} belongs to {_name(record['owner'])}, and this is "
+        f"{_name(self.owner)}; put it back to where it came from, or restore the right one from a copy."
+      )
+    return record
+
+  def _arrays(self, step: int, record: Mapping[str, Any]) -> dict[str, np.ndarray]:
+    """Reads the arrays of a checkpoint that is whole."""
+    shapes = {name: np.empty(shape, np.dtype(dtype)) for name, (dtype, shape) in record["arrays"].items()}
     stored = {name: array for name, array in shapes.items() if array.size}
-    restored = self._open().restore(
-      self._path(step), args=ocp.args.Composite(arrays=ocp.args.StandardRestore(stored))
-    ).arrays
-    arrays = {name: np.asarray(restored.get(name, empty)) for name, empty in shapes.items()}
-    if trees.digest(arrays) != meta["sha256"]:
-      raise ValueError("its contents do not match their sha256")
-    return arrays
+    try:
+      with _quiet():
+        ocp = _orbax()
+        restored = self._open().restore(self._path(step) / "arrays", args=ocp.args.StandardRestore(stored))
+        return {name: np.asarray(restored.get(name, empty)) for name, empty in shapes.items()}
+    except Exception as error:  # noqa: BLE001  (the files are whole, so it is not the run's fault)
+      raise self._unreadable(step, error) from error
 
-  def _check_same(self, step: int, found: dict[str, Any], expected: dict[str, Any]) -> None:
+  def _write_arrays(self, path: pathlib.Path, arrays: Mapping[str, np.ndarray]) -> None:
+    # orbax refuses arrays without entries; their shape says all there is to know about them.
+    stored = {name: array for name, array in arrays.items() if array.size}
+    with _quiet():
+      self._open().save(path, args=_orbax().args.StandardSave(stored))
+
+  def _check_same(self, step: int, found: Mapping[str, Any], expected: Mapping[str, Any]) -> None:
     for name in sorted({*found, *expected}):
       if found.get(name) != expected.get(name):
         show = lambda entry: f"{entry[0]}{entry[1]}" if entry else "nothing"
@@ -143,41 +225,82 @@ class Checkpoints:
           "--workdir."
         )
 
-  def _remove_leftovers(self) -> None:
-    """Removes what a kill in the middle of a save left behind."""
-    for path in self.directory.glob("step_*"):
-      if not _NAME.fullmatch(path.name):
-        shutil.rmtree(path, ignore_errors=True)
+  def _unreadable(self, step: int, error: Exception) -> UserError:
+    return UserError(
+      f"the checkpoint of step {step} in {self.directory} cannot be read ({_reason(error)}); nothing was changed: mend "
+      "that and run the same command again."
+    )
+
+  def _names(self) -> list[str]:
+    try:
+      return sorted(os.listdir(self.directory))
+    except FileNotFoundError:
+      return []
+    except OSError as error:  # no reason to start from the beginning
+      raise UserError(f"{self.directory} cannot be read ({error.strerror}); mend that and run the same command "
+                      "again.") from error
+
+  def _remove(self, step: int) -> None:
+    """Removes a checkpoint so that a kill in between leaves no part of it under its name."""
+    aside = self.directory / f"removing_{self._path(step).name}"
+    shutil.rmtree(aside, ignore_errors=True)
+    self._path(step).rename(aside)
+    shutil.rmtree(aside, ignore_errors=True)
 
   def _path(self, step: int) -> pathlib.Path:
     return self.directory / f"step_{step:010d}"
 
   def _open(self) -> Any:
-    import orbax.checkpoint as ocp  # noqa: PLC0415
-
     if self._checkpointer is None:
-      self._checkpointer = ocp.Checkpointer(ocp.CompositeCheckpointHandler())
+      ocp = _orbax()
+      self._checkpointer = ocp.Checkpointer(ocp.StandardCheckpointHandler())
     return self._checkpointer
 
 
-def _flatten(tree: Tree) -> dict[str, np.ndarray]:
-  return {name: np.asarray(jax.device_get(leaf)) for name, leaf in trees.named_leaves(tree)}
+def _orbax() -> Any:
+  import orbax.checkpoint as ocp  # noqa: PLC0415  (half a second, and only runs that train need it)
+
+  return ocp
 
 
-def _describe(arrays: dict[str, Any]) -> dict[str, list]:
+def _describe(arrays: Mapping[str, Any]) -> dict[str, list]:
   return {name: [str(np.dtype(array.dtype)), list(array.shape)] for name, array in arrays.items()}
 
 
-def _sha256(meta: dict[str, Any]) -> str:
-  return hashlib.sha256(json.dumps(meta, sort_keys=True).encode()).hexdigest()
+def _sha256(record: Mapping[str, Any]) -> str:
+  return hashlib.sha256(json.dumps(record, sort_keys=True).encode()).hexdigest()
+
+
+def _sha256_of_file(path: pathlib.Path) -> str:
+  with open(path, "rb") as f:
+    return hashlib.file_digest(f, "sha256").hexdigest()
+
+
+@contextlib.contextmanager
+def _as_damage(name: str) -> Iterator[None]:
+  """Turns what only another structure of the folder, or another text, can raise into _DamagedError."""
+  try:
+    yield
+  except (FileNotFoundError, IsADirectoryError, NotADirectoryError) as error:
+    raise _DamagedError(f"{name} is missing") from error
+  except (ValueError, KeyError, TypeError, RecursionError) as error:
+    raise _DamagedError(f"{name} holds something else") from error
+
+
+def _name(owner: Mapping[str, Any]) -> str:
+  seeds = owner.get("seeds") or ["?"]
+  of = f"seed {seeds[0]}" if len(seeds) == 1 else f"seeds {seeds[0]} to {seeds[-1]}"
+  return f"cohort {owner.get('cohort')} ({of}) of the run with config {str(owner.get('config'))[:8]}"
 
 
 def _reason(error: Exception) -> str:
   """Returns the heart of an error that tensorstore wraps in the path of every layer it came through."""
   if isinstance(error, OSError) and error.strerror:
     return error.strerror
+  if isinstance(error, MemoryError):
+    return "out of memory"
   first = (str(error).strip().splitlines() or [type(error).__name__])[0]
-  found = re.search(r": ([^:\[]+) \[os_error_code=", first)
+  found = re.search(r": ([^:\[]+) \[os_error_code=", first) or re.search(r"cannot be written \(([^)]+)\)", first)
   return found.group(1) if found else first[:120]
 
 

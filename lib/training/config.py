@@ -3,22 +3,25 @@
 from __future__ import annotations
 
 import copy
+import hashlib
+import json
 import math
 from collections.abc import Mapping
-from typing import Any
+from typing import Annotated, Any
 
 from ml_collections import ConfigDict
 
-from lib.core import UserError
+from lib.core import UserError, hints
 from lib.core.build import suggest
+from lib.core.hints import Count, Range, Seed, Whole
 
 Config = dict[str, Any]
 
 # Section -> the type it must have. A section that is a dict of parts is keyed by labels of the user's choice.
 SECTIONS = {
-  "seed": int,
-  "steps": int,
-  "batch_size": int,
+  "seed": Seed,
+  "steps": Count,
+  "batch_size": Count,
   "data": dict,
   "model": dict,
   "scheduled": dict,
@@ -31,16 +34,16 @@ SECTIONS = {
   "probes": dict,
   "evaluation": dict,
   "ensemble": dict,
-  "log_every": int,
-  "steps_per_dispatch": int,
+  "log_every": Count,
+  "steps_per_dispatch": Whole,
   "checkpoint": dict,
   "report": dict,
 }
 # Sections whose fields are fixed, with the type of each.
 FIELDS = {
-  "evaluation": {"batch_size": int, "parameters": str},
-  "ensemble": {"seeds": int, "grid": dict, "chunk": int, "map": str},
-  "checkpoint": {"every": int, "keep": int},
+  "evaluation": {"batch_size": Count, "parameters": str},
+  "ensemble": {"seeds": Annotated[int, Range(least=1, most=10**6)], "grid": dict, "chunk": Whole, "map": str},
+  "checkpoint": {"every": Whole, "keep": Count},
   "report": {"metrics": tuple},
 }
 # Collections whose parts apply in the order written.
@@ -71,12 +74,6 @@ def check(config: Config) -> None:
   _check_fields("", config, SECTIONS)
   for section, fields in FIELDS.items():
     _check_fields(f"{section}.", config[section], fields)
-  for path in ("steps", "batch_size", "log_every", "ensemble.seeds", "evaluation.batch_size", "checkpoint.keep"):
-    if get(config, path) < 1:
-      raise UserError(f"config.{path} is {get(config, path)}; give a whole number of at least 1.")
-  for path in ("steps_per_dispatch", "ensemble.chunk", "checkpoint.every", "seed"):
-    if get(config, path) < 0:
-      raise UserError(f"config.{path} is {get(config, path)}; give a whole number of at least 0.")
   if not config["losses"]:
     raise UserError("config.losses is empty; name at least one loss term.")
   if config["ensemble"]["map"] not in ("vmap", "map"):
@@ -96,16 +93,14 @@ def check(config: Config) -> None:
         raise UserError(f"config.{section}.{label} is {part!r}; give a dict with a 'name'.")
 
 
-def _check_fields(prefix: str, given: Config, fields: Mapping[str, type]) -> None:
+def _check_fields(prefix: str, given: Config, fields: Mapping[str, Any]) -> None:
   for name in given:
     if name not in fields:
       raise UserError(f"config.{prefix}{name} does not exist; {suggest(name, fields)}.")
   for name, kind in fields.items():
     if name not in given:
       raise UserError(f"config.{prefix}{name} is missing; the trainer has no default for it.")
-    value = given[name]
-    if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
-      raise UserError(f"config.{prefix}{name} is {value!r}, but a {kind.__name__} is needed.")
+    hints.check(f"config.{prefix}{name}", given[name], kind)
 
 
 def get(config: Mapping[str, Any], path: str) -> Any:
@@ -147,6 +142,20 @@ def to_json(value: Any) -> Any:
   if isinstance(value, (list, tuple)):
     return [to_json(inner) for inner in value]
   return str(value) if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def fingerprint(config: Any) -> str:
+  """Returns a sha256, as hex, that is equal for two configs (of `to_json`) in which `differences` finds none."""
+  orders = [list(get(config, path)) for path in ORDERED]
+  return hashlib.sha256(json.dumps([_canonical(config), orders], sort_keys=True).encode()).hexdigest()
+
+
+def _canonical(value: Any) -> Any:
+  if isinstance(value, Mapping):
+    return {name: _canonical(inner) for name, inner in value.items()}
+  if isinstance(value, list):
+    return [_canonical(inner) for inner in value]
+  return float(value) if isinstance(value, int) and value == float(value) else value  # 1 == 1.0 == True
 
 
 def differences(old: Any, new: Any, path: str = "") -> list[str]:

@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from lib.core import rng, trees
+from lib.core import memory, rng, trees
 from lib.data import epoch_order_index
 from lib.training.ensemble import sharding_devices
 from lib.training.experiment import Experiment, HyperParameters, hyper_parameters, uses_convolution
@@ -101,8 +101,11 @@ class Programs:
     else:
       carry, _ = jax.lax.scan(body, (states, sums), rows)
     states, sums = carry
-    # A finite gradient can still overflow the parameters; the next loss would show it, a checkpoint comes first.
-    finite = jax.vmap(lambda tree: jnp.isfinite(trees.norm(tree)))(states.variables["params"])
+    # A finite gradient can still overflow the parameters, or the squares of it that an optimizer keeps. The next loss
+    # would show the one, after a checkpoint, and nothing the other: the member would stand still and look alive.
+    # Arrays alone count: a single number, such as the best loss so far, may be infinite on purpose.
+    kept = [leaf for leaf in jax.tree.leaves(states.opt_state) if leaf.ndim > 1]
+    finite = jax.vmap(trees.is_finite)((states.variables["params"], kept))
     died_at = jnp.where((states.died_at < 0) & ~finite, states.step - 1, states.died_at)
     return dataclasses.replace(states, died_at=died_at), sums
 
@@ -173,6 +176,41 @@ def next_boundary(
   ])
   length = end - step
   return step + (length if length == per_dispatch else 1 << (length.bit_length() - 1))
+
+
+def check_memory(
+  experiment: Experiment, data: Tree, references: Tree, jaxprs: Any, num_members: int, mode: str
+) -> None:
+  """Refuses members that cannot be trained at once, before anything is allocated.
+
+  What is counted is there in any case: states, data, references, and of all that a step computes the largest array.
+  What else a step needs depends on the compiler.
+
+  Args:
+    experiment: of the members.
+    data, references: on the device, abstract or not.
+    jaxprs: of one step, one a phase.
+    num_members: at once.
+    mode: "vmap" or "map", as for `Programs`.
+
+  Raises:
+    UserError: if they need more memory than is free; names the section of the config that needs most.
+  """
+  state = jax.eval_shape(experiment.init, jax.eval_shape(lambda: hyper_parameters(0)))
+  shares = sharding_devices(num_members, jax.device_count()) if mode == "vmap" else 1
+  members = num_members if jax.default_backend() == "cpu" else num_members // shares  # processors share one memory
+  largest = max(memory.largest_array(jaxpr) for jaxpr in jaxprs)
+  needs = {
+    # What optimizers and averages keep is as large as the model.
+    "config.model": members * trees.num_bytes((state.variables, state.opt_state, state.parameter_states)),
+    "config.losses": members * trees.num_bytes(state.loss_states),
+    "config.batch_size and the largest array of a step": (members if mode == "vmap" else 1) * largest,
+    "config.data": trees.num_bytes(data),
+    "config.references": trees.num_bytes(references),
+  }
+  at_once = "training" if num_members == 1 else f"training {num_members} members at once"
+  remedy = "make that smaller" + (", or set config.ensemble.chunk to fewer members" if num_members > 1 else "")
+  memory.check(needs, memory.free_bytes(), at_once, remedy)
 
 
 def members_that_fit(experiment: Experiment, asked: int, jaxpr: Any) -> int:

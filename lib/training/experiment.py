@@ -12,8 +12,9 @@ import jax.numpy as jnp
 from jax.interpreters import partial_eval
 
 from lib import models
-from lib.core import Batch, DataSpec, Network, UserError, build
+from lib.core import Batch, DataSpec, Network, UserError, build, hints
 from lib.core.build import suggest
+from lib.core.hints import NonNegative
 from lib.core.schedules import as_schedule
 from lib.training import phases
 from lib.training import step as steps
@@ -80,14 +81,18 @@ class Experiment:
       fields = dict(fields)
       if "weight" not in fields:
         raise UserError(f"config.losses.{label}.weight is missing; give the term's weight in the loss, such as 1.0.")
-      weight = as_schedule(fields.pop("weight"), path=f"config.losses.{label}.weight")
+      weight = as_schedule(fields.pop("weight"), path=f"config.losses.{label}.weight", hint=NonNegative)
       losses[label] = steps.WeightedTerm(build(LOSSES, fields, path=f"config.losses.{label}"), weight)
+    model = build(models.MODELS, config["model"], path="config.model", **supplied)
+    moved = hints.of(type(model).__call__).get
     parts = steps.Parts(
       spec=self.spec,
       steps=config["steps"],
       preprocess=self.make_preprocess(config["data"]),
-      model=build(models.MODELS, config["model"], path="config.model", **supplied),
-      scheduled={n: as_schedule(v, path=f"config.scheduled.{n}") for n, v in config["scheduled"].items()},
+      model=model,
+      scheduled={
+        n: as_schedule(v, path=f"config.scheduled.{n}", hint=moved(n, float)) for n, v in config["scheduled"].items()
+      },
       references={label: Reference.read(config, label, self.spec) for label in config["references"]},
       targets={n: build(TARGETS, v, path=f"config.targets.{n}") for n, v in config["targets"].items()},
       losses=losses,

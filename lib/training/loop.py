@@ -17,7 +17,7 @@ import numpy as np
 
 from lib.core import UserError, rng, trees
 from lib.reporting import MetricsWriter, Progress
-from lib.training.checkpoint import Checkpoints
+from lib.training.checkpoint import Checkpoints, Restored
 from lib.training.dispatch import Programs, next_boundary
 from lib.training.ensemble import Cohort
 from lib.training.experiment import HyperParameters
@@ -92,7 +92,7 @@ class Loop:
     self.flushed = time.monotonic()
     self.loss = None  # the last one logged, for the progress bar
 
-  def run(self, restored: tuple[int, Tree] | None) -> State:
+  def run(self, restored: Restored | None) -> State:
     """Trains to the last step.
 
     Args:
@@ -113,8 +113,8 @@ class Loop:
       self._record(step, states, {})
       self.writer.flush()
     else:
-      step, tree = restored
-      states, sums = jax.device_put((tree["state"], tree["sums"]), self.programs.by_member)
+      step = restored.step
+      states, sums = jax.device_put((restored.tree["state"], restored.tree["sums"]), self.programs.by_member)
     while step < self.total:
       if self.stop.received:
         self._check_alive(states)
@@ -186,7 +186,7 @@ class Loop:
 
   def _save(self, step: int, states: State, sums: Tree) -> None:
     self.writer.flush()
-    self.checkpoints.save(step, {"state": states, "sums": sums})
+    self.checkpoints.save(step, {"state": states, "sums": sums}, self.writer.position)
 
   def _check_alive(self, states: State) -> None:
     """Stops a run of one network that has left the finite numbers; an ensemble marks the member and goes on."""
@@ -206,6 +206,9 @@ class Loop:
     for name, leaf in trees.named_leaves(state.variables):
       if not np.isfinite(np.asarray(leaf, np.float32)).all():
         return f"the variable {name}"
+    for name, leaf in trees.named_leaves(state.opt_state):
+      if np.ndim(leaf) and not trees.is_finite(leaf):
+        return f"the state {name}"
     experiment = self.programs.experiment
     rows = self.programs.indices(jax.tree.map(lambda leaf: leaf[None], hp), np.int32(step), length=1)[0, 0]
     phase = self._phase(step)

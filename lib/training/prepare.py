@@ -14,10 +14,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from lib import data
-from lib.core import Batch, DataSpec, UserError, build, trees
+from lib.core import Batch, DataSpec, UserError, build, hints, trees
+from lib.core.hints import Whole
 from lib.probes import PROBES, ProbeSpec
 from lib.training import dispatch, phases, references
-from lib.training.config import Config, to_json
+from lib.training.config import Config, check, to_json
 from lib.training.experiment import Experiment
 from lib.training.loop import AttachedProbe, intervals_of, probe_key
 
@@ -74,6 +75,11 @@ class Prepared:
     """Returns how many members to train at once."""
     return dispatch.members_that_fit(self.experiment, self.config["ensemble"]["chunk"], self.jaxprs)
 
+  def check_memory(self, num_members: int) -> None:
+    """Refuses members that cannot be trained at once; see lib.training.dispatch.check_memory."""
+    data, mode = self.dataset.train.fields(self.dataset.input_name), self.config["ensemble"]["map"]
+    dispatch.check_memory(self.experiment, data, self.abstract_references, self.jaxprs, num_members, mode)
+
   def steps_per_dispatch(self) -> int:
     """Returns how many steps to take in one call of the device."""
     intervals = [self.config["steps"], *intervals_of(self.config).values()]
@@ -83,6 +89,8 @@ class Prepared:
     """Returns the programs for a number of members; chunks of one size share them, compiled once."""
     if num_members not in self._programs:
       mode = self.config["ensemble"]["map"]
+      if num_members > 1:  # one was checked when it was prepared
+        self.check_memory(num_members)
       self._programs[num_members] = dispatch.Programs(self.experiment, len(self.dataset.train), num_members, mode)
     return self._programs[num_members]
 
@@ -132,6 +140,7 @@ class Preparer:
     return _cached(self._prepared, config, lambda: self._prepare(config))
 
   def _prepare(self, config: Config) -> Prepared:
+    check(config)  # with what the grid has put in
     section = phases.at(config, None)["data"]
     dataset = _cached(self._datasets, section, lambda: data.load(section, self.data_dir))
     self.checksums.update(dataset.checksums)
@@ -156,18 +165,23 @@ class Preparer:
     )
     jaxprs = experiment.check(_abstract_batch(experiment, dataset), loaded)
     for label, fields in config["probes"].items():
-      _check_probe(label, fields, dataset)
-    return Prepared(experiment, dataset, loaded, jaxprs)
+      check_probe(label, fields, dataset)
+    prepared = Prepared(experiment, dataset, loaded, jaxprs)
+    prepared.check_memory(1)
+    return prepared
 
 
-def _check_probe(label: str, fields: Mapping[str, Any], dataset: data.Dataset) -> None:
-  """Finds a probe's mistakes before training starts instead of after it."""
+def check_probe(label: str, fields: Mapping[str, Any], dataset: data.Dataset) -> None:
+  """Finds a probe's mistakes before training starts instead of after it.
+
+  Raises:
+    UserError: for a field of the probe that is wrong, or a split that the data do not have.
+  """
   path = f"config.probes.{label}"
-  if not isinstance(fields.get("every"), int) or isinstance(fields["every"], bool) or fields["every"] < 0:
-    raise UserError(f"{path}.every is {fields.get('every')!r}; give the steps between measurements, or 0 for the end.")
+  if "every" not in fields:
+    raise UserError(f"{path}.every is missing; give the steps between measurements, or 0 for the end.")
+  hints.check(f"{path}.every", fields["every"], Whole)
   build(PROBES, {name: value for name, value in fields.items() if name != "every"}, path=path)
-  if fields.get("limit", 0) < 0:
-    raise UserError(f"{path}.limit is {fields['limit']}; give a number of examples, 0 for all.")
   if "split" in fields:
     dataset.split(fields["split"])
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 import pathlib
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Literal, NamedTuple
 
 import jax
@@ -19,12 +19,12 @@ import numpy as np
 from flax import linen as nn
 
 from lib import models
-from lib.core import Batch, DataSpec, Outputs, UserError, build, rng
+from lib.core import Batch, DataSpec, Outputs, UserError, build, memory, model_at, rng, trees
 from lib.reporting import read_config, read_results
 from lib.reporting.schema import ANY
 from lib.training import reference_cache
 from lib.training.checkpoint import Checkpoints
-from lib.training.config import to_json
+from lib.training.config import fingerprint, to_json
 from lib.training.reference_cache import Cache
 from lib.training.state import State
 from lib.training.step import Parts, input_dtype, scheduled_values
@@ -110,7 +110,8 @@ class Reference:
     if entry.view == "unmixed" and not any(f.get("name") == "mixup" for f in config["data"]["augment"].values()):
       raise UserError(f"{path}.view is 'unmixed', but config.data.augment has no mixup; set it to ''.")
     if not entry.parameters:
-      module = build(models.MODELS, entry.model, path=f"{path}.model", num_classes=spec.num_classes)
+      with model_at(f"{path}.model"):
+        module = build(models.MODELS, entry.model, path=f"{path}.model", num_classes=spec.num_classes)
       if entry.cache and config["data"]["augment"]:
         changing = ", ".join(config["data"]["augment"])
         raise UserError(f"{path}.cache keeps what the network says of inputs that never change, but "
@@ -156,12 +157,13 @@ class Reference:
   def _apply(
     self, module: nn.Module, variables: Tree, inputs: jax.Array, key: jax.Array, **scheduled: jax.Array
   ) -> Outputs:
-    if self.entry.batch_norm != "batch":
-      return module.apply(variables, inputs, train=False, **scheduled)
-    outputs, _ = module.apply(
-      variables, inputs, train=True, mutable=_collections(variables), rngs={"dropout": key}, **scheduled
-    )
-    return outputs
+    with model_at(f"{self.path}.model" if self.module is not None else "config.model"):
+      if self.entry.batch_norm != "batch":
+        return module.apply(variables, inputs, train=False, **scheduled)
+      outputs, _ = module.apply(
+        variables, inputs, train=True, mutable=_collections(variables), rngs={"dropout": key}, **scheduled
+      )
+      return outputs
 
   def load(self, spec: DataSpec, inputs: Inputs, count: int) -> Loaded:
     """Loads or initializes the variables; of what is kept of them, the shapes.
@@ -176,15 +178,16 @@ class Reference:
     """
     if self.module is None:
       return Loaded({}, None)
-    variables = self._variables(spec)
-    if self.entry.batch_norm == "calibrated":
-      variables = _calibrated(self.module, variables, inputs, self.path)
-    if not self.entry.cache:
-      return Loaded(variables, None)
-    one = jax.ShapeDtypeStruct((1, *spec.input_shape), input_dtype(spec))
-    return Loaded(variables, reference_cache.abstract_cache(
-      self._evaluated, variables, spec, one, count, self.entry.cache, self.path
-    ))
+    with model_at(f"{self.path}.model"):
+      variables = self._variables(spec)
+      if self.entry.batch_norm == "calibrated":
+        variables = _calibrated(self.module, variables, inputs, self.path)
+      if not self.entry.cache:
+        return Loaded(variables, None)
+      one = jax.ShapeDtypeStruct((1, *spec.input_shape), input_dtype(spec))
+      return Loaded(variables, reference_cache.abstract_cache(
+        self._evaluated, variables, spec, one, count, self.entry.cache, self.path
+      ))
 
   def filled(self, loaded: Loaded, inputs: Inputs) -> Loaded:
     """Computes what is kept: slow, and large."""
@@ -202,10 +205,13 @@ class Reference:
     key = rng.stream(jax.random.key(self.entry.seed), "references.init")
     make = lambda key: self.module.init(key, jnp.zeros((1, *spec.input_shape), input_dtype(spec)))
     if not self.entry.run:
-      return jax.jit(make)(key)
+      make = jax.jit(make)
+      size = trees.num_bytes(jax.eval_shape(make, key))
+      memory.check({f"{self.path}.model": size}, memory.free_bytes(), "a reference")
+      return make(key)
     run = pathlib.Path(self.entry.run)
     variables = member_variables(run, self.entry.member)
-    self._check_data(read_config(run, _DATA, unchanged=True)["data"])
+    self._check_data(read_config(run, _DATA)["data"])
     expected, found = (
       {jax.tree_util.keystr(path): leaf.shape for path, leaf in jax.tree_util.tree_leaves_with_path(tree)}
       for tree in (jax.eval_shape(make, key), variables)
@@ -222,14 +228,14 @@ class Reference:
   def _check_data(self, theirs: Mapping[str, Any]) -> None:
     """Refuses a network that reads inputs on another scale, or has seen this run's validation examples."""
     if theirs["normalize"] != self.data["normalize"]:
-      raise UserError(f"{self.path}.run was trained with data.normalize={theirs['normalize']!r}, and this config has "
-                      f"{self.data['normalize']!r}; make them equal.")
+      raise UserError(f"{self.path}.run was trained with config.data.normalize={theirs['normalize']!r}, and this "
+                      f"config has {self.data['normalize']!r}; make them equal.")
     if not self.data["validation"] or theirs["source"] != to_json(self.data["source"]):
       return
     for field in ("seed", "validation"):
       if theirs[field] != self.data[field]:
-        raise UserError(f"{self.path}.run was trained with data.{field}={theirs[field]}, so it has seen validation "
-                        f"examples of this config, which has {self.data[field]}; make them equal.")
+        raise UserError(f"{self.path}.run was trained with config.data.{field}={theirs[field]}, so it has seen "
+                        f"validation examples of this config, which has {self.data[field]}; make them equal.")
 
 
 def load(config: Mapping[str, Any], spec: DataSpec, inputs: Inputs, count: int) -> dict[str, Loaded]:
@@ -271,7 +277,7 @@ def member_variables(workdir: pathlib.Path, member: int) -> Tree:
   """Returns the variables of one member of a finished run, as nested dicts of numpy arrays.
 
   Raises:
-    UserError: if the directory is not a finished run or has no such member.
+    UserError: if the directory is not a finished run, has no such member, or its checkpoint is damaged or another's.
   """
   entries = read_results(workdir)["members"]
   if not 0 <= member < len(entries):
@@ -281,18 +287,36 @@ def member_variables(workdir: pathlib.Path, member: int) -> Tree:
                     "choose another one.")
   cohort = entries[member]["cohort"]
   position = [entry["member"] for entry in entries if entry["cohort"] == cohort].index(member)
-  checkpoints = Checkpoints(cohort_directory(workdir, cohort), keep=1)
-  if not checkpoints.steps():
-    raise UserError(f"{workdir} has no checkpoint of member {member}; train it again.")
   variables: dict[str, Any] = {}
-  for name, array in checkpoints.read_arrays(checkpoints.steps()[-1]).items():
+  for name, array in checkpoints_of(workdir, cohort).read().items():
     parts = name.split("/")
     if parts[:2] == ["state", "variables"]:
       inner = variables
       for part in parts[2:-1]:
         inner = inner.setdefault(part, {})
       inner[parts[-1]] = array[position]
+  if trees.digest(variables["params"]) != entries[member]["params_sha256"]:
+    raise UserError(f"the newest checkpoint of {workdir} holds other parameters of member {member} than its "
+                    "results.json names; run the command of that run again, or restore both from a copy.")
   return variables
+
+
+def checkpoints_of(workdir: pathlib.Path, cohort: int) -> Checkpoints:
+  """Returns the checkpoints of a cohort of a run that has a results.json, for reading."""
+  seeds = [entry["seed"] for entry in read_results(workdir)["members"] if entry["cohort"] == cohort]
+  owner = owner_of(read_config(workdir, unchanged=True), cohort, seeds)
+  return Checkpoints(cohort_directory(workdir, cohort), 1, owner)
+
+
+def owner_of(config: Mapping[str, Any], cohort: int, seeds: Sequence[int]) -> dict[str, Any]:
+  """Returns what a checkpoint says of whose it is.
+
+  Args:
+    config: of the run, as `to_json` gives it.
+    cohort: its index.
+    seeds: of its members, in order.
+  """
+  return {"config": fingerprint(config), "cohort": cohort, "seeds": list(seeds)}
 
 
 def cohort_directory(workdir: pathlib.Path, cohort: int) -> pathlib.Path:

@@ -7,12 +7,11 @@ last one stopped, and gives the same results if nothing is left to do.
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import hashlib
 import pathlib
 import shutil
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -21,13 +20,14 @@ import numpy as np
 from lib import reporting
 from lib.core import UserError, trees
 from lib.training.checkpoint import Checkpoints
-from lib.training.config import Config, check, differences, plain, to_json
+from lib.training.config import Config, check, plain, to_json
 from lib.training.ensemble import Cohort, cohorts_of, members_of
 from lib.training.loop import Loop, NotFinite
 from lib.training.preemption import Preempted, StopSignal
 from lib.training.prepare import Prepared, Preparer
 from lib.training.profiling import Profiler
-from lib.training.references import cohort_directory
+from lib.training.references import cohort_directory, owner_of
+from lib.training.run_directory import claimed
 from lib.training.state import State
 
 Results = dict[str, Any]
@@ -65,7 +65,7 @@ def run(
   check(config)
   members = members_of(config)
   prepare = Preparer(data_dir)
-  with _claimed(workdir, config):
+  with claimed(workdir, config):
     cohorts = cohorts_of(
       config,
       members,
@@ -78,41 +78,12 @@ def run(
       finals = _train(config, cohorts, prepare, workdir, name, last, profile, tensorboard)
       results = _results(config, name, cohorts, finals, workdir)
     except BaseException as error:
-      reporting.stop(workdir, _reason(error), last["step"], time.monotonic() - began)
+      with contextlib.suppress(UserError):  # a full disk must not hide the reason
+        reporting.stop(workdir, _reason(error), last["step"], time.monotonic() - began)
       raise
     reporting.write_json(workdir / "results.json", results)
     reporting.stop(workdir, "finished", config["steps"], time.monotonic() - began)
   return results
-
-
-@contextlib.contextmanager
-def _claimed(workdir: pathlib.Path, config: Config) -> Iterator[None]:
-  """Holds a run directory for this process.
-
-  Raises:
-    UserError: if it belongs to another config, to another process, or to something that is no run.
-  """
-  path = workdir / "config.json"
-  if reporting.exists(path):
-    changed = differences(reporting.read_config(workdir), to_json(config))
-    if changed:
-      more = f" (and {len(changed) - 3} more)" if len(changed) > 3 else ""
-      raise UserError(f"{workdir} belongs to another config: {'; '.join(changed[:3])}{more}; give another --workdir.")
-  elif reporting.exists(workdir) and (
-    not reporting.is_directory(workdir) or any(name != "lock" for name in reporting.names_in(workdir))
-  ):
-    raise UserError(f"{workdir} exists and is not a run directory; give another --workdir or remove it.")
-  try:
-    workdir.mkdir(parents=True, exist_ok=True)
-    lock = open(workdir / "lock", "w")  # noqa: SIM115  (closed by the with below)
-  except OSError as error:
-    raise UserError(f"{workdir} cannot be written ({error.strerror}); give another --workdir.") from error
-  with lock:
-    try:
-      fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-      raise UserError(f"another process is training in {workdir}; wait for it or give another --workdir.") from None
-    yield
 
 
 def _start(
@@ -150,7 +121,7 @@ def _train(
   tensorboard: bool,
 ) -> list[tuple[list[str], np.ndarray]]:
   """Trains the cohorts; returns for each the sha256 of every member's parameters, and when members died."""
-  total, finals, truncated = config["steps"], [], False
+  total, finals, resumed, rows = config["steps"], [], False, reporting.NO_ROWS
   profiler = Profiler(workdir / "profile" if profile else None)
   with (
     StopSignal() as stop,
@@ -163,17 +134,26 @@ def _train(
       programs = prepared.programs(len(cohort.members))
       hp = jax.device_put(cohort.hyper_parameters(), programs.by_member)
       fields, references = jax.device_put(prepared.fields, programs.replicated), dict(prepared.abstract_references)
-      checkpoints = Checkpoints(cohort_directory(workdir, cohort.index), config["checkpoint"]["keep"])
+      owner = owner_of(to_json(config), cohort.index, [member.seed for member in cohort.members])
+      checkpoints = Checkpoints(cohort_directory(workdir, cohort.index), config["checkpoint"]["keep"], owner)
       restored = checkpoints.restore({"state": jax.eval_shape(programs.init, hp),
                                       "sums": programs.abstract_sums(hp, fields, references)})
-      step = restored[0] if restored else -1
+      step = restored.step if restored else -1
+      if restored and not resumed:
+        rows = restored.metrics
+        if not writer.holds(rows):
+          raise UserError(
+            f"{workdir}/metrics.jsonl no longer begins with the {rows['bytes']} bytes that the checkpoint of step "
+            f"{step} counts on; restore it from a copy, or remove {checkpoints.directory}/step_{step:010d} to train "
+            "again from the one before it."
+          )
       if step < total:  # what is kept of references is computed for who trains
         references = jax.device_put(prepared.references, programs.replicated)
-      if step < total and not truncated:  # the first cohort with something left to do
-        writer.truncate_after(cohort.index, step)
+      if not resumed and (step < total or cohort is cohorts[-1]):  # the first cohort with something left to do
+        writer.resume(rows, cohort.index, step)
         for later in cohorts[cohort.index + 1 :]:
           shutil.rmtree(cohort_directory(workdir, later.index), ignore_errors=True)
-        truncated = True
+        resumed = True
       loop = Loop(
         cohort=cohort,
         programs=programs,

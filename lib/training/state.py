@@ -23,8 +23,9 @@ class State:
     opt_state: {"gradients": {label: state}, "optimizer": state}.
     loss_states: {label: state} of the loss terms.
     parameter_states: {label: state} of the parameter transforms.
-    died_at: [] int32, the step whose loss or gradient was not finite, after which variables and
-      opt_state stand still; -1 while the member is alive.
+    died_at: [] int32, the step whose loss or gradient was not finite (or whose gradient's norm is above the largest
+      float32), after which variables and opt_state stand still; -1 while the member is alive. The step before a
+      checkpoint or a log, where parameters or what the optimizer keeps of them are not finite.
   """
 
   step: jax.Array

@@ -157,11 +157,20 @@ def inspect(
   parts: Parts, state: State, batch: Batch, root: jax.Array, references: Mapping[str, Tree]
 ) -> list[tuple[str, jax.Array]]:
   """Returns what a step computes on the way to its update, as (name, array) in the order of the data flow."""
+  at = functools.partial(rng.stream, root, step=state.step)
+  context = make_context(
+    parts, state, parts.preprocess.train_batch(at("augment"), batch), root, references, train=True
+  )
   (_, (values, _, _, outputs)), gradient = differentiate(parts, state, batch, root, references)
+  weights = {label: parts.losses[label].weight(state.step) for label in values}
   return [
-    (parts.spec.input_name, parts.preprocess.inputs(batch)),
+    (parts.spec.input_name, context.batch[parts.spec.input_name]),
+    *((f"logits of the reference {label}", one.logits) for label, one in context.references.items()),
+    ("targets", context.targets),
     ("logits", outputs.logits),
     *((f"loss term {label}", value) for label, value in values.items()),
+    *((f"weight of the loss term {label}", weight) for label, weight in weights.items()),
+    *((f"loss term {label} times its weight", weights[label] * value) for label, value in values.items()),
     *((f"gradient of {name}", leaf) for name, leaf in trees.named_leaves(gradient)),
   ]
 
@@ -229,11 +238,23 @@ def weigh(
   for label, (term, term_weight) in parts.losses.items():
     key = rng.stream(root, f"losses.{label}", context.step)
     value, states[label] = term.apply(state.loss_states[label], dataclasses.replace(context, key=key))
+    _check_value(label, value, weight.shape)
     if value.ndim:  # [B], one value an example
       value = jnp.sum(value * weight) / jnp.sum(weight)
     values[label] = value.astype(jnp.float32)
     total = total + term_weight(context.step) * values[label]
   return total, values, states
+
+
+def _check_value(label: str, value: jax.Array, per_example: tuple[int, ...]) -> None:
+  """Refuses what would be multiplied by the weights of the examples all the same, along another axis."""
+  shape, dtype = jnp.shape(value), jnp.result_type(value)
+  if shape not in ((), per_example):
+    raise UserError(f"config.losses.{label} gives values of shape {shape}, and a term gives one for each example, "
+                    f"{per_example}, or one for the batch, (); average those of a sequence with "
+                    "lib.transforms.losses.positions.per_example.")
+  if not jnp.issubdtype(dtype, jnp.floating):
+    raise UserError(f"config.losses.{label} gives values of type {dtype}, which have no gradient; return real numbers.")
 
 
 def input_dtype(spec: DataSpec) -> Any:

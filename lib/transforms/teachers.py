@@ -15,12 +15,6 @@ def check_teachers(teachers: tuple[str, ...]) -> None:
     raise ValueError("teachers is (); give at least one label of config.references")
 
 
-def check_temperature(name: str, value: float) -> None:
-  """Raises ValueError if a temperature that is a plain number is not above 0."""
-  if isinstance(value, (int, float)) and not value > 0:
-    raise ValueError(f"{name} is {value}; give a temperature above 0")
-
-
 def teacher_logits(ctx: Context, teachers: tuple[str, ...], shape: tuple[int, ...]) -> jax.Array:
   """Returns the logits of some references, [M, *shape] in at least float32, cut off from differentiation.
 

@@ -17,8 +17,8 @@ from lib.attention import alibi_slopes, mosaic_gpu, sigmoid_attention
 from lib.attention.api import kernel
 from lib.attention.call import Band
 from lib.attention.mosaic_gpu import SHARED_MEMORY, MosaicGPU
-from lib.attention.mosaic_gpu_primitives import interpreter
 from lib.attention.mosaic_tpu import MosaicTPU
+from lib.attention.simulation import interpreter
 from lib.core import UserError
 from tests.attention.cases import CASES, arguments, reference, value_and_gradients
 
@@ -51,17 +51,22 @@ def raced(capfd, caplog):
   return told
 
 
+def alone(*values):
+  """Returns parameters of what `everything` and its like contain: where these fail, they say by which part."""
+  return [pytest.param(value, marks=pytest.mark.long) for value in values]
+
+
 # Two tiles of rows and three of columns, with ends that fill none of them.
 LONG = {
-  "long, causal": ((1, 200, 290, 1, 1), {"is_causal": True}),
+  "long, causal": ((1, 200, 290, 1, 1), {"is_causal": True, "bias": "per head", "alibi_slopes": "alibi"}),
   "long, window, more keys": ((1, 150, 290, 1, 1), {"local_window_size": (40, 25), "bias": "per head"}),
 }
 SMALL = LONG | {"everything, two heads": ((2, 22, 26, 2, 1), CASES["everything"][1])}  # a simulated block takes seconds
 
 
 @pytest.mark.parametrize("name", [
-  "one token", "more keys, one key head", "causal, more queries", "window that sees nothing", "segments", "everything",
-  *LONG,
+  "more keys, one key head", "everything", "long, window, more keys",
+  *alone("one token", "causal, more queries", "window that sees nothing", "segments", "long, causal"),
 ])
 def test_tpu_simulated(name, raced):
   arrays, fields = arguments(name, cases=LONG)
@@ -73,7 +78,7 @@ def test_tpu_simulated(name, raced):
 @pytest.mark.parametrize("queries, keys, fields", [
   (128, 256, {"is_causal": True, "causal_offset": 0}),  # keys that no query sees
   (256, 128, {"local_window_size": (10, 10), "causal_offset": 0}),  # queries that see no key
-  (128, 128, {"local_window_size": (1, 1), "causal_offset": 300}),  # nobody sees anything
+  pytest.param(128, 128, {"local_window_size": (1, 1), "causal_offset": 300}, marks=pytest.mark.long),  # no pair at all
 ])
 def test_tpu_fetches_no_block_that_is_not_there(queries, keys, fields, raced):
   arrays, _ = arguments("length", cases={"length": ((1, queries, keys, 1, 1), {})})
@@ -97,7 +102,7 @@ def test_tpu_in_bfloat16():
 
 
 @pytest.mark.parametrize("name, features, dtype, overlap", [
-  ("one token", 64, jnp.bfloat16, True),
+  pytest.param("one token", 64, jnp.bfloat16, True, marks=pytest.mark.long),
   ("everything, two heads", 64, jnp.bfloat16, True),
   ("more keys, one key head", 128, jnp.float16, False),
   ("window that sees nothing", 64, jnp.bfloat16, True),
@@ -157,9 +162,16 @@ def lowered(implementation, platform, features, queries, keys, dtype, segments=F
   return traced.lower(lowering_platforms=(platform,)).as_text()
 
 
-@pytest.mark.parametrize("fields", FIELDS.values(), ids=FIELDS)
-@pytest.mark.parametrize("features, queries, keys", SHAPES)
-def test_gpu_lowers(features, queries, keys, fields):
+# Every shape and every field once; the other pairs are for `make test-long`.
+LOWERED = {(64, "window"), (128, "causal"), (128, "segments"), (256, "full"), (256, "learned")}
+
+
+@pytest.mark.parametrize("features, queries, keys, field", [
+  pytest.param(*shape, field, marks=() if (shape[0], field) in LOWERED else pytest.mark.long)
+  for shape in SHAPES for field in FIELDS
+])
+def test_gpu_lowers(features, queries, keys, field):
+  fields = FIELDS[field]
   dtype = jnp.float16 if features == 128 else jnp.bfloat16
   text = lowered(MosaicGPU(), "cuda", features, queries, keys, dtype, **fields)
   calls = text.count("call_target_name = \"mosaic_gpu_v2\"") or text.count("@mosaic_gpu_v2(")

@@ -67,7 +67,7 @@ CONFIGS = {
       {"teachers": ("teacher",), "teacher_temperature": 2.0, "student_temperature": 3.0, "scale": "t_squared"},
     ],
     "elr": [{}, {"form": "exact"}],
-    "elr_plus": [{"reference": "teacher"}],
+    "elr_plus": [{"reference": "teacher"}, {"reference": "teacher", "multiply_labels": True, "ramp_steps": 10}],
     "forgetting_events": [{}],
     "guidance": [{"reference": "teacher", "taps": "dense", "guide_taps": "dense"}],
     "mse": [{"on": "logits"}, {"on": "probabilities"}],

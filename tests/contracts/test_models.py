@@ -31,6 +31,21 @@ def variables_of(module, key, x):
   return module.init({"params": key, "dropout": key}, x)
 
 
+def drawn(module, x):
+  """Returns variables of which none stands at a value that hides it, such as a shift of 0; compiles nothing."""
+  rng = np.random.default_rng(0)
+
+  def draw(path, leaf):
+    if path[-1].key in ("scale", "var"):
+      return jnp.asarray(rng.uniform(0.5, 1.5, leaf.shape), leaf.dtype)
+    if path[-1].key == "lam":
+      return jnp.ones(leaf.shape, leaf.dtype)  # the slope of a network that is only evaluated
+    return jnp.asarray(rng.normal(size=leaf.shape) * np.prod(leaf.shape[:-1] or 9) ** -0.5, leaf.dtype)
+
+  shapes = jax.eval_shape(lambda: variables_of(module, jax.random.key(0), x))
+  return jax.tree_util.tree_map_with_path(draw, shapes)
+
+
 def train(module, variables, x, key=None):
   key = jax.random.key(1) if key is None else key
   collections = [name for name in variables if name != "params"]
@@ -89,7 +104,7 @@ def check_members(module, x):
 
 def check_training_scans(module, x):
   """Steps keep the structure of the variables, in bfloat16 too, and a scan of them is a loop of them."""
-  variables = jax.jit(lambda key: variables_of(module, key, x))(jax.random.key(0))
+  variables = drawn(module, x)
 
   def step(variables, t):
     del t
@@ -115,8 +130,7 @@ def test_shapes_at_published_size(name):
   shape, num_classes = native(name)
   x = jax.ShapeDtypeStruct((B, *shape), jnp.float32)
   module = models.build(name, num_classes=num_classes, dtype="bfloat16")
-  variables = jax.eval_shape(lambda x: variables_of(module, jax.random.key(0), x), x)
-  outputs = jax.eval_shape(module.apply, variables, x)
+  outputs, _ = jax.eval_shape(lambda x: module.init_with_output(jax.random.key(0), x), x)
   assert outputs.logits.shape == (B, num_classes)
   assert all(tap.shape[0] == B and tap.dtype == jnp.bfloat16 for tap in outputs.taps.values())
 
@@ -124,8 +138,8 @@ def test_shapes_at_published_size(name):
 @pytest.mark.parametrize("config", CONFIGS, ids=label)
 def test_what_goes_into_an_activation_is_the_tap_before(config):
   module, x = made("models", config), example(config)
-  taps = jax.jit(lambda key: module.apply(variables_of(module, key, x), x).taps)(jax.random.key(0))
-  functions = {**models.ACTIVATIONS, "annealed_relu": lambda x: x}  # the slope is 1 in a fresh network
+  taps = jax.jit(lambda variables: module.apply(variables, x).taps)(drawn(module, x))
+  functions = {**models.ACTIVATIONS, "annealed_relu": lambda x: x}  # the slope is 1
   names = sorted(taps)
   for before, name in zip(names, names[1:]):
     if kind(name) in functions:

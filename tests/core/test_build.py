@@ -1,11 +1,14 @@
 """Building from tables: what fits is built, and what does not gives one sentence that names the place and the fix."""
 
 import dataclasses
+import typing  # noqa: F401  (the hints below name it)
 from typing import Literal
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
+from flax import linen as nn
 
 from lib.core import Preset, UserError, build, fields_of
 from lib.core.build import suggest
@@ -70,3 +73,121 @@ def test_mistakes_are_one_sentence_that_names_the_path(config, message):
   with pytest.raises(UserError, match=message) as caught:
     build(TABLE, config, path="targets.ls")
   assert "\n" not in str(caught.value)
+
+
+ANY = object()
+FITS = {  # hint -> values that a config may give, and values that it may not
+  "float": ((1, 0.5, float("inf"), np.float32(2), np.asarray(2.0)), (True, "x", None, (1.0,), np.ones(2))),
+  "int": ((3, np.int64(3)), (3.0, True, "3", None)),
+  "bool": ((True, np.True_), (1, 0.0, "True")),
+  "str": (("a", ""), (1, None, True)),
+  "None": ((None,), (0, "", False)),
+  "str | None": (("a", None), (1, False)),
+  "float | str": ((1.5, "word"), (None, True)),
+  "typing.Optional[int]": ((None, 2), (2.5, "2.5")),
+  "tuple[int, ...]": (((), (1, 2), [1, 2]), (1, "ab", (1, 2.5), ("a",), {1: 2})),
+  "tuple[int, str]": (((1, "a"), ("a", 1)), (1,)),  # only one type for all is looked into
+  "list": (([], (1,)), (1, "ab")),
+  "dict": (({}, {"a": 1}), (1, ("a",), "ab")),
+  "typing.Mapping[str, int]": (({"a": "b"},), (1, [1])),
+  "typing.Literal['a', 2]": (("a", 2), ("b", 3, None)),
+  "complex": ((1, 2.5, np.ones(3)), ("x", None, (1,))),
+  "jax.Array": ((1, np.ones(3), np.float32(1)), ("x", None)),
+  "np.ndarray": ((np.ones(3), 2), ("x", (1, 2))),
+  "typing.Callable": ((ANY, 1, "x", None), ()),  # nothing that a config could check
+  "typing.Any": ((ANY, "x"), ()),
+}
+
+
+def row_of(hint):
+  def row(value):
+    return [value]
+
+  row.__annotations__ = {"value": hint}
+  return row
+
+
+@pytest.mark.parametrize("hint", FITS)
+def test_a_value_fits_its_hint_or_is_refused(hint):
+  fitting, others = FITS[hint]
+  table = {"row": row_of(hint)}
+  for value in fitting:
+    assert build(table, {"name": "row", "value": value})[0] is value
+  for value in others:
+    with pytest.raises(UserError, match="^value is "):
+      build(table, {"name": "row", "value": value})
+
+
+@pytest.mark.parametrize(("hint", "value", "words"), [
+  ("bool", 1, r"value is 1 \(int\), but 'row' needs true or false\."),
+  ("str", 1, r"needs a string\."), ("int", "x", r"value is 'x' \(str\), but 'row' needs a whole number\."),
+  ("str | None", 1, r"needs a string or nothing\."), ("dict", 1, r"needs a dict\."),
+  ("typing.Literal['a', 2]", 1, r"needs one of 'a', 2\."), ("tuple[int, ...] | None", 1, r"needs a tuple or nothing\."),
+  ("list", 1, r"needs a tuple\."), ("typing.Mapping[str, int]", 1, r"needs a dict\."),
+  ("str", np.ones(2, np.int16), r"value is an array of type int16, but"),
+])
+def test_what_is_needed_is_said_in_words(hint, value, words):
+  with pytest.raises(UserError, match=words):
+    build({"row": row_of(hint)}, {"name": "row", "value": value})
+
+
+@pytest.mark.parametrize(("hint", "value", "read"), [
+  ("float | typing.Literal['all']", "0.5", 0.5), ("float | typing.Literal['all']", "all", "all"),
+  ("float | None", "2", 2.0), ("float | str", "0.5", "0.5"), ("str", "0.5", "0.5"),
+])
+def test_a_number_spelled_as_a_word_is_read_where_only_the_number_fits(hint, value, read):
+  assert build({"row": row_of(hint)}, {"name": "row", "value": value}) == [read]
+
+
+def test_a_word_is_not_read_where_a_plain_number_is_needed():
+  for hint in ("float", "float | None"):
+    with pytest.raises(UserError, match="value is 'much'"):
+      build({"row": row_of(hint)}, {"name": "row", "value": "much"})
+  with pytest.raises(UserError, match="value is '0.5'"):
+    build({"row": row_of("float")}, {"name": "row", "value": "0.5"})
+
+
+def test_hints_that_nothing_can_resolve_check_nothing():
+  assert build({"row": row_of("Unknown")}, {"name": "row", "value": "x"}) == ["x"]
+
+
+def test_what_a_constructor_refuses_is_said_with_its_place():
+  def refuse(error):
+    def row():
+      raise error
+    return {"row": row}
+
+  for error in (ValueError("alpha is 2"), TypeError("alpha is 2")):
+    with pytest.raises(UserError, match=r"^losses\.ce: alpha is 2$") as caught:
+      build(refuse(error), "row", path="losses.ce")
+    assert caught.value.__cause__ is error
+    with pytest.raises(UserError, match=r"^row: alpha is 2$"):
+      build(refuse(error), "row")
+  with pytest.raises(KeyError):  # a defect of the program keeps its traceback
+    build(refuse(KeyError("x")), "row")
+  with pytest.raises(jax.errors.ConcretizationTypeError):  # the caller asks whether a value may vary
+    jax.jit(lambda x: build({"row": lambda factor: float(factor)}, {"name": "row", "factor": x}))(1.0)
+
+
+def test_the_fields_of_a_row_are_what_a_config_may_set():
+  class Layer(nn.Module):
+    width: int
+    rate: float = 0.0
+
+  assert list(fields_of(Layer)) == ["width", "rate"] == list(fields_of(Preset(Layer, width=3)))
+  assert list(fields_of(lambda a, *args, b=1, **kwargs: None)) == ["a", "b"]
+  layer = build({"layer": Preset(Layer, width=3)}, {"name": "layer", "rate": 1})
+  assert (layer.width, layer.rate) == (3, 1)
+  assert repr(Preset(Layer, width=3)) == "Preset(Layer, {'width': 3})"
+
+
+def test_the_nearest_name_is_suggested_only_if_it_is_near():
+  assert suggest("alhpa", ["beta", "alpha"]) == "did you mean 'alpha'? (known: alpha, beta)"
+  assert suggest("ce", ["mse", "cross_entropy_ce"]).startswith("did you mean 'cross_entropy_ce'?")  # contains it
+  assert suggest("zzz", ["b", "a"]) == "known: a, b"
+  assert suggest("", ["b", "a"]) == "known: a, b" and suggest("x", []) == "known: none"
+  forty = [f"row_{i:02d}" for i in range(40)]
+  assert suggest("row_0x", forty).endswith(", row_39)")  # all of them
+  assert suggest("row_0x", [*forty, "row_40"]).endswith(" and 21 more)")
+  with pytest.raises(UserError, match=r"^name is 'x', which does not exist; known: scale"):
+    build(TABLE, "x")

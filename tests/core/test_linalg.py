@@ -7,7 +7,40 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from lib.core import linalg
+from lib.core import linalg, trees
+
+
+@pytest.mark.parametrize("scale", [1e-37, 1e-30, 1e-20, 1.0, 1e19, 1e25, 1e37])
+def test_norms_of_any_scale(scale):
+  x = np.float32(scale) * np.array([[3.0, 0.0, -4.0], [0.0, 0.0, 12.0]], np.float32)
+  np.testing.assert_allclose(linalg.norm(x) / scale, 13, rtol=1e-6)
+  np.testing.assert_allclose(linalg.norm(x, axis=1) / scale, [5, 12], rtol=1e-6)
+  np.testing.assert_allclose(linalg.norm(x, axis=0) / scale, [3, 0, 160**0.5], rtol=1e-6)
+  np.testing.assert_allclose(trees.norm({"a": x[0], "b": [x[1:], jnp.zeros(0)]}) / scale, 13, rtol=1e-6)
+  np.testing.assert_allclose(jax.grad(linalg.norm)(x), x / (13 * np.float32(scale)), rtol=1e-6)
+
+
+def test_norms_that_are_no_numbers():
+  """A norm above the largest number of its type, and what is infinite or no number already."""
+  for norm in (linalg.norm, trees.norm):
+    for entries, expected in (
+      ([3e38, 3e38], np.inf), ([-np.inf, 1e30], np.inf), ([np.nan, 1.0], np.nan), ([np.inf, np.nan], np.nan),
+      ([0.0, 0.0], 0.0), ([], 0.0), ([2e38, 2e38], 2.8284271e38),
+    ):
+      np.testing.assert_allclose(norm(jnp.array(entries, jnp.float32)), expected, rtol=1e-6)
+  assert trees.norm({}) == 0
+  half = linalg.norm(jnp.full(4, 256, jnp.bfloat16))
+  assert half == 512 and half.dtype == jnp.float32
+  with jax.enable_x64(True):
+    np.testing.assert_allclose(linalg.norm(jnp.array([3e200, -4e200])), 5e200)
+    np.testing.assert_allclose(linalg.norm(jnp.array([3e-200, -4e-200])), 5e-200)
+
+
+def test_powers_of_two():
+  x = np.array([0.0, 1.0, -1.5, 2.0, 3.99, 1e-30, 3e38, 0.1, np.inf, np.nan], np.float32)
+  np.testing.assert_array_equal(
+    linalg.power_of_two(x), np.float32([1, 1, 1, 2, 2, 2.0**-100, 2.0**126, 2.0**-4, 1, 1]))
+  assert linalg.size_of(np.float32([0.3]), np.float32([[-5.0]]), jnp.zeros(0)) == 4 and linalg.size_of() == 1
 
 
 def symmetric(key, *shape):
@@ -44,3 +77,27 @@ def test_derivatives_are_those_of_jax(key):
     values = lambda function: jax.vmap(jax.grad(lambda m: jnp.sum(function(m) ** 3)))(jnp.stack([m, other]))
     np.testing.assert_allclose(values(linalg.eigvalsh), values(jnp.linalg.eigvalsh), atol=1e-10)
     assert np.isfinite(jax.grad(mine)(jnp.eye(5))).all()
+
+
+@pytest.mark.parametrize("shape", [(6, 3), (3, 6), (4, 4)])
+def test_thin_decompositions_of_rectangles(shape, key):
+  with jax.enable_x64(True):
+    m = jax.random.normal(key, shape, jnp.float64)
+    u, s, vt = linalg.svd(m)
+    q, r = linalg.qr(m)
+    small = min(shape)
+    assert (u.shape, s.shape, vt.shape) == ((shape[0], small), (small,), (small, shape[1]))
+    assert (q.shape, r.shape) == ((shape[0], small), (small, shape[1]))
+    np.testing.assert_allclose(u @ jnp.diag(s) @ vt, m, atol=1e-13)
+    np.testing.assert_allclose(q @ r, m, atol=1e-13)
+    assert (np.diff(s) <= 0).all()
+
+
+def test_vectors_of_one_value_do_not_turn_into_each_other(key):
+  with jax.enable_x64(True):
+    change = symmetric(key, 3, 3)
+    (values, vectors), (slopes, turns) = jax.jvp(linalg.eigh, (jnp.diag(jnp.asarray([1.0, 1.0, 4.0])),), (change,))
+    np.testing.assert_allclose(values, [1, 1, 4])
+    np.testing.assert_allclose(slopes, np.diagonal(vectors.T @ change @ vectors), atol=1e-14)
+    np.testing.assert_array_equal((vectors.T @ turns)[:2, :2], np.zeros((2, 2)))
+    np.testing.assert_allclose((vectors.T @ turns)[0, 2], (vectors.T @ change @ vectors)[0, 2] / 3, atol=1e-14)

@@ -1,5 +1,7 @@
 """Derived keys, and the counter-based normal generator against the distribution it claims."""
 
+import zlib
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -61,3 +63,38 @@ def test_prefixes_agree_and_vmap_equals_a_loop(key):
   for i in range(3):
     np.testing.assert_array_equal(together[i], rng.counter_normal(keys[i], 64))
     np.testing.assert_array_equal(rng.counter_bits(keys[i], 10), rng.counter_bits(keys[i], 64)[:10])
+
+
+def lowbias32(x):
+  """The mixer in plain integers, as it is published."""
+  x ^= x >> 16
+  x = x * 0x7FEB352D % 2**32
+  x ^= x >> 15
+  x = x * 0x846CA68B % 2**32
+  return x ^ x >> 16
+
+
+def test_bits_are_those_of_the_mixer_keyed_twice(key):
+  numbers = [0, 1, 2, 0xFFFFFFFF, 0x12345678, 0x80000000]
+  assert np.asarray(rng.mix(jnp.asarray(numbers, jnp.uint32))).tolist() == [lowbias32(n) for n in numbers]
+  first, second = (int(word) for word in jax.random.key_data(key)[-2:])
+  expected = [lowbias32(lowbias32((i + first) % 2**32) ^ second) for i in range(5)]
+  assert np.asarray(rng.counter_bits(key, 5)).tolist() == expected
+  bits = lambda words: rng.counter_bits(jax.random.wrap_key_data(jnp.asarray(words, jnp.uint32)), 100)
+  drawn = {int(n) for words in ([0, 0], [0, 1], [700, 0], [700, 1]) for n in bits(words)}
+  assert len(drawn) > 390  # both words of a key matter
+
+
+def test_normal_numbers_are_the_quantiles_of_their_cells(key, monkeypatch):
+  cells = np.asarray([0, 1, 2**22 - 1, 2**22, 2**23 - 2, 2**23 - 1], np.uint32)
+  monkeypatch.setattr(rng, "counter_bits", lambda key, size: jnp.asarray(cells) << 9)
+  z = np.asarray(rng.counter_normal(key, 6))
+  np.testing.assert_array_equal(z, -z[::-1])  # symmetric to the last bit
+  np.testing.assert_allclose(z, stats.norm.ppf((cells.astype(np.float64) + 0.5) / 2**23), rtol=2e-6)
+
+
+def test_a_stream_is_the_key_folded_with_the_checksum_of_its_name_and_the_step(key):
+  data = lambda k: np.asarray(jax.random.key_data(k)).tolist()
+  folded = jax.random.fold_in(key, np.uint32(zlib.crc32(b"losses.ce")))
+  assert data(rng.stream(key, "losses.ce")) == data(folded)
+  assert data(rng.stream(key, "losses.ce", 0)) == data(jax.random.fold_in(folded, 0)) != data(folded)

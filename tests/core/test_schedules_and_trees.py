@@ -1,11 +1,13 @@
 """Schedules by name against their formulas; fingerprints, norms and sizes of trees."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from lib.core import UserError, trees
+from lib.core import Context, DataSpec, Network, UserError, trees
 from lib.core.schedules import as_schedule
 
 
@@ -52,7 +54,7 @@ def test_compiled_ramps_are_exact_at_every_epoch_and_at_the_end(count):
 
 
 @pytest.mark.parametrize(("value", "message"), [
-  ({"name": "epoch_ramp", "epochs": 0, "steps_per_epoch": 3}, "w: epochs is 0; give a positive number"),
+  ({"name": "epoch_ramp", "epochs": 0, "steps_per_epoch": 3}, "w.epochs is 0; give a number above 0"),
   ({"name": "step_ramp", "steps": -1}, "steps is -1"),
   ({"name": "step_ramp", "steps": 5, "shape": "square"}, "'linear', 'cosine'"),
   ("0.1", "w is '0.1', but a number or a schedule"),
@@ -86,3 +88,59 @@ def test_norm_and_bytes():
   assert trees.norm(tree) == 5.0
   assert trees.num_bytes(tree) == 2 * 4 + 2
   assert [name for name, _ in trees.named_leaves({"x": {"y": [1, 2]}})] == ["x/y/0", "x/y/1"]
+
+
+@pytest.mark.parametrize(("config", "by_hand"), [
+  ({"name": "exponential_ramp", "steps": 8}, lambda t: np.exp(-5 * (1 - t / 8) ** 2) if t < 8 else 1.0),
+  ({"name": "exponential_ramp", "steps": 4, "rate": 2.0}, lambda t: np.exp(-2 * (1 - t / 4) ** 2) if t < 4 else 1.0),
+  ({"name": "cosine_restarts", "peak_value": 3.0, "period": 4, "end_value": 1.0},
+   lambda t: 1 + 2 * (1 + np.cos(np.pi * (t % 4) / 4)) / 2),
+  ({"name": "cosine_restarts", "peak_value": 0.5, "period": 3}, lambda t: 0.5 * (1 + np.cos(np.pi * (t % 3) / 3)) / 2),
+  ({"name": "step_ramp", "steps": 8, "shape": "cosine"}, lambda t: (1 - np.cos(np.pi * min(t / 8, 1))) / 2),
+])
+def test_ramps_and_restarts_are_their_formulas(config, by_hand):
+  schedule = as_schedule(config, path="w")
+  np.testing.assert_allclose([schedule(t) for t in range(14)], [by_hand(t) for t in range(14)], rtol=2e-6, atol=1e-7)
+  np.testing.assert_array_equal(jax.jit(jax.vmap(schedule))(jnp.arange(14)).shape, (14,))
+  if config["name"].endswith("ramp"):
+    assert schedule(config["steps"]) == 1 and schedule(10**6) == 1
+
+
+@pytest.mark.parametrize(("config", "name"), [
+  ({"name": "exponential_ramp", "steps": 0}, "steps"),
+  ({"name": "cosine_restarts", "peak_value": 1.0, "period": 0}, "period"),
+  ({"name": "epoch_ramp", "epochs": 3, "steps_per_epoch": -2.0}, "steps_per_epoch"),
+  ({"name": "step_ramp", "steps": float("nan")}, "steps"),
+])
+def test_a_length_of_no_steps_is_refused(config, name):
+  with pytest.raises(UserError, match=f"w: {name} is .*; give a positive number"):
+    as_schedule(config, path="w")
+
+
+def test_one_of_two_trees_and_one_of_many_members():
+  a, b = {"x": jnp.asarray([1.0, 2.0]), "y": jnp.int32(3)}, {"x": jnp.asarray([5.0, 6.0]), "y": jnp.int32(7)}
+  for condition, expected in ((True, a), (jnp.bool_(False), b)):
+    chosen = jax.jit(trees.select)(condition, a, b)
+    jax.tree.map(np.testing.assert_array_equal, chosen, expected)
+  assert trees.member({"x": jnp.asarray([[1, 2], [3, 4]])}, 1)["x"].tolist() == [3, 4]
+
+
+def test_norm_bytes_and_digest_at_their_edges():
+  assert trees.norm({}) == 0 and trees.num_bytes({}) == 0
+  half = {"a": jnp.full(10_000, 3.0, jnp.bfloat16)}
+  assert trees.norm(half) == 300 and trees.norm(half).dtype == jnp.float32  # bfloat16 would lose the sum
+  assert trees.num_bytes(jax.eval_shape(lambda: half)) == 20_000
+  keys = [trees.digest({"k": jax.random.key(seed)}) for seed in (0, 0, 1)]
+  assert keys[0] == keys[1] != keys[2]
+  assert trees.digest({"a": np.arange(6).reshape(2, 3).T}) == trees.digest({"a": np.arange(6).reshape(2, 3).T.copy()})
+
+
+def test_records_cannot_be_written_to():
+  spec = DataSpec(num_examples=1, num_classes=2, input_shape=(3,), batch_size=1)
+  context = Context(step=0, key=None, batch={}, targets=None, outputs=None, references={}, progress=0.0)
+  for record, field in ((spec, "num_classes"), (context, "targets")):
+    with pytest.raises(dataclasses.FrozenInstanceError):
+      setattr(record, field, 1)
+  assert (spec.input_name, spec.class_names) == ("image", ())
+  network = Network(model=None, inputs=None, apply=None, loss=None)
+  assert network.terms({}, {}) == {} == network.references({}) == network.initial() and not network.loss_states

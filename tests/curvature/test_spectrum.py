@@ -43,6 +43,71 @@ def test_all_of_lanczos_is_the_spectrum_repeated_eigenvalues_included(key):
   assert np.isnan(values_of(jnp.full((10, 10), jnp.nan), key)).all()
 
 
+REPEATED, RANK_ONE = np.repeat([0.0, 3.0, 7.0], [3, 3, 4]), np.array([2.0] + [0.0] * 9)
+KINDS = (SPECTRUM, -SPECTRUM, np.ones(10), np.zeros(10), REPEATED, RANK_ONE, np.geomspace(1, 1e-9, 10))
+SCALES = (1e-30, 1e-20, 1.0, 1e19, 1e30)
+
+
+def at_every_scale():
+  """Returns matrices [kinds x scales, 10, 10], what they were multiplied by, and their eigenvalues [., 1, 10]."""
+  scales = np.tile(SCALES, len(KINDS)).astype(np.float32)
+  matrices = np.stack([symmetric(values) for values in KINDS for _ in SCALES]) * scales[:, None, None]
+  return matrices, scales.astype(float), np.linalg.eigvalsh(matrices.astype(float))[:, None]
+
+
+@pytest.mark.parametrize("steps", [1, 3, 10])
+def test_eigenvalues_of_any_scale_lie_within_their_errors(steps, key):
+  matrices, scales, exact = at_every_scale()
+  run = jax.vmap(lambda m: spectrum.top_eigenvalues(operator(m), LIKE, key, k=steps, steps=steps))
+  values, errors = (np.asarray(part, float) for part in jax.jit(run)(matrices))
+  distance = np.abs(values[:, :, None] - exact).min(axis=2)
+  assert (distance <= errors).all()
+  sizes = np.abs(exact).max(axis=(1, 2))
+  assert (errors[sizes > 0].max(axis=1) > 1e-6 * sizes[sizes > 0]).all()  # rounding is never 0
+  if steps == 10:
+    assert (errors.max(axis=1) <= 1e-5 * sizes).all()
+    np.testing.assert_allclose(values / scales[:, None], exact[:, 0, ::-1] / scales[:, None], atol=1e-5)
+
+
+def test_the_error_of_an_operator_that_is_not_symmetric_says_so(key):
+  matrix = symmetric(SPECTRUM)
+  crooked = matrix + 0.1 * (jnp.triu(jnp.ones((10, 10))) - jnp.tril(jnp.ones((10, 10))))
+  run = jax.jit(lambda m: spectrum.top_eigenvalues(operator(m), LIKE, key, k=10, steps=10).errors)
+  assert run(matrix).max() < 2e-5 and run(crooked).min() > 0.02
+
+
+def test_power_iteration_at_any_scale_lies_within_its_residual(key):
+  matrices, scales, exact = at_every_scale()
+  for which in ("magnitude", "algebraic"):
+    run = jax.vmap(lambda m, which=which: spectrum.power_iteration(operator(m), LIKE, key, which=which, steps=300))
+    pair = jax.jit(run)(matrices)
+    value, residual = (np.asarray(part, float) for part in (pair.value, pair.residual))
+    assert (np.abs(value[:, None, None] - exact).min(axis=(1, 2)) <= residual).all()
+    wanted = exact[:, 0, -1] if which == "algebraic" else np.abs(exact).max(axis=(1, 2))
+    found = value if which == "algebraic" else np.abs(value)
+    np.testing.assert_allclose(found / scales, wanted / scales, rtol=1e-4, atol=1e-6)
+
+
+def test_traces_and_quadratures_of_any_scale(key):
+  matrix = symmetric(SPECTRUM)
+
+  @jax.jit
+  @jax.vmap
+  def run(m):
+    return (
+      *spectrum.trace(operator(m), LIKE, key, num_vectors=3),
+      *spectrum.quadrature(operator(m), LIKE, key, num_vectors=2, steps=4),
+    )
+
+  scales = np.array(SCALES, np.float32)
+  means, errors, nodes, weights = run(matrix[None] * scales[:, None, None])
+  for parts in (means, errors, nodes):
+    scaled = np.asarray(parts).reshape(len(SCALES), -1) / scales[:, None].astype(float)
+    np.testing.assert_allclose(scaled, np.tile(scaled[2], (len(SCALES), 1)), rtol=1e-4, atol=1e-5)
+  np.testing.assert_allclose(weights, np.tile(weights[2], (len(SCALES), 1, 1)), atol=1e-5)
+  assert errors[2] > 0.1
+
+
 def test_the_basis_is_orthonormal_and_t_is_the_operator_in_it(key):
   n, steps = 300, 60
   values = np.concatenate([np.linspace(0, 1, n - 3), [50.0, 60.0, 70.0]])  # loses orthogonality without care
@@ -100,8 +165,9 @@ def test_the_hessian_of_a_network_alone_and_as_members(key):
     return spectrum.top_eigenvalues(of(p), p, key, k=4, steps=24).values, pair.value
 
   top, value = jax.jit(jax.vmap(both))(members)
+  matrices = jax.vmap(lambda p: dense(of, p))(members)
   for i in range(2):
-    exact = np.linalg.eigvalsh(dense(of, jax.tree.map(lambda leaf, i=i: leaf[i], members)))
+    exact = np.linalg.eigvalsh(matrices[i])
     np.testing.assert_allclose(top[i], exact[::-1][:4], rtol=1e-5)
     np.testing.assert_allclose(value[i], exact[-1], rtol=2e-4)  # quadratic in the residual
 
@@ -113,7 +179,8 @@ def test_quadrature_has_the_moments_of_its_vectors_and_in_the_mean_those_of_the_
     run = jax.jit(lambda m: spectrum.quadrature(operator(m), like, key, num_vectors=400, steps=4))
     nodes, weights = run(matrix)
     np.testing.assert_allclose(weights.sum(axis=1), 1, rtol=1e-12)
-    starts = jax.vmap(lambda key: jax.random.rademacher(key, (10,), jnp.float64))(jax.random.split(key, 400)) / 10**0.5
+    draw = jax.vmap(lambda key: jax.random.rademacher(key, (10,), jnp.float64))
+    starts = np.asarray(jax.jit(draw)(jax.random.split(key, 400))) / 10**0.5
     for power in range(8):  # 4 nodes are exact up to degree 7
       moments = (weights * nodes**power).sum(axis=1)
       exact = np.einsum("si,ij,sj->s", starts, np.linalg.matrix_power(matrix, power), starts)

@@ -67,7 +67,8 @@ def test_an_unusable_batch_size_is_one_sentence():
 def test_split_by_name():
   dataset = Dataset.read("toy", _split(11), _split(5), tuple("abcdefghij"))
   assert (len(dataset.split("train")), len(dataset.split("test")), dataset.num_examples) == (11, 5, 11)
-  with pytest.raises(UserError, match=r"'validation' of toy is empty \(data.validation .*use one of train, test"):
+  words = r"'validation' of toy is empty \(config.data.validation .*use one of train, test"
+  with pytest.raises(UserError, match=words):
     dataset.split("validation")
   with pytest.raises(UserError, match="'dev' of toy does not exist; use one of train, test"):
     dataset.split("dev")

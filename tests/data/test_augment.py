@@ -137,5 +137,5 @@ def test_alpha_zero_is_the_identity_bit_for_bit(key):
 
 @pytest.mark.parametrize("config", [{"name": "pad_crop", "pad": -1}, {"name": "cutout", "size": -2}])
 def test_a_negative_size_is_one_sentence(config):
-  with pytest.raises(UserError, match="give 0 or more pixels"):
+  with pytest.raises(UserError, match="is -[12]; give a whole number"):
     build(AUGMENTATIONS, config)

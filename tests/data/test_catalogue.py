@@ -107,7 +107,7 @@ def test_every_field_is_required(data_dir):
   for field in _config():
     config = _config()
     del config[field]
-    with pytest.raises(UserError, match=rf"^config\.data\.{field} is missing; give"):
+    with pytest.raises(UserError, match=f"^config.data.{field} is missing; give"):
       load(config, data_dir)
 
 
@@ -122,6 +122,9 @@ def test_every_field_is_required(data_dir):
   ({"validation": 200}, "data.validation is 200, but there are 200 examples; give at most 199"),
   ({"subset": 151}, "data.subset is 151, but there are 150 examples; give at most 150"),
   ({"test_subset": 41}, "data.test_subset is 41, but there are 40 examples"),
+  ({"validation": 2**70}, "data.validation is 1180591620717411303424, but there are 200"),
+  ({"subset": 2**70}, "data.subset is 1180591620717411303424, but there are 150"),
+  ({"test_subset": 2**70}, "data.test_subset is 1180591620717411303424, but there are 40"),
   ({"noisy_validation": 1}, "data.noisy_validation is 1; give true or false"),
   ({"label_noise": {"name": "symetric"}}, "data.label_noise.name is 'symetric', .*did you mean 'symmetric'"),
   ({"label_noise": {**_NOISE, "rate": 1.5}}, "data.label_noise: .*from 0 to 1"),
@@ -133,6 +136,17 @@ def test_a_bad_config_is_one_sentence(data_dir, changes, words):
   with pytest.raises(UserError, match=words) as error:
     load(_config(**changes), data_dir)
   assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("noise, words", [
+  (lambda labels, k, rng: labels + 1, "the train split of mnist gives example 7 the label 10"),  # 7 * 7 % 10 is 9
+  (lambda labels, k, rng: labels - 1, "the train split of mnist gives example 0 the label -1"),
+  (lambda labels, k, rng: labels * 0.5, "labels hold 3.5 in example 1; give whole numbers"),
+])
+def test_noise_that_makes_no_classes_is_refused(data_dir, monkeypatch, noise, words):
+  monkeypatch.setitem(catalogue.LABEL_NOISE, "own", lambda: noise)
+  with pytest.raises(UserError, match=words):
+    load(_config(label_noise="own"), data_dir)
 
 
 def test_noise_on_sequences_is_refused(tmp_path):

@@ -25,6 +25,7 @@ ROWS = [
   {"name": "symmetric", "rate": 0.4, "include_true": True},
   {"name": "symmetric", "rate": 0.4, "include_true": False},
   {"name": "asymmetric", "rate": 0.3, "mapping": "cifar10"},
+  {"name": "asymmetric", "rate": 0.3, "mapping": "cifar10", "sequential": True},
   {"name": "per_class", "rates": tuple(i / 10 for i in range(10))},
 ]
 
@@ -86,6 +87,37 @@ def test_asymmetric_transition_matrix_of_cifar10():
   np.testing.assert_allclose(t, expected, atol=1e-12)
 
 
+def test_sequential_asymmetric_noise_moves_what_it_has_moved_before():
+  """In expectation a cat stays a dog with (1 - r) r; how many come back is drawn, hypergeometric."""
+  rate, size = 0.4, 2000
+  config = {"name": "asymmetric", "rate": rate, "mapping": "cifar10", "sequential": True}
+  draws = [_transition(_noise(config, seed=s)) for s in range(20)]
+  t = np.mean(draws, axis=0)
+  expected = np.eye(_K)
+  for source, target, share in ((9, 1, rate), (2, 0, rate), (4, 7, rate), (3, 5, rate * (1 - rate)), (5, 3, rate)):
+    expected[source, source], expected[source, target] = 1 - share, share
+  for row in (9, 2, 4):  # never met twice: exact
+    np.testing.assert_allclose([draw[row] for draw in draws], np.tile(expected[row], (20, 1)), atol=1e-12)
+  # ceil(0.4 * 2800) of 2800 dogs turn, of which 800 were cats: standard deviation 11.7 of them, 0.0013 over 20 draws.
+  deviation = np.sqrt(0.4 * 0.6 * 800 * 2000 / 2799) / size / np.sqrt(20)
+  np.testing.assert_allclose(t, expected, atol=5 * deviation)
+  assert abs(1 - np.diag(t).mean() - 0.184) < 5 * deviation
+  for draw in draws:  # what leaves the dogs is exact: ceil(0.4 * 2800) of them
+    assert round(draw[3, 3] * size + draw[5, 3] * size) == 1200 + 1120
+
+
+def test_the_two_readings_differ_only_where_a_class_is_met_twice():
+  config = {"name": "asymmetric", "rate": 0.4, "mapping": "cifar10"}
+  stated = _noise(config | {"sequential": False})
+  np.testing.assert_array_equal(_noise(config), stated)
+  assert np.sum(_transition(stated).diagonal() == 0.6) == 5
+  once = {"name": "asymmetric", "rate": 0.4, "mapping": {"3": 5, "2": 0}}
+  np.testing.assert_array_equal(_noise(once | {"sequential": True}), _noise(once))
+  chain = {"name": "asymmetric", "rate": 1.0, "mapping": {"0": 1, "1": 2, "2": 0}, "sequential": True}
+  np.testing.assert_array_equal(_noise(chain, np.arange(3, dtype=np.int32), 3), [0, 0, 0])
+  np.testing.assert_array_equal(_noise(chain | {"sequential": False}, np.arange(3, dtype=np.int32), 3), [1, 2, 0])
+
+
 def test_asymmetric_rounds_up_in_each_class():
   labels = np.array([0, 0, 0, 1, 1, 2], np.int32)
   noisy = _noise({"name": "asymmetric", "rate": 0.5, "mapping": {"0": 2, "2": 1}}, labels, 3)
@@ -97,6 +129,9 @@ def test_asymmetric_rounds_up_in_each_class():
   ({"10": 1}, "has the class 10, but the data has the classes 0 to 9"),
   ({"1": -1}, "has the class -1"),
   ({"cat": 5}, "give class numbers"),
+  ({"1": 2, "01": 3}, "each once"),
+  ({"1": True}, "give class numbers"),
+  ({"1": 2.5}, "give class numbers"),
 ])
 def test_a_bad_mapping_is_one_sentence(bad, words):
   with pytest.raises(UserError, match=words):
@@ -143,6 +178,8 @@ def test_per_class_counts_are_exact():
   ({"name": "symmetric", "rate": 0.2}, "include_true is missing"),
   ({"name": "per_class", "rates": (0.1, 0.2)}, "2 rates, but the data has 10 classes"),
   ({"name": "per_class", "rates": (-0.1,) * 10}, "from 0 to 1"),
+  ({"name": "symmetric", "rate": float("nan"), "include_true": True}, "from 0 to 1"),
+  ({"name": "asymmetric", "rate": 0.2, "mapping": "cifar10", "sequential": 1}, "sequential is 1 .*true or false"),
 ])
 def test_bad_rates_are_one_sentence(config, words):
   with pytest.raises(UserError, match=words):

@@ -170,6 +170,10 @@ def test_training_never_meets_the_test_split():
   ({"test_examples": 0}, "test_examples 0; give at least 1"),
   ({"seed": -1}, "data.source: seed is -1; give a whole number"),
   ({"max_length": 2.5}, "data.source.max_length is 2.5 .*a whole number"),
+  ({"max_length": 2**31}, "data.source: max_length is 2147483648, which makes 2147483648 tokens"),
+  ({"num_examples": 2**40}, "data.source: 1099511629276 examples of 9 tokens would take about 1.84e.05 GiB, but this"),
+  ({"test_examples": 2**40}, "data.source: 1099511629276 examples of 9 tokens would take"),
+  ({"max_length": 2**31 - 1}, "data.source: 3000 examples of 2147483647 tokens would take .*give fewer or shorter"),
   ({"bits": 3}, "data.source.bits does not exist for 'parity'"),
 ])
 def test_a_bad_source_is_one_sentence(source, words):
@@ -179,9 +183,20 @@ def test_a_bad_source_is_one_sentence(source, words):
   assert "\n" not in str(error.value)
 
 
-def test_one_symbol_cannot_be_copied():
-  with pytest.raises(UserError, match="num_symbols is 1; give at least 2"):
-    build(DATASETS, {"name": "copy", "min_length": 1, "max_length": 2, "num_symbols": 1}, path="data.source")
+@pytest.mark.parametrize("symbols", [1, 2**40])
+def test_one_symbol_cannot_be_copied_and_a_vocabulary_has_an_end(symbols):
+  with pytest.raises(UserError, match=f"num_symbols is {symbols}; give at least 2, and at most 65536"):
+    build(DATASETS, {"name": "copy", "min_length": 1, "max_length": 2, "num_symbols": symbols}, path="data.source")
+
+
+@every_task
+def test_the_estimate_of_memory_is_above_what_the_compiler_reports(task):
+  from lib.data.synthetic import _WORDS, _generate  # noqa: PLC0415
+
+  long = dataclasses.replace(task, min_length=20, max_length=20)
+  memory = _generate.lower(long, jax.random.key(0), 1000).compile().memory_analysis()
+  taken = memory.output_size_in_bytes + memory.temp_size_in_bytes
+  assert 12 <= taken / (1000 * long.length) <= 4 * _WORDS
 
 
 @pytest.mark.parametrize("name, inputs", [("image", np.zeros((4, 8, 8, 1))), ("tokens", np.zeros((4, 5), np.int32))])

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from lib.core import UserError
-from lib.data.tfds_source import Tfds, read_builder
+from lib.data.tfds_source import Tfds, _write_cache, read_builder
 
 # Runs in a process of its own: preparing registers classes and, for tfrecord, imports tensorflow.
 _PREPARE = """
@@ -122,12 +122,18 @@ else: raise SystemExit(1)
   assert out["labels"] == [pixel % 3 for pixel in out["pixels"]]
 
 
+class _Splits(dict):
+  def __missing__(self, key):
+    raise ValueError(f"Unrecognized split format:\n{key}")
+
+
 class _Builder:
   """What read_builder needs of a tfds builder, with faults that can be chosen."""
 
-  def __init__(self, declared=5, held=5, file_format="array_record", shapes=((4, 4, 3),), dtype=np.uint8, label=True):
-    self.held, self.shapes, self.dtype = held, shapes, dtype
-    splits = {name: SimpleNamespace(num_examples=declared) for name in ("train", "test")}
+  def __init__(self, declared=5, held=5, file_format="array_record", shapes=((4, 4, 3),), dtype=np.uint8, label=True,
+               labels=(0, 1)):
+    self.held, self.shapes, self.dtype, self.labels = held, shapes, dtype, labels
+    splits = _Splits({name: SimpleNamespace(num_examples=declared) for name in ("train", "test")})
     features = {"image": SimpleNamespace(), "label": SimpleNamespace(names=["a", "b"]) if label else SimpleNamespace()}
     self.info = SimpleNamespace(
       name="faulty", file_format=SimpleNamespace(value=file_format), supervised_keys=None,
@@ -136,7 +142,8 @@ class _Builder:
 
   def as_data_source(self, split):
     for i in range(self.held):
-      yield {"image": np.full(self.shapes[i % len(self.shapes)], i, self.dtype), "label": i % 2}
+      image = np.full(self.shapes[i % len(self.shapes)], i, self.dtype)
+      yield {"image": image, "label": self.labels[i % len(self.labels)]}
 
 
 def _read(resize=None, train="train", **faults):
@@ -160,15 +167,64 @@ def test_resize_keeps_constant_images_and_channels():
   ({"held": 4}, "declares 5 examples in 'train', but 4 were read"),
   ({"held": 6}, "declares 5 examples in 'train', but 6 were read"),
   ({"file_format": "parquet"}, "stored as parquet, which loses rows"),
-  ({"shapes": ((4, 4, 3), (4, 5, 3))}, "several sizes; set data.source.resize"),
+  ({"shapes": ((4, 4, 3), (4, 5, 3))}, "several sizes; set config.data.source.resize"),
   ({"dtype": np.float32}, "an image of type float32"),
   ({"label": False}, "an image and a class label are needed"),
   ({"train": "trian[:3]"}, "data.source.train_split is 'trian.*faulty has test, train"),
+  ({"train": "train[:x]"}, "data.source.train_split is 'train.:x.', which tfds cannot read"),
+  ({"declared": 0, "held": 0}, "data.source.train_split is 'train', which has no example"),
+  ({"labels": (-1,)},
+   "the split 'train' of faulty gives example 0 the label -1, .*set config.data.source.train_split to"),
+  ({"labels": (0, 1, 2)}, "the split 'train' of faulty gives example 2 the label 2, but labels go from 0 to 1"),
+  ({"labels": (0, 1.5)}, "labels of the split 'train' of faulty hold 1.5 in example 1"),
+  ({"declared": 2**50}, "1125899906842624 images of 'train' of faulty would take .*split to a part of it"),
+  ({"resize": 2**40}, "5 images of 'train' of faulty would take .*; lower config.data.source.resize"),
 ])
 def test_a_faulty_builder_is_one_sentence(faults, words):
   with pytest.raises(UserError, match=words) as error:
     _read(**faults)
   assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("wrong", [-1, 2])
+def test_a_cache_with_labels_that_are_no_classes_is_refused(tmp_path, wrong):
+  source = Tfds("toy", test_split="unlabeled")
+  cache = tmp_path / "nurture-cache" / source._file_name()
+  cache.parent.mkdir()
+  images, labels = np.zeros((4, 2, 2, 3), np.uint8), np.array([0, 1, 1, 0])
+  arrays = {"train_image": images, "test_image": images, "class_names": np.array(["a", "b"])}
+  write = lambda test: np.savez(cache, format=1, counts=[4] * 4, train_label=labels, test_label=test, **arrays)
+  write(labels)
+  np.testing.assert_array_equal(source.load(tmp_path).test.label, labels)
+  write(np.full(4, wrong))
+  with pytest.raises(UserError, match=f"'unlabeled' of toy gives example 0 the label {wrong}.*data.source.test_split"):
+    source.load(tmp_path)
+
+
+def test_a_cache_that_the_system_refuses_is_not_called_damaged(prepared, monkeypatch):
+  Tfds("tiny_images").load(prepared)
+  refuse = lambda *_, **__: (_ for _ in ()).throw(OSError(24, "Too many open files"))
+  monkeypatch.setattr("pathlib.Path.open", refuse)
+  with pytest.raises(UserError, match="npz cannot be read .Too many open files.; mend that") as error:
+    Tfds("tiny_images").load(prepared)
+  assert "delete" not in str(error.value)
+
+
+def test_a_cache_that_cannot_be_written_is_one_sentence(tmp_path):
+  (tmp_path / "nurture-cache").write_text("a file where the folder belongs")
+  with pytest.raises(UserError, match="npz cannot be written .*make room there, or pass --data_dir=DIR"):
+    _write_cache(tmp_path / "nurture-cache" / "tfds-x.npz", _read())
+
+
+@pytest.mark.parametrize("resize", [0, -3])
+def test_a_side_of_no_pixels_is_refused(resize):
+  with pytest.raises(ValueError, match=f"resize is {resize}; give a side in pixels"):
+    Tfds("tiny_images", resize=resize)
+
+
+def test_a_long_name_makes_no_long_file_name():
+  assert len(Tfds("a/" * 200)._file_name()) < 120
+  assert Tfds("a/" * 200)._file_name() != Tfds("a/" * 200 + "b")._file_name()
 
 
 def test_an_unknown_set_is_one_sentence(tmp_path):

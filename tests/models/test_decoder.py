@@ -32,8 +32,9 @@ def count(module, x=TOKENS):
 @pytest.mark.parametrize("positions", POSITIONS)
 @pytest.mark.parametrize("attention", ["softmax", "sigmoid"])
 @pytest.mark.parametrize("window", [0, 2])
-@pytest.mark.parametrize("scan", [False, True])
-def test_no_token_sees_the_next(positions, attention, window, scan):
+def test_no_token_sees_the_next(positions, attention, window):
+  # Scanned or not, so that either meets every other option.
+  scan = (POSITIONS.index(positions) + ("softmax", "sigmoid").index(attention) + window // 2) % 2 == 1
   depth = 2 if scan else 1
   params, apply = forward(SMALL(positions=positions, attention=attention, window=window, scan=scan, depth=depth))
   outputs = apply(params, TOKENS)
@@ -95,7 +96,7 @@ def test_grouped_heads_are_heads_with_equal_keys_and_values():
         "kernel": jnp.repeat(layer["kernel"].reshape(16, 2, 4), 2, axis=1).reshape(16, 16),
         "bias": jnp.repeat(layer["bias"].reshape(2, 4), 2, axis=0).reshape(16),
       }
-  all_heads = SMALL(width=16, heads=4).apply({"params": full}, TOKENS)
+  all_heads = jax.jit(SMALL(width=16, heads=4).apply)({"params": full}, TOKENS)
   np.testing.assert_allclose(apply(params, TOKENS).logits, all_heads.logits, rtol=1e-4, atol=1e-5)
 
 
@@ -123,7 +124,7 @@ def test_counts():
 
 def test_the_bias_is_minus_log_of_the_length_in_training():
   params, _ = forward(SMALL())
-  logits = lambda x, **fields: SMALL(attention="sigmoid", **fields).apply({"params": params}, x).logits
+  logits = lambda x, **fields: jax.jit(SMALL(attention="sigmoid", **fields).apply)({"params": params}, x).logits
   for x in (TOKENS, TOKENS[:, :3]):
     np.testing.assert_allclose(
       logits(x, max_length=64), logits(x, max_length=5, attention_bias=-4.158883), rtol=1e-4, atol=1e-5

@@ -5,9 +5,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from lib.core import build
 from lib.core.taps import kind, select
 from lib.models.residual import Layers, ResidualBlock
-from lib.models.resnet import ResNet
+from lib.models.resnet import RESNETS, ResNet
 
 LAYERS = Layers("relu", "batch", "torch_default", "torch_default", "float64")
 
@@ -103,6 +104,11 @@ def preactivated(net, x, stride=1):
   return net.conv("conv_1", y) + (net.conv("projection", active, stride) if "projection" in net.params else x)
 
 
+def elr_plus(net, x, stride=1):
+  identity = 0 if "projection" in net.params else relu(net.norm("norm_0", x)) - x
+  return preactivated(net, x, stride) + identity
+
+
 @pytest.mark.parametrize("fields, oracle", [
   ({"stride": 2}, basic),
   ({"stride": 2, "bottleneck": True}, bottleneck),
@@ -110,6 +116,7 @@ def preactivated(net, x, stride=1):
   ({"stride": 2, "shortcut": "pad"}, option_a),
   ({"stride": 2, "shortcut": "none", "bottleneck": True}, plain_bottleneck),
   ({"stride": 2, "preactivation": True}, preactivated),
+  ({"stride": 2, "preactivation": True, "activated_shortcut": True}, elr_plus),
 ])
 @pytest.mark.parametrize("size", [(5, 6), (1, 4)])
 def test_blocks(fields, oracle, size):
@@ -120,24 +127,27 @@ def test_blocks(fields, oracle, size):
   np.testing.assert_allclose(y, oracle(Numpy(variables), x, fields.get("stride", 1)), rtol=1e-9, atol=1e-9)
 
 
-@pytest.mark.parametrize("stem, fields", [
-  ("imagenet", {}),
-  ("cifar", {"preactivation": True, "stem_activation": False, "final_activation": True}),
-  ("cifar", {"preactivation": True, "stem_activation": False}),
-  ("cifar", {"preactivation": True}),
+# Row: (block, what stands before and after the blocks). At 4 features and 1 + 1 blocks, of which the first has the
+# identity as its shortcut and the second a projection.
+@pytest.mark.parametrize("row, block, ends", [
+  ("resnet18", basic, ("stem_norm", "max_pool")),
+  ("preact_resnet18", preactivated, ("norm",)),
+  ("preact_resnet18_kuangliu", preactivated, ()),
+  ("preact_resnet18_elr_plus", elr_plus, ("stem_norm",)),
+  ("preact_resnet34_elr_plus", basic, ("stem_norm",)),
 ])
-def test_networks(stem, fields):
-  module, x = ResNet(3, blocks=(1, 1), width=4, stem=stem, dtype="float64", **fields), images(2, 7, 10, 2)
+def test_rows_are_the_networks_that_their_names_say(row, block, ends):
+  module = build(RESNETS, {"name": row, "blocks": (1, 1), "width": 4}, num_classes=3).clone(dtype="float64")
+  x = images(2, 7, 10, 2)
   variables = random_variables(module, x)
   with jax.enable_x64(True):
     logits = jax.jit(module.apply)(variables, x).logits
   net = Numpy(variables)
-  y = net.conv("stem", x, 2 if stem == "imagenet" else 1)
-  y = relu(net.norm("stem_norm", y)) if fields.get("stem_activation", True) else y
-  y = max_pool(y) if stem == "imagenet" else y
-  block = preactivated if fields else basic
+  y = net.conv("stem", x, 2 if "max_pool" in ends else 1)
+  y = relu(net.norm("stem_norm", y)) if "stem_norm" in ends else y
+  y = max_pool(y) if "max_pool" in ends else y
   y = block(net.block("stage2_block0"), block(net.block("stage1_block0"), y), 2)
-  y = relu(net.norm("norm", y)) if fields.get("final_activation") else y
+  y = relu(net.norm("norm", y)) if "norm" in ends else y
   head = net.params["head"]
   np.testing.assert_allclose(logits, y.mean(axis=(1, 2)) @ head["kernel"] + head["bias"], rtol=1e-9, atol=1e-9)
 
@@ -157,7 +167,10 @@ def test_every_activation_stands_beside_its_input(fields, size):
     np.testing.assert_allclose(post, {"relu": relu, "tanh": np.tanh}[module.activation](pre), rtol=1e-6, atol=1e-6)
 
 
-@pytest.mark.parametrize("fields", [{}, {"stride": 2}, {"preactivation": True}, {"preactivation": True, "stride": 2}])
+@pytest.mark.parametrize("fields", [
+  {}, {"stride": 2}, {"preactivation": True}, {"preactivation": True, "stride": 2},
+  {"preactivation": True, "activated_shortcut": True},
+])
 def test_the_scale_of_the_branch(fields):
   x = images(2, 4, 4, 3)
   block = ResidualBlock(LAYERS, features=3, **fields)
@@ -178,7 +191,8 @@ def test_the_scale_of_the_branch(fields):
   act = (lambda x: x) if block.preactivation else relu
   np.testing.assert_allclose(outputs[0], act(sums[0]), rtol=1e-12)
   if block.stride == 1:
-    np.testing.assert_array_equal(outputs[0], act(x))
+    start = relu(Numpy(variables).norm("norm_0", x)) if block.activated_shortcut else act(x)
+    np.testing.assert_allclose(outputs[0], start, rtol=1e-12 if block.activated_shortcut else 0, atol=1e-12)
 
 
 @pytest.mark.parametrize("scale", [0.0, 0.3])

@@ -1,5 +1,7 @@
 """Residual networks: published parameter counts, shapes, taps, dtypes, and the mistakes that configs make."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -13,6 +15,13 @@ from lib.models.resnet import RESNETS, ResNet
 def abstract(module, *shape):
   """Returns the outputs and variables of a network, as shapes."""
   return jax.eval_shape(lambda key: module.init_with_output(key, jnp.zeros((2, *shape))), jax.random.key(0))
+
+
+@functools.cache
+def row(name):
+  """Returns a row for 10 classes and images of 32 x 32 pixels, and what `abstract` says; traced once for all tests."""
+  module = build(RESNETS, name, num_classes=10)
+  return module, *abstract(module, 32, 32, 3)
 
 
 def count(tree):
@@ -43,7 +52,7 @@ def count(tree):
   ("preact_resnet18_kuangliu", 11_171_146, 11_217_316, 11_679_016),
   ("preact_resnet34_kuangliu", 21_279_306, 21_325_476, 21_787_176),
   ("preact_resnet18_elr_plus", 11_171_274, 11_217_444, 11_679_144),
-  ("preact_resnet34_elr_plus", 21_279_434, 21_325_604, 21_787_304),
+  ("preact_resnet34_elr_plus", 21_282_122, 21_328_292, 21_789_992),
   ("wrn_16_4", 2_748_890, 2_772_020, 3_003_320),
   ("wrn_16_8", 10_961_370, 11_007_540, 11_469_240),
   ("wrn_22_8", 17_158_106, 17_204_276, 17_665_976),
@@ -52,15 +61,26 @@ def count(tree):
   ("wrn_40_4", 8_949_210, 8_972_340, 9_203_640),
 ])
 def test_parameter_counts(name, ten, hundred, thousand):
+  _, outputs, variables = row(name)
+  features, classes = variables["params"]["head"]["kernel"].shape
+  assert outputs.logits.shape == (2, classes) == (2, 10)
   for num_classes, expected in ((10, ten), (100, hundred), (1000, thousand)):
-    outputs, variables = abstract(build(RESNETS, name, num_classes=num_classes), 32, 32, 3)
-    assert count(variables["params"]) == expected
-    assert outputs.logits.shape == (2, num_classes)
+    assert count(variables["params"]) + (num_classes - 10) * (features + 1) == expected
+
+
+def test_the_head_has_the_classes():
+  outputs, variables = abstract(build(RESNETS, "resnet20", num_classes=100), 32, 32, 3)
+  assert outputs.logits.shape == (2, 100) and count(variables["params"]) == 275_572
+
+
+def test_the_other_34_layers_of_elr_plus():
+  module = build(RESNETS, {"name": "preact_resnet18_elr_plus", "blocks": (3, 4, 6, 3)}, num_classes=10)
+  assert count(abstract(module, 32, 32, 3)[1]["params"]) == 21_279_434
 
 
 def test_every_row_is_counted():
   counted = next(mark for mark in test_parameter_counts.pytestmark if mark.name == "parametrize").args[1]
-  assert ["resnet", *(row[0] for row in counted)] == list(RESNETS)
+  assert ["resnet", *(case[0] for case in counted)] == list(RESNETS)
 
 
 BASIC, BOTTLENECK = (64, 128, 256, 512), (256, 512, 1024, 2048)
@@ -84,8 +104,10 @@ BASIC, BOTTLENECK = (64, 128, 256, 512), (256, 512, 1024, 2048)
   ("wrn_28_10", 28, (28, 28, 14, 7), (16, 160, 320, 640)),
 ])
 def test_shapes(name, image, sides, features):
-  channels = 1 if image == 28 else 3
-  taps = abstract(build(RESNETS, name, num_classes=10), image, image, channels)[0].taps
+  if image == 32:
+    taps = row(name)[1].taps
+  else:
+    taps = abstract(build(RESNETS, name, num_classes=10), image, image, 1 if image == 28 else 3)[0].taps
   last = {}
   for name in sorted(taps):
     place, _, layer = name[4:].partition(".")
@@ -118,22 +140,21 @@ def test_taps_are_the_layers_in_call_order():
   ("preact_resnet18", "stage2.block0.", "norm relu conv norm relu conv projection.conv add"),
   ("preact_resnet18", "stem.", "conv"),
   ("preact_resnet18_elr_plus", "stem.", "conv norm relu"),
+  ("preact_resnet34_elr_plus", "stage1.block0.", "conv norm relu conv norm add relu"),
   ("wrn_16_4", "stage1.block0.", "norm relu conv norm relu conv projection.conv add"),  # 16 -> 64 features
 ])
 def test_layers_of_a_block(name, block, expected):
-  assert layers_of(abstract(build(RESNETS, name, num_classes=3), 32, 32, 3)[0].taps, block) == expected.split()
+  assert layers_of(row(name)[1].taps, block) == expected.split()
 
 
 @pytest.mark.parametrize("name, convolutions", [("resnet18", 20), ("resnet50", 53), ("convnet50", 49)])
 def test_convolutions_can_be_selected(name, convolutions):
-  taps = abstract(build(RESNETS, name, num_classes=3), 32, 32, 3)[0].taps
-  assert len(select(taps, "conv")) == convolutions  # the projections among them
+  assert len(select(row(name)[1].taps, "conv")) == convolutions  # the projections among them
 
 
 @pytest.mark.parametrize("name", [name for name in RESNETS if name != "resnet"])
 def test_plain_networks_have_no_sums_and_no_projections(name):
-  module = build(RESNETS, name, num_classes=3)
-  outputs, variables = abstract(module, 32, 32, 3)
+  module, outputs, variables = row(name)
   sums = [tap for tap in outputs.taps if kind(tap) == "add"]
   projections = [place for place, block in variables["params"].items() if "projection" in block]
   assert len(sums) == (0 if name.startswith("convnet") else sum(module.blocks))
@@ -177,6 +198,9 @@ def test_weights_start_from_the_named_initializers(key):
   ({"blocks": (1,), "width": 0}, (8, 8, 1), "config.model.width is 0"),
   ({"blocks": (1,), "widen": 0}, (8, 8, 1), "config.model.widen is 0"),
   ({"blocks": (1,), "shortcut": False, "residual_scale": 0.1}, (8, 8, 1), "leave residual_scale out"),
+  ({"blocks": (1,), "activated_shortcut": True}, (8, 8, 1), "config.model.preactivation is false; set both"),
+  ({"blocks": (1,), "activated_shortcut": True, "preactivation": True, "shortcut": False}, (8, 8, 1),
+   "config.model.shortcut is false; set both"),
   ({"blocks": (1,), "norm": "layer", "kernel_init": "hee"}, (8, 8, 1), "did you mean 'he'"),
   ({"blocks": (1,), "activation": "rule"}, (8, 8, 1), "did you mean 'relu'"),
 ])

@@ -13,7 +13,7 @@ B, T, K, C, W = 3, 5, 4, 2, 6
 
 
 def make(name, **fields):
-  return build(RNNS, {"name": name, "num_classes": K, "width": W, **fields})
+  return build(RNNS, {"name": name, "num_classes": K, "width": W, **fields}, path="config.model")
 
 
 def initial(module, x, seed=0):
@@ -205,7 +205,7 @@ def test_bfloat16_computes_in_bfloat16_and_keeps_parameters_and_logits(name, key
   ({"depth": 0}, jnp.zeros((B, T, C)), "config.model.depth is 0"),
   ({"width": -1}, jnp.zeros((B, T, C)), "config.model.width is -1"),
   ({"embedding": 3}, jnp.zeros((B, T, C)), "config.model.embedding is 3, but the inputs are not tokens"),
-  ({"vocabulary": -3}, jnp.zeros((B, T), jnp.int32), "give at least 0"),
+  ({"vocabulary": -3}, jnp.zeros((B, T), jnp.int32), "config.model.vocabulary is -3; give a whole"),
   ({"recurrent_init": "orthognal"}, jnp.zeros((B, T, C)), "recurrent_init.name is .* did you mean 'orthogonal'"),
 ])
 def test_mistakes_are_named(fields, x, words):

@@ -31,6 +31,11 @@ def initialized(module, x=TOKENS):
   return jax.tree_util.tree_map_with_path(draw, shapes)
 
 
+def fresh(module):
+  """Returns parameters as they start."""
+  return jax.jit(module.init)(jax.random.key(0), TOKENS)["params"]
+
+
 def apply(module, params, x=TOKENS, **arguments):
   rngs = {"dropout": jax.random.key(1)} if arguments.get("train") else None
   return jax.jit(lambda params: module.apply({"params": params}, x, rngs=rngs, **arguments))(params)
@@ -79,7 +84,7 @@ def test_scan_and_remat_are_the_loop():
 
 
 def test_scanned_blocks_start_differently():
-  kernels = SMALL(scan=True).init(jax.random.key(0), TOKENS)["params"]["blocks"]["attention"]["query"]["kernel"]
+  kernels = fresh(SMALL(scan=True))["blocks"]["attention"]["query"]["kernel"]
   assert kernels.shape == (3, 8, 8)
   assert np.abs(kernels[0] - kernels[1]).max() > 0.1
   np.testing.assert_allclose(kernels.std(axis=(1, 2)), 8**-0.5, rtol=0.4)
@@ -193,11 +198,11 @@ def test_dropout_needs_its_stream_and_acts_in_training_only(scan):
 
 
 def test_tiny_layer_scale_makes_the_blocks_the_identity():
-  taps = apply(module := SMALL(layer_scale=1e-6), module.init(jax.random.key(0), TOKENS)["params"]).taps
+  taps = apply(module := SMALL(layer_scale=1e-6), fresh(module)).taps
   assert np.abs(taps["003_block0.projection"]).max() > 0.01
   np.testing.assert_allclose(taps["024_block2.add"], taps["000_embed"], atol=3e-5)
   module = SMALL(layer_scale=0.25)
-  taps = apply(module, module.init(jax.random.key(0), TOKENS)["params"]).taps
+  taps = apply(module, fresh(module)).taps
   for before, branch, after in ((0, "003_block0.projection", 4), (4, "007_block0.mlp", 8)):
     names = list(taps)
     np.testing.assert_allclose(taps[names[after]] - taps[names[before]], 0.25 * taps[branch], atol=1e-5)
@@ -205,7 +210,7 @@ def test_tiny_layer_scale_makes_the_blocks_the_identity():
 
 def test_hybrid_norm_normalizes_the_attention_branch_alone():
   module = SMALL(hybrid_norm=True, attention="sigmoid", attention_bias=0.0)
-  taps = apply(module, module.init(jax.random.key(0), TOKENS)["params"]).taps
+  taps = apply(module, fresh(module)).taps
   branch = taps["004_block0.add"] - taps["000_embed"]
   np.testing.assert_allclose(branch.mean(axis=-1), 0, atol=1e-5)
   np.testing.assert_allclose(branch.std(axis=-1), 1, rtol=1e-3)

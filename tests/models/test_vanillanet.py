@@ -16,9 +16,28 @@ from lib.models.vanillanet import annealed_relu
 TINY = {"dims": (4, 6, 6), "strides": (2, 1), "stem_patch": 2, "act_num": 1}
 
 
-def abstract(name, num_classes, shape, **fields):
-  module = models.build(name, num_classes=num_classes, **fields)
+@functools.cache
+def traced(name, num_classes, shape, fields):
+  module = models.build(name, num_classes=num_classes, **dict(fields))
   return module, jax.eval_shape(lambda key: module.init(key, jnp.zeros((1, *shape))), jax.random.key(0))
+
+
+def abstract(name, num_classes, shape, **fields):
+  """Returns a network and its variables as shapes; each is traced once, which takes seconds for the deep ones."""
+  return traced(name, num_classes, shape, tuple(sorted(fields.items())))
+
+
+@functools.cache
+def tiny():
+  """Returns a small network, images, its variables as they start, and `apply` compiled once for every test."""
+  module, key = models.build({"name": "vanillanet", **TINY}, num_classes=3), jax.random.key(0)
+  x = jax.random.normal(key, (4, 8, 8, 3))
+  compiled = jax.jit(module.apply, static_argnames=("train", "mutable"))
+
+  def apply(variables, x, lam=None, **modes):
+    return compiled(variables, x, lam=None if lam is None else jnp.float32(lam), **modes)
+
+  return module, x, jax.jit(module.init)(key, x), apply
 
 
 def count(tree):
@@ -46,9 +65,11 @@ def count(tree):
   ("13_x1_5_ada_pool", 1000, 236_942_048, 127_796_200),
 ])
 def test_parameter_counts(depth, num_classes, trained, deployed):
-  for suffix, expected in (("", trained), ("_deployed", deployed)):
-    _, variables = abstract(f"vanillanet_{depth}{suffix}", num_classes, (224, 224, 3))
-    assert count(variables["params"]) == expected
+  # Traced for 10 classes; the test below counts the head for others.
+  (module, own), (_, merged) = (abstract(f"vanillanet_{depth}{form}", 10, (224, 224, 3)) for form in ("", "_deployed"))
+  d, k = module.dims[-1], num_classes
+  assert count(own["params"]) + (k - 10) * (d + 4) + k**2 - 100 == trained
+  assert count(merged["params"]) + (k - 10) * (d + 1) == deployed
 
 
 @pytest.mark.parametrize("n, trained, deployed", [
@@ -61,8 +82,7 @@ def test_counts_by_series_length(n, trained, deployed):
     assert count(variables["params"]) == expected
 
 
-@pytest.mark.parametrize("depth", range(5, 14))
-@pytest.mark.parametrize("num_classes", [10, 100, 1000])
+@pytest.mark.parametrize("depth, num_classes", [*((depth, 10) for depth in range(5, 14)), (5, 100), (5, 1000)])
 def test_counts_follow_the_layers(depth, num_classes):
   module, trained = abstract(f"vanillanet_{depth}", num_classes, (224, 224, 3))
   _, deployed = abstract(f"vanillanet_{depth}_deployed", num_classes, (224, 224, 3))
@@ -81,7 +101,8 @@ def test_counts_follow_the_layers(depth, num_classes):
 
 def test_batch_statistics_are_not_parameters():
   for depth, statistics in ((5, 40_912), (6, 65_488)):
-    assert count(abstract(f"vanillanet_{depth}", 1000, (224, 224, 3))[1]["batch_stats"]) == statistics
+    tree = abstract(f"vanillanet_{depth}", 10, (224, 224, 3))[1]["batch_stats"]
+    assert count(tree) + 2 * 990 == statistics  # of the head, for 1000 classes
 
 
 @pytest.mark.parametrize("name, side, expected", [
@@ -131,13 +152,13 @@ def test_adaptive_pool_takes_its_windows(key, length, size):
 
 def randomized(module, x, lam=1.0, seed=0, scale=1.0):
   """Variables with statistics, scales and biases far from their initial values, which merging would get for free."""
-  variables = jax.jit(module.init)(jax.random.key(seed), x, lam=lam)
+  variables = jax.eval_shape(module.init, jax.random.key(seed), x)
   draws = np.random.default_rng(seed)
 
   def draw(path, leaf):
     name = path[-1].key
     if name == "lam":
-      return leaf
+      return jnp.float32(lam)
     if name == "kernel":
       fan_in = leaf.size / leaf.shape[-1]
       return jnp.asarray(draws.normal(size=leaf.shape) * scale / np.sqrt(fan_in), leaf.dtype)
@@ -147,11 +168,15 @@ def randomized(module, x, lam=1.0, seed=0, scale=1.0):
   return jax.tree_util.tree_map_with_path(draw, variables)
 
 
-def gap(module, variables, x):
-  trained = np.asarray(jax.jit(module.apply)(variables, x).logits)
-  merged = np.asarray(jax.jit(module.deployed().apply)(module.to_deploy(variables, force=True), x).logits)
-  assert merged.dtype == trained.dtype
-  return np.abs(trained - merged).max() / np.abs(trained).max()
+def gaps(module, *several, x):
+  """Returns how far the merged network is from the network, relatively, for several variables."""
+  trained, deployed = jax.jit(module.apply), jax.jit(module.deployed().apply)
+  merge = jax.jit(functools.partial(module.to_deploy, force=True))
+  for variables in several:
+    expected = np.asarray(trained(variables, x).logits)
+    merged = np.asarray(deployed(merge(variables), x).logits)
+    assert merged.dtype == expected.dtype
+    yield np.abs(expected - merged).max() / np.abs(expected).max()
 
 
 DEPLOYABLE = {
@@ -169,18 +194,17 @@ def test_the_deployed_network_is_the_trained_one(key, name):
   config, side = DEPLOYABLE[name]
   module = models.build(config, num_classes=7)
   x = jax.random.normal(key, (3, side, side, 3))
-  assert gap(module, randomized(module, x), x) <= 1e-5
-  assert gap(module, randomized(module, x, lam=0.9), x) > 1e-3
+  ended, early = randomized(module, x), randomized(module, x, lam=0.9)
+  equal, unequal = gaps(module, ended, early, x=x)
+  assert equal <= 1e-5 and unequal > 1e-3
   with jax.enable_x64(True):
     double = lambda tree: jax.tree.map(lambda leaf: leaf.astype(jnp.float64), tree)
-    exact = module.clone(dtype="float64")
-    assert gap(exact, double(randomized(module, x)), double(x)) <= 1e-10
-    assert gap(exact, double(randomized(module, x, lam=0.9)), double(x)) > 1e-3
+    equal, unequal = gaps(module.clone(dtype="float64"), double(ended), double(early), x=double(x))
+  assert equal <= 1e-10 and unequal > 1e-3
 
 
 def test_merging_has_the_deployed_structure_and_can_be_traced(key):
-  module = models.build({"name": "vanillanet", **TINY}, num_classes=3)
-  x = jax.random.normal(key, (2, 8, 8, 3))
+  module, x, _, _ = tiny()
   variables = randomized(module, x)
   merged = module.to_deploy(variables)
   expected = jax.eval_shape(lambda: module.deployed().init(key, x))
@@ -191,22 +215,33 @@ def test_merging_has_the_deployed_structure_and_can_be_traced(key):
     np.testing.assert_allclose(a, b, rtol=1e-6, atol=1e-7)
 
 
-def test_slope_of_the_last_training_step_is_remembered(key):
-  module = models.build({"name": "vanillanet", **TINY}, num_classes=3)
-  x = jax.random.normal(key, (4, 8, 8, 3))
-  fresh = module.init(key, x)
+def test_slope_of_the_last_training_step_is_remembered():
+  _, x, fresh, apply = tiny()
   assert float(fresh["slope"]["lam"]) == 1.0  # as a network that is only evaluated
-  _, changed = module.apply(fresh, x, train=True, lam=0.25, mutable=["batch_stats", "slope"])
+  _, changed = apply(fresh, x, train=True, lam=0.25, mutable=("batch_stats", "slope"))
   variables = {**fresh, **changed}
   assert float(variables["slope"]["lam"]) == 0.25
-  np.testing.assert_array_equal(module.apply(variables, x).logits, module.apply(variables, x, lam=0.25).logits)
-  assert not np.array_equal(module.apply(variables, x).logits, module.apply(variables, x, lam=1.0).logits)
-  module.apply(fresh, x, train=True, mutable=["batch_stats"])  # whoever does not ask for the slope need not carry it
+  np.testing.assert_allclose(apply(variables, x).logits, apply(variables, x, lam=0.25).logits, rtol=1e-6)
+  assert not np.allclose(apply(variables, x).logits, apply(variables, x, lam=1.0).logits, rtol=1e-3)
+  apply(fresh, x, train=True, mutable=("batch_stats",))  # whoever does not ask for the slope need not carry it
+
+
+def test_variables_without_the_slope_need_it_as_an_argument():
+  module, x, fresh, apply = tiny()
+  bare = {name: fresh[name] for name in ("params", "batch_stats")}
+  for modes in ({}, {"train": True, "mutable": ("batch_stats",)}):
+    with_it, without = (jax.tree.leaves(apply(variables, x, lam=0.25, **modes)) for variables in (fresh, bare))
+    for a, b in zip(with_it, without, strict=True):
+      np.testing.assert_allclose(a, b, rtol=1e-6)
+  for train, mutable in ((False, False), (True, ["batch_stats"]), (True, ["batch_stats", "slope"])):
+    with pytest.raises(UserError, match="λ of this VanillaNet is not known.*; pass lam, which is 1.0"):
+      module.apply(bare, x, train=train, mutable=mutable)
+  _, changed = apply(bare, x, train=True, lam=0.5, mutable=("batch_stats", "slope"))
+  assert float(changed["slope"]["lam"]) == 0.5  # remembered from here on
 
 
 def test_every_parameter_learns(key):
-  module = models.build({"name": "vanillanet", **TINY}, num_classes=3)
-  x = jax.random.normal(key, (4, 8, 8, 3))
+  module, x, _, _ = tiny()
   variables = randomized(module, x)
 
   def loss(params):
@@ -223,10 +258,8 @@ def test_every_parameter_learns(key):
         assert np.abs(gradient).max() > 1e-6, f"{name}/{leaf}"
 
 
-def test_a_new_slope_needs_no_new_program(key):
-  module = models.build({"name": "vanillanet", **TINY}, num_classes=3)
-  x = jax.random.normal(key, (2, 8, 8, 3))
-  variables = module.init(key, x)
+def test_a_new_slope_needs_no_new_program():
+  module, x, variables, _ = tiny()
   schedule, compilations = as_schedule({"name": "epoch_ramp", "epochs": 2, "steps_per_epoch": 3}, path=""), []
 
   @jax.jit
@@ -240,9 +273,8 @@ def test_a_new_slope_needs_no_new_program(key):
 
 
 def test_converting_too_early_and_twice_is_refused(key):
-  module = models.build({"name": "vanillanet", **TINY}, num_classes=3)
-  x = jnp.zeros((1, 8, 8, 3))
-  early, done = module.init(key, x, lam=0.5), module.init(key, x)
+  module, x, done, _ = tiny()
+  early = jax.jit(module.init)(key, x, lam=0.5)
   with pytest.raises(UserError, match="λ is 0.5.*force=True"):
     module.to_deploy(early)
   module.to_deploy(early, force=True)
@@ -253,9 +285,8 @@ def test_converting_too_early_and_twice_is_refused(key):
     module.deployed().to_deploy(merged)
 
 
-def test_variables_that_cannot_be_converted_are_refused(key):
-  module = models.build({"name": "vanillanet", **TINY}, num_classes=3)
-  done = module.init(key, jnp.zeros((1, 8, 8, 3)))
+def test_variables_that_cannot_be_converted_are_refused():
+  module, _, done, _ = tiny()
   without = {name: done[name] for name in ("params", "batch_stats")}
   with pytest.raises(UserError, match="λ of these variables is not known"):
     module.to_deploy(without)
@@ -268,9 +299,8 @@ def test_variables_that_cannot_be_converted_are_refused(key):
     models.build("vanillanet_cifar", num_classes=3).to_deploy(done)
 
 
-def test_members_are_converted_together(key):
-  module = models.build({"name": "vanillanet", **TINY}, num_classes=3)
-  x = jnp.zeros((1, 8, 8, 3))
+def test_members_are_converted_together():
+  module, x, _, _ = tiny()
   members = [randomized(module, x, seed=seed) for seed in (0, 1)]
   together = jax.vmap(functools.partial(module.to_deploy, force=True))(
     jax.tree.map(lambda *leaves: jnp.stack(leaves), *members))
@@ -282,8 +312,8 @@ def test_members_are_converted_together(key):
 @pytest.mark.parametrize("fields, shape, words", [
   ({"strides": (2,)}, (8, 8, 3), "3 widths and config.model.strides 1"),
   ({"dims": (4,), "strides": ()}, (8, 8, 3), "one width and one stride"),
-  ({"strides": (0, 1)}, (8, 8, 3), "strides of at least 1"),
-  ({"ada_pool": (-5, 0)}, (8, 8, 3), "pooled sizes of at least 0"),
+  ({"strides": (0, 1)}, (8, 8, 3), r"config.model.strides\[0\] is 0; give a whole number of at least 1"),
+  ({"ada_pool": (-5, 0)}, (8, 8, 3), r"config.model.ada_pool\[0\] is -5; give a whole number of at least 0"),
   ({"act_num": -1}, (8, 8, 3), "config.model.act_num is -1"),
   ({"ada_pool": (3,)}, (8, 8, 3), "config.model.ada_pool has 1 sizes for 2 blocks"),
   ({"ada_pool": (5, 0)}, (8, 8, 3), r"config.model.ada_pool is \(5, 0\), but the image is 4 x 4 before block 0"),

@@ -23,6 +23,12 @@ def images(shape=(3, 8, 12, 2)):
   return jax.random.normal(jax.random.key(5), shape)
 
 
+def initialized(module, key, x):
+  """Returns variables and what the network says of x, by one program."""
+  outputs, variables = jax.jit(module.init_with_output)(key, x)
+  return variables, outputs
+
+
 def small(**fields):
   return ViT(5, **{"patch": 2, "width": 8, "depth": 2, "heads": 2, "kernel_init": "lecun"} | fields)
 
@@ -30,9 +36,15 @@ def small(**fields):
 @pytest.mark.parametrize("name, expected", [
   ("vit_s16", 21_974_632), ("vit_b16", 86_567_656), ("deit_ti16", 5_717_416), ("deit_s16", 22_050_664),
 ])
-@pytest.mark.parametrize("fields", [{}, {"scan": True, "remat": True}, {"attention": "sigmoid"}])
+@pytest.mark.parametrize("fields", [{"scan": True}, {"scan": True, "remat": True, "attention": "sigmoid"}])
 def test_published_counts(name, expected, fields):
   assert count(build(VITS, {"name": name, **fields}, num_classes=1000), (224, 224, 3)) == expected
+
+
+def test_a_loop_has_the_parameters_of_the_scan():
+  counts = [count(build(VITS, {"name": "deit_ti16", "scan": scan}, num_classes=1000), (224, 224, 3))
+            for scan in (False, True)]
+  assert counts == [5_717_416] * 2
 
 
 @pytest.mark.parametrize("width, depth, sincos, learned", [
@@ -40,7 +52,7 @@ def test_published_counts(name, expected, fields):
   (192, 9, 4_015_498, 4_027_786), (192, 12, 5_350_090, 5_362_378),
 ])
 def test_counts_for_images_of_32_pixels(width, depth, sincos, learned):
-  make = lambda **fields: ViT(10, patch=4, width=width, depth=depth, heads=4, **fields)
+  make = lambda **fields: ViT(10, patch=4, width=width, depth=depth, heads=4, scan=True, **fields)  # traced in no time
   assert count(make(), (32, 32, 3)) == sincos
   assert count(make(positions="none"), (32, 32, 3)) == sincos
   assert count(make(positions="learned"), (32, 32, 3)) == learned
@@ -56,8 +68,8 @@ def test_presets_for_small_images():
 
 def test_the_embedding_cuts_the_image_into_patches(key):
   module, x = small(positions="none"), images()
-  params = module.init(key, x)["params"]
-  embed = module.apply({"params": params}, x).taps["000_embed"]
+  variables, outputs = initialized(module, key, x)
+  params, embed = variables["params"], outputs.taps["000_embed"]
   patches = np.asarray(x).reshape(3, 4, 2, 6, 2, 2).transpose(0, 1, 3, 2, 4, 5).reshape(3, 24, 8)
   kernel = np.asarray(params["embedding"]["kernel"]).reshape(8, 8)
   np.testing.assert_allclose(embed, patches @ kernel, atol=1e-5)
@@ -67,7 +79,7 @@ def test_the_embedding_cuts_the_image_into_patches(key):
 @pytest.mark.parametrize("pool", ["gap", "cls"])
 def test_without_positions_the_patches_are_a_set(key, attention, pool):
   module, x = small(positions="none", attention=attention, pool=pool), images()
-  variables = module.init(key, x)
+  variables = jax.jit(module.init)(key, x)
   patches = x.reshape(3, 4, 2, 6, 2, 2).transpose(0, 1, 3, 2, 4, 5).reshape(3, 24, 2, 2, 2)
   order = np.random.default_rng(0).permutation(24)
   permuted = patches[:, order].reshape(3, 4, 6, 2, 2, 2).transpose(0, 1, 3, 2, 4, 5).reshape(x.shape)
@@ -97,29 +109,24 @@ def test_the_bias_is_minus_log_of_the_number_of_tokens(key, pool, n):
 def test_pooling_and_head(key):
   x = images()
   for pool in ("gap", "cls"):
-    module = small(pool=pool)
-    variables = module.init(key, x)
-    outputs = module.apply(variables, x)
+    variables, outputs = initialized(small(pool=pool), key, x)
     norm, pooled = outputs.taps["017_norm"], outputs.taps["018_pool"]
     np.testing.assert_allclose(pooled, norm.mean(axis=1) if pool == "gap" else norm[:, 0], rtol=1e-5, atol=1e-6)
     head = variables["params"]["head"]
     np.testing.assert_allclose(outputs.logits, pooled @ head["kernel"] + head["bias"][None], rtol=1e-5, atol=1e-6)
-  module = small(head_zero_init=True)
-  assert not np.any(module.apply(module.init(key, x), x).logits)
+  assert not np.any(initialized(small(head_zero_init=True), key, x)[1].logits)
 
 
 def test_the_cls_token_has_no_fixed_position_but_a_learned_one(key):
   x = images()
-  fixed = small(pool="cls")
-  variables = fixed.init(key, x)
-  embed = fixed.apply(variables, x).taps["000_embed"]
+  variables, outputs = initialized(small(pool="cls"), key, x)
+  embed = outputs.taps["000_embed"]
   cls = variables["params"]["cls"][0, 0]
   np.testing.assert_array_equal(embed[:, 0], jnp.broadcast_to(cls[None], (3, 8)))
-  learned = small(pool="cls", positions="learned")
-  variables = learned.init(key, x)
+  variables, outputs = initialized(small(pool="cls", positions="learned"), key, x)
   table = variables["params"]["positions"]
   assert table.shape == (25, 8) and 0.01 < float(table.std()) < 0.03
-  embed = learned.apply(variables, x).taps["000_embed"]
+  embed = outputs.taps["000_embed"]
   expected = variables["params"]["cls"][0, 0] + table[0]
   np.testing.assert_allclose(embed[:, 0], jnp.broadcast_to(expected[None], (3, 8)), rtol=1e-6)
 

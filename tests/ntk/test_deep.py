@@ -39,7 +39,10 @@ def plain(c, dual, depth, kind):
 
 
 @pytest.mark.parametrize("dual", [
-  relu(), sine(6.13539), gelu(), optimal_hermite(1), optimal_hermite(3), SQUARE, hermite(np.log([0.3, 0.1, 0.6])),
+  relu(), gelu(), optimal_hermite(3), SQUARE,
+  *(pytest.param(dual, marks=pytest.mark.long) for dual in (
+    sine(6.13539), optimal_hermite(1), hermite(np.log([0.3, 0.1, 0.6])),
+  )),
 ], ids=lambda dual: f"{dual.name}-{dual.df1:.3g}")
 def test_is_the_plain_recursion_on_the_whole_sphere(dual):
   x1, x2 = sphere(5, 3, orthant=False), sphere(4, 3, 1, orthant=False)
@@ -136,12 +139,12 @@ def test_nearly_opposite_points_keep_their_digits():
     assert sign == (-1 if dual.lowest == 0 else 1)
 
 
-def test_a_test_point_that_is_a_training_point_is_recognized():
-  for d in (3, 64, 784, 3072):
-    x = sphere(13, d, orthant=False)
-    for rows in ([0], [3, 4], [12, 3, 6, 1, 0]):
-      (_, log), diagonal = deep_signed_log_kernel(x[rows], x, optimal_hermite(d - 1), 1000, "ntk")
-      assert [log[i, row] for i, row in enumerate(rows)] == [diagonal] * len(rows)
+@pytest.mark.parametrize("d", [3, 3072, *(pytest.param(d, marks=pytest.mark.long) for d in (64, 784))])
+def test_a_test_point_that_is_a_training_point_is_recognized(d):
+  x = sphere(13, d, orthant=False)
+  for rows in ([0], [12, 3, 6, 1, 0]):
+    (_, log), diagonal = deep_signed_log_kernel(x[rows], x, optimal_hermite(d - 1), 1000, "ntk")
+    assert [log[i, row] for i, row in enumerate(rows)] == [diagonal] * len(rows)
 
 
 def test_beyond_the_range_of_logarithms():
@@ -174,7 +177,8 @@ def test_the_limit_is_singular_with_the_exponent(dual, alpha):
 
 
 @pytest.mark.parametrize("dual", [
-  optimal_hermite(3071), relu(), gelu(), SQUARE, hermite([NONE, NONE, NONE, -2.0, -1.0]),
+  optimal_hermite(3071), relu(), SQUARE,
+  *(pytest.param(dual, marks=pytest.mark.long) for dual in (gelu(), hermite([NONE, NONE, NONE, -2.0, -1.0]))),
 ], ids=lambda dual: f"{dual.name}-{dual.lowest}")
 def test_a_million_layers_are_finite(dual):
   x = sphere(8, 3072)

@@ -129,31 +129,36 @@ def test_levels_stand_for_their_modes():
   np.testing.assert_allclose(ours, rf_predict(*spread, *settings), rtol=1e-12)
 
 
+def error(settings):
+  return rf_predict(LAM, V2, *settings).test
+
+
+errors, gradient = jax.jit(jax.vmap(error)), jax.jit(jax.grad(error))
+second_by_ridge = jax.jit(jax.grad(lambda settings: jax.grad(error)(settings)[2]))
+
+
 def test_maps_compiles_and_differentiates():
   grid = [np.array([20.0, 70.0]), np.array([50.0, np.inf]), np.array([0.0, 0.1]), np.array([0.5, 0.0])]
   at_once = jax.jit(jax.vmap(lambda *s: rf_predict(LAM, V2, *s)))(*grid)
   one_by_one = [rf_predict(LAM, V2, *settings) for settings in zip(*grid)]
   np.testing.assert_allclose(at_once, np.transpose(one_by_one), rtol=1e-12)
   settings = np.array([60.0, 50.0, 0.05, 0.3])
-  error = lambda settings: rf_predict(LAM, V2, *settings).test
   steps = 1e-6 * settings[:, None] * np.eye(4)
-  by_differences = (jax.vmap(error)(settings + steps) - jax.vmap(error)(settings - steps)) / (2e-6 * settings)
-  np.testing.assert_allclose(jax.grad(error)(settings), by_differences, rtol=1e-5)
-  assert np.isnan(jax.jit(error)(np.array([0.0, 50.0, 0.1, 0.1])))
+  by_differences = (errors(settings + steps) - errors(settings - steps)) / (2e-6 * settings)
+  np.testing.assert_allclose(gradient(settings), by_differences, rtol=1e-5)
+  assert np.isnan(errors(np.array([[0.0, 50.0, 0.1, 0.1]] * 4))).all()
 
 
 @pytest.mark.parametrize("settings", [(50.0, 50.0, 0.1, 0.3), (60.0, 50.0, 0.05, 0.3), (50.0, np.inf, 0.1, 0.01)])
 def test_derivatives_at_equal_n_and_k_and_second_ones(settings):
   """The peak of double descent lies at n = k, where every minimum and maximum has two sides."""
   settings = np.array(settings)
-  error = lambda settings: rf_predict(LAM, V2, *settings).test
-  for i in np.flatnonzero(np.isfinite(settings)):
-    along = lambda value: error(jnp.asarray(settings).at[i].set(value))  # noqa: B023  (called in this turn only)
-    at, step = settings[i], 1e-4 * settings[i]
-    by_differences = lambda f: (float(f(at + step)) - float(f(at - step))) / (2 * step)  # noqa: B023
-    np.testing.assert_allclose(jax.grad(along)(at), by_differences(along), rtol=1e-4)
-    if i == 2:
-      np.testing.assert_allclose(jax.grad(jax.grad(along))(at), by_differences(jax.grad(along)), rtol=1e-4)
+  finite = np.isfinite(settings)
+  steps = 1e-4 * np.where(finite, settings, 0.0) * np.eye(4)
+  by_differences = (errors(settings + steps) - errors(settings - steps))[finite] / (2e-4 * settings[finite])
+  np.testing.assert_allclose(gradient(settings)[finite], by_differences, rtol=1e-4)
+  slopes = gradient(settings + steps[2])[2] - gradient(settings - steps[2])[2]
+  np.testing.assert_allclose(second_by_ridge(settings)[2], slopes / (2e-4 * settings[2]), rtol=1e-4)
 
 
 def test_small_errors_keep_their_digits():

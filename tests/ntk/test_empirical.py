@@ -31,11 +31,10 @@ class Linear(nn.Module):
     return x
 
 
-def linear(widths, key, n=3, features=4):
-  model = Linear(widths)
-  x = jax.random.normal(key, (n, features), jnp.float64)
-  sizes = [features, *widths]
-  matrices = [np.asarray(jax.random.normal(jax.random.key(i), shape)) for i, shape in enumerate(zip(sizes, widths))]
+def linear(widths, n=3, features=4):
+  model, draws = Linear(widths), np.random.default_rng(0)
+  x = jnp.asarray(draws.normal(size=(n, features)))
+  matrices = [draws.normal(size=shape) for shape in zip([features, *widths], widths)]
   return model.apply, {"params": {f"layer_{i}": {"kernel": w} for i, w in enumerate(matrices)}}, x, matrices
 
 
@@ -46,7 +45,7 @@ def test_deep_linear_networks_have_the_kernel_of_their_closed_form(widths, key):
   Of two layers f = <a, W x> it is <x, x'> |a|² + <W x, W x'>.
   """
   with jax.enable_x64(True):
-    apply, variables, x, matrices = linear(widths, key)
+    apply, variables, x, matrices = linear(widths)
     hidden = [np.asarray(x)]
     for w in matrices:
       hidden.append(hidden[-1] @ w)
@@ -116,7 +115,7 @@ def test_one_output_has_one_kernel(key):
   np.testing.assert_allclose(ntk(twice, variables, x, reduce="pseudo"), 2 * ntk(twice, variables, x), rtol=1e-6)
 
 
-@pytest.mark.parametrize("reduce", ["trace", "pseudo"])
+@pytest.mark.parametrize("reduce", ["trace", pytest.param("pseudo", marks=pytest.mark.long)])
 def test_sketches_are_unbiased_and_keep_their_bound(reduce, key):
   apply, variables, x = whole_numbers(key, 3)
   kernel = np.asarray(ntk(apply, variables, x, reduce=reduce))
@@ -143,9 +142,9 @@ def test_signs_are_signs_and_pieces_of_columns_are_independent(key, monkeypatch)
 
 
 @pytest.mark.parametrize("config, reduce", [
-  ("resnet18_cifar", "pseudo"),
+  pytest.param("resnet18_cifar", "pseudo", marks=pytest.mark.long),
   ({"name": "cnn", "layers": (("conv", 32, 3), ("conv", 32, 3), ("global_avg_pool",))}, "trace"),
-  ({"name": "vit", "depth": 1, "width": 64, "heads": 4, "patch": 4}, "trace"),
+  pytest.param({"name": "vit", "depth": 1, "width": 64, "heads": 4, "patch": 4}, "trace", marks=pytest.mark.long),
 ], ids=["resnet", "cnn", "vit"])
 def test_blocks_take_no_more_than_is_said(config, reduce, monkeypatch):
   """By XLA's own account of its programs; 8 rows against 8 others, with 4 MiB of work."""

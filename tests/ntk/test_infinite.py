@@ -65,7 +65,10 @@ def networks(stax):
 
 @pytest.mark.filterwarnings("ignore:Linear scaling attention")  # what neural-tangents has for a finite network
 @pytest.mark.parametrize("name, trace_axes", [
-  ("fully connected", ()), ("fully connected", (-1,)), ("convolutional", ()), ("layer norm", (-1,)), ("attention", ()),
+  ("fully connected", (-1,)), ("convolutional", ()),
+  *(pytest.param(*case, marks=pytest.mark.long) for case in [
+    ("fully connected", ()), ("layer norm", (-1,)), ("attention", ()),
+  ]),
 ])
 def test_structured_derivatives_are_the_contracted_jacobians(nt, name, trace_axes):
   shape, (init, apply, _) = networks(nt.stax)[name]
@@ -78,6 +81,7 @@ def test_structured_derivatives_are_the_contracted_jacobians(nt, name, trace_axe
   np.testing.assert_allclose(structured, jacobian, rtol=0, atol=1e-12 * np.abs(jacobian).max())
 
 
+@pytest.mark.long  # of neural-tangents itself, but for two repaired functions that it alone calls
 def test_auto_compares_costs_and_chooses(nt, capsys):
   shape, (init, apply, _) = networks(nt.stax)["fully connected"]
   _, params = init(jax.random.key(2), shape)
@@ -147,7 +151,9 @@ def plain_cntk(x, z, depth, weight_std, bias_std):
   return {"nngp": nngp, "ntk": weight_std**2 * theta.mean() + nngp}
 
 
-@pytest.mark.parametrize("depth, weight_std, bias_std", [(5, 1.0, 0.0), (10, 1.4, 0.3)])
+@pytest.mark.parametrize("depth, weight_std, bias_std", [
+  (5, 1.4, 0.3), *(pytest.param(*case, marks=pytest.mark.long) for case in [(5, 1.0, 0.0), (10, 1.4, 0.3)]),
+])
 def test_the_myrtle_kernel_is_the_convolutional_recursion(depth, weight_std, bias_std):
   kernel = infinite.myrtle_kernel(depth, weight_std=weight_std, bias_std=bias_std)
   x, z = draw(2, 8, 8, 2), draw(1, 8, 8, 2, seed=1)
@@ -208,7 +214,7 @@ def test_the_largest_learning_rate_is_two_over_the_largest_eigenvalue(nt):
     np.testing.assert_allclose(rate, 2 * (1 + momentum) * 10 / np.linalg.eigvalsh(k)[-1], rtol=1e-9)
 
 
-@pytest.mark.parametrize("kind", infinite.KINDS)
+@pytest.mark.parametrize("kind", ["ntk", pytest.param("nngp", marks=pytest.mark.long)])
 def test_monte_carlo_has_the_kernel_as_its_mean(nt, kind):
   """With one hidden layer at any width."""
   stax = nt.stax
@@ -222,6 +228,7 @@ def test_monte_carlo_has_the_kernel_as_its_mean(nt, kind):
   assert np.all(np.abs(estimate.mean - exact) < 4 * estimate.sem)
 
 
+@pytest.mark.long
 def test_batches_run_on_two_devices(nt):
   init, apply, kernel = nt.stax.serial(nt.stax.Dense(4), nt.stax.Relu(), nt.stax.Dense(1))
   x = draw(4, 3)
@@ -280,7 +287,7 @@ def test_regression_is_refused_without_float64():
     infinite.predict(np.eye(3), np.eye(3), np.ones((3, 1)))
 
 
-@pytest.mark.parametrize("t", [None, 3.0])
+@pytest.mark.parametrize("t", [3.0, pytest.param(None, marks=pytest.mark.long)])
 def test_gradient_descent_takes_traced_kernels_and_ridges(nt, t):
   x = draw(2, 6, 5)
   kernels, y = x @ x.swapaxes(1, 2), draw(6, 2, seed=1)
@@ -290,7 +297,13 @@ def test_gradient_descent_takes_traced_kernels_and_ridges(nt, t):
     return flow(t, 0.0, jnp.zeros((2, 2)), kernel[4:, :4])[1]
 
   expected = np.stack([outputs(kernel, 0.1) for kernel in kernels])
-  np.testing.assert_allclose(jax.vmap(outputs, (0, None))(kernels, 0.1), expected, rtol=1e-9)
-  np.testing.assert_allclose(jax.jit(outputs)(kernels[0], 0.1), expected[0], rtol=1e-9)
+  @jax.jit
+  def traced(kernels, ridge):
+    of_ridge = lambda ridge: outputs(kernels[0], ridge)
+    return jax.vmap(outputs, (0, None))(kernels, ridge), of_ridge(ridge), jax.grad(lambda r: of_ridge(r).sum())(ridge)
+
+  together, one, slope = traced(kernels, 0.1)
+  np.testing.assert_allclose(together, expected, rtol=1e-9)
+  np.testing.assert_allclose(one, expected[0], rtol=1e-9)
   np.testing.assert_allclose(jax.jit(lambda ridge: outputs(kernels[0], ridge))(0.1), expected[0], rtol=1e-9)
-  assert np.isfinite(jax.grad(lambda ridge: outputs(kernels[0], ridge).sum())(0.1))
+  assert np.isfinite(slope)

@@ -51,7 +51,7 @@ def test_without_a_ridge_it_interpolates_and_a_singular_kernel_takes_the_least_n
   np.testing.assert_allclose(krr_fit_predict(linear(X, X), linear(X_TEST, X), Y, 0), X_TEST @ least_squares, atol=1e-9)
 
 
-@pytest.mark.parametrize("k", [8, 30, 90])
+@pytest.mark.parametrize("k", [8, 90, pytest.param(30, marks=pytest.mark.long)])
 def test_both_sides_agree_with_the_kernel_of_the_features(k):
   rng = np.random.default_rng(k)
   phi, phi_test = rng.normal(size=(30, k)), rng.normal(size=(7, k))
@@ -106,7 +106,7 @@ def gaussian_task(seed, n, k, ridges, noise, a=1.5, modes=800, draws=8):
   return np.mean(np.sum((np.asarray(learned) - v) ** 2, axis=1), axis=-1) + noise
 
 
-@pytest.mark.parametrize("k", [20, 60, 64, 400])
+@pytest.mark.parametrize("k", [20, 64, *(pytest.param(k, marks=pytest.mark.long) for k in (60, 400))])
 def test_the_eigenframework_tells_what_random_features_do(k):
   n, ridges, noise, lam = 64, np.array([0.05, 1.0]), 0.5, np.arange(1, 801) ** -1.5
   measured = np.array([gaussian_task(seed, n, k, ridges, noise) for seed in range(16)])

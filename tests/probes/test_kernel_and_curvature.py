@@ -181,16 +181,16 @@ def test_laziness():
 
 @pytest.mark.parametrize("config, match", [
   ({"name": "tangent_kernel", "top": 13}, "13 leading eigenvectors of 12"),
-  ({"name": "tangent_kernel", "top": 0}, "a top of at least 1"),
-  ({"name": "tangent_kernel", "block": -1}, "a block of at least 0"),
+  ({"name": "tangent_kernel", "top": 0}, "top is 0; give a whole number of at least 1"),
+  ({"name": "tangent_kernel", "block": -1}, "block is -1; give a whole number of at least 0"),
   ({"name": "tangent_kernel", "reduce": "full"}, "one of"),
-  ({"name": "laziness", "block": -1}, "give at least 0"),
+  ({"name": "laziness", "block": -1}, "block is -1"),
   ({"name": "sharpness", "top": 5, "steps": 4}, "at least as many steps"),
-  ({"name": "sharpness", "chunk": -1}, "a chunk of at least 0"),
+  ({"name": "sharpness", "chunk": -1}, "chunk is -1; give a whole number of at least 0"),
   ({"name": "sharpness", "top": 22, "steps": 30}, "as many as steps and parameters"),
-  ({"name": "spectral_density", "bins": 100}, "2 to 99 bins"),
+  ({"name": "spectral_density", "bins": 100}, "bins is 100; give a whole number from 2 to 99"),
   ({"name": "noise_scale", "batch": 7}, "12 examples, less than two batches of 7"),
-  ({"name": "noise_scale", "batch": 0}, "give at least 1"),
+  ({"name": "noise_scale", "batch": 0}, "batch is 0; give a whole number of at least 1"),
 ])
 def test_mistakes_name_the_fix(config, match):
   with pytest.raises(UserError, match=match):

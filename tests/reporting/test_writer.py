@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from lib.core import UserError
-from lib.reporting import MetricsWriter, read_rows
+from lib.reporting import NO_ROWS, MetricsWriter, read_rows
 
 
 def row(cohort, step, member=0, **more):
@@ -73,35 +73,60 @@ def test_an_object_is_refused_and_not_written_as_its_repr(path):
     written(path, {"step": 0, "x": object()})
 
 
-def test_truncation_keeps_earlier_cohorts_and_drops_later_ones(path):
-  rows = [row(c, s, m) for c in range(3) for s in (0, 10, 20, 30) for m in range(2)]
-  written(path, *rows)
+def test_resuming_cuts_the_file_where_it_stood(path):
+  first, second, third = [row(0, 0), row(0, 10)], [row(1, 0)], [row(1, 10), row(2, 0)]
   with MetricsWriter(path) as writer:
-    writer.truncate_after(1, 10)
-  assert read_rows(path) == [r for r in rows if r["cohort"] == 0 or (r["cohort"] == 1 and r["step"] <= 10)]
+    assert writer.position == NO_ROWS
+    positions = []
+    for rows in (first, second, third):
+      writer.write(rows)
+      writer.flush()
+      positions.append(writer.position)
+  assert [position["bytes"] for position in positions][-1] == path.stat().st_size
+  with MetricsWriter(path) as writer:
+    assert writer.position == positions[-1] and all(writer.holds(p) for p in (NO_ROWS, *positions))
+    writer.resume(positions[1], 1, 5)
+    assert writer.position == positions[1] and not writer.holds(positions[2])
+    writer.write([row(1, 10)])
+  assert read_rows(path) == [*first, *second, row(1, 10)]
+  with MetricsWriter(path) as writer:
+    writer.resume(NO_ROWS, 0, -1)
+  assert path.read_bytes() == b""
 
 
-def test_truncation_at_minus_one_drops_the_whole_cohort(path):
-  written(path, row(0, 0), row(1, 0), row(1, 5))
-  MetricsWriter(path).truncate_after(1, -1)
-  assert read_rows(path) == [row(0, 0)]
+@pytest.mark.parametrize("change", [
+  lambda lines: lines[:-1], lambda lines: lines[1:], lambda lines: lines[:1] + lines[2:],
+  lambda lines: [lines[0].replace(b"0", b"1"), *lines[1:]], lambda lines: [lines[1], lines[0], *lines[2:]],
+  lambda lines: [],
+])
+def test_a_file_that_lost_or_changed_rows_does_not_hold_them(path, change):
+  written(path, *(row(0, step) for step in (0, 10, 20)))
+  position = MetricsWriter(path).position
+  assert MetricsWriter(path).holds(position)
+  path.write_bytes(b"".join(change(path.read_bytes().splitlines(keepends=True))))
+  assert not MetricsWriter(path).holds(position)
+  path.unlink()
+  assert not MetricsWriter(path).holds(position)
 
 
 def test_a_killed_and_resumed_run_leaves_the_same_bytes(path, tmp_path):
   rows = [row(c, s, loss=np.float32(1 / (s + 1))) for c in range(2) for s in range(0, 50, 10)]
   whole = written(tmp_path / "whole.jsonl", *rows)
-  for cut in range(0, len(whole), 7):  # killed anywhere in the second cohort after its checkpoint at step 20
-    path.write_text(whole[: max(cut, whole.index('"step": 30, "cohort": 1'))])
+  counted = written(path, *(r for r in rows if (r["cohort"], r["step"]) <= (1, 20)))
+  position = MetricsWriter(path).position
+  for cut in range(len(counted), len(whole), 7):  # killed anywhere after the checkpoint at step 20
+    path.write_text(whole[:cut])
     with MetricsWriter(path) as writer:
-      writer.truncate_after(1, 20)
+      assert writer.holds(position)
+      writer.resume(position, 1, 20)
       writer.write(r for r in rows if (r["cohort"], r["step"]) > (1, 20))
     assert path.read_text() == whole
 
 
-def test_truncation_forgets_what_was_not_flushed(path):
+def test_resuming_forgets_what_was_not_flushed(path):
   writer = MetricsWriter(path)
   writer.write([row(0, 0)])
-  writer.truncate_after(0, 0)
+  writer.resume(NO_ROWS, 0, -1)
   writer.flush()
   assert read_rows(path) == []
 
@@ -111,10 +136,10 @@ def test_the_directory_is_made(tmp_path):
   assert len(read_rows(tmp_path / "new" / "run" / "metrics.jsonl")) == 1
 
 
-def test_truncation_replaces_the_file_and_never_edits_it(path):
+def test_cutting_replaces_the_file_and_never_edits_it(path):
   written(path, row(0, 0), row(0, 1))
   before = os.open(path, os.O_RDONLY)
-  MetricsWriter(path).truncate_after(0, 0)
+  MetricsWriter(path).resume(NO_ROWS, 0, -1)
   assert os.pread(before, 1000, 0).count(b"\n") == 2
   os.close(before)
   assert os.listdir(path.parent) == ["metrics.jsonl"]
@@ -165,9 +190,9 @@ def test_events_carry_the_scalars_and_load_no_tensorflow(path, tmp_path):
   pytest.importorskip("tensorboard")
   code = f"""
 import sys
-from lib.reporting import MetricsWriter
+from lib.reporting import NO_ROWS, MetricsWriter
 with MetricsWriter({str(path)!r}, {str(tmp_path / "events")!r}) as writer:
-  writer.truncate_after(0, -1)
+  writer.resume(NO_ROWS, 0, -1)
   for c, s in [(0, 0), (0, 1), (1, 0), (1, 1)]:
     writer.write([{{"step": s, "cohort": c, "member": 3, "loss": s / 4, "per_class": [1.0]}}])
 assert "tensorflow" not in sys.modules

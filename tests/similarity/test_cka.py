@@ -68,6 +68,18 @@ def test_both_sides_are_the_definition(widths):
       np.testing.assert_allclose(jax.jit(every)(x, y), np.transpose([expected] * 3), atol=tolerance)
 
 
+@pytest.mark.parametrize("side", ["gram", "feature"])
+def test_four_samples_are_enough_for_the_debiased_value(side):
+  """By hand: of x = (0, 0, 1, 1) the U-centred kernel is 1/6 (2, -1, -1) on pairs (same, other, other), and so on.
+
+  Pairs of four samples split in three ways into two and two. x groups them one way, and its U-centred kernel is a at
+  the pairs of that way, -a/2 at the other two: two different ways have the cosine (-1 - 1 + 1/2) / 3 = -1/2.
+  """
+  x, y = (np.array(values, np.float32)[:, None] for values in ([0, 0, 1, 1], [3, 5, 3, 5]))
+  run = jax.jit(lambda x, y: linear_cka(x, y, debiased=True, side=side))
+  np.testing.assert_allclose([run(x, x), run(x, y)], [1.0, -0.5], atol=1e-6)
+
+
 @pytest.mark.parametrize("n, widths, gram_side", [(6, (3, 9), True), (9, (3, 9), True), (10, (3, 9), False)])
 def test_side_is_chosen_by_shape(n, widths, gram_side):
   program = str(jax.make_jaxpr(linear_cka)(*(jnp.ones((n, d)) for d in widths)))
@@ -95,9 +107,12 @@ def test_rbf_is_its_definition_and_takes_a_traced_bandwidth():
     for debiased in (False, True):
       value = jax.jit(functools.partial(rbf_cka, debiased=debiased))(x, y, bandwidth=0.8)
       np.testing.assert_allclose(value, ratio(*kernels, debiased), atol=1e-12)
-    clusters = np.repeat(x[:2], 6, axis=0)  # half of the distances are 0, and so is their median
-    same, other = jax.jit(lambda x, y: (rbf_cka(x, x), rbf_cka(x, y)))(clusters, y)
-    assert same == pytest.approx(1) and 0 < other < 1
+    # Most of the distances are 0, and so is their median: the mean takes its place.
+    clusters = np.repeat(x[:3], (1, 2, 9), axis=0)
+    d = np.sum((clusters[:, None] - clusters[None]) ** 2, axis=-1)
+    kernel = np.exp(-d / (2 * 0.8**2 * np.mean(d)))
+    value = jax.jit(rbf_cka)(clusters, y, bandwidth=0.8)
+    np.testing.assert_allclose(value, ratio(kernel, kernels[1], False), atol=1e-12)
 
 
 def test_a_wide_rbf_kernel_is_the_linear_one():

@@ -47,6 +47,7 @@ def maps():
     "permutation": lambda x: x[:, rng.permutation(D)],
     "isotropic_scaling": lambda x: 3.7 * x,
     "translation": lambda x: x + np.linspace(-9, 4, D),
+    "column_scaling": lambda x: x * np.geomspace(0.1, 10, D),
     "invertible_linear": lambda x: x @ shear,
   }
 

@@ -50,6 +50,17 @@ def test_templates_on_a_line_or_on_a_point(templates, missing):
   np.testing.assert_array_equal(points[:, missing], 0)
 
 
+def test_a_narrow_plane_is_one_and_has_no_unit():
+  """Three templates a little off a line: (0, 0), (1, 0), (2, 1e-3), in a plane of any size."""
+  plane, _ = np.linalg.qr(normal(3, 20, 2))
+  corners = np.array([[0.0, 0.0], [1.0, 0.0], [2.0, 1e-3]], np.float32)
+  expected = (corners - corners.mean(axis=0)) * np.sign(corners[1, 0])
+  for scale in np.float32([1, 1e-25, 1e25]):
+    templates = scale * (corners @ plane.T)
+    points = np.asarray(project(templates, templates, (0, 1, 2))).astype(float) / scale
+    np.testing.assert_allclose(points, expected, atol=1e-5)
+
+
 @pytest.mark.parametrize("classes", [(0, 1), (0, 1, 1), (0, 1, 3), (-1, 0, 1)])
 def test_classes_must_be_three(classes):
   with pytest.raises(UserError, match="three different ones from 0 to 2"):

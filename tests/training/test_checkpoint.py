@@ -1,5 +1,9 @@
 """Checkpoints come back bit for bit, fall back loudly, or refuse; nothing else."""
 
+import builtins
+import errno
+import json
+import os
 import pathlib
 import shutil
 
@@ -9,10 +13,15 @@ import numpy as np
 import pytest
 
 from lib.core import UserError
+from lib.reporting import NO_ROWS
+from lib.training import checkpoint
 from lib.training.checkpoint import Checkpoints
 
 # 2026-11: when a read fails, orbax closes its event loop before the last callbacks of tensorstore arrive there.
 pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+
+
+OWNER = {"config": "0123456789", "cohort": 0, "seeds": [4, 5]}
 
 
 def tree(value):
@@ -26,10 +35,14 @@ def tree(value):
 
 @pytest.fixture
 def checkpoints(tmp_path):
-  saved = Checkpoints(tmp_path / "cohort_000", keep=2)
+  saved = Checkpoints(tmp_path / "cohort_000", 2, OWNER)
   for step in (10, 20, 30):
-    saved.save(step, tree(step + 0.1))
-  return Checkpoints(tmp_path / "cohort_000", keep=2)
+    saved.save(step, tree(step + 0.1), {"bytes": step, "sha256": "f"})
+  return Checkpoints(tmp_path / "cohort_000", 2, OWNER)
+
+
+def contents(directory):
+  return {path: path.read_bytes() for path in directory.rglob("*") if path.is_file()}
 
 
 def assert_same(a, b):
@@ -41,13 +54,13 @@ def assert_same(a, b):
 
 def test_newest_comes_back_and_only_the_newest_are_kept(checkpoints):
   assert checkpoints.steps() == [20, 30]
-  step, restored = checkpoints.restore(jax.eval_shape(lambda: tree(0.0)))
-  assert step == 30
+  step, restored, metrics = checkpoints.restore(jax.eval_shape(lambda: tree(0.0)))
+  assert step == 30 and metrics == {"bytes": 30, "sha256": "f"}
   assert_same(restored, tree(30.1))
 
 
 def test_none_without_checkpoints(tmp_path):
-  assert Checkpoints(tmp_path / "none", keep=1).restore(tree(0.0)) is None
+  assert Checkpoints(tmp_path / "none", 1, OWNER).restore(tree(0.0)) is None
 
 
 def files_of(directory):
@@ -74,34 +87,122 @@ def test_any_damage_to_any_file_falls_back_or_changes_nothing(checkpoints, tmp_p
   shutil.copytree(checkpoints.directory, pristine)
   names = [path.relative_to(pristine) for path in files_of(pristine / "step_0000000030")]
   assert len(names) >= 5
-  fell_back = 0
   for name in names:
     shutil.rmtree(checkpoints.directory)
     shutil.copytree(pristine, checkpoints.directory)
     damage(checkpoints.directory / name, how)
-    step, restored = Checkpoints(checkpoints.directory, keep=2).restore(jax.eval_shape(lambda: tree(0.0)))
-    assert_same(restored, tree(step + 0.1))
-    warned = "WARNING: the checkpoint of step 30 is damaged" in capfd.readouterr().err
-    assert step == (20 if warned else 30)
-    fell_back += warned
-    if warned:
-      assert (checkpoints.directory / "damaged_step_0000000030").is_dir()
-  assert fell_back >= 2  # at least the arrays and the description of them matter
+    step, restored, _ = Checkpoints(checkpoints.directory, 2, OWNER).restore(jax.eval_shape(lambda: tree(0.0)))
+    assert step == 20
+    assert_same(restored, tree(20.1))
+    said = capfd.readouterr().err
+    assert "WARNING: the checkpoint of step 30 is damaged" in said and str(name.relative_to("step_0000000030")) in said
+    assert (checkpoints.directory / "damaged_step_0000000030").is_dir()
 
 
 def test_refuses_when_every_checkpoint_is_damaged(checkpoints):
   for step in checkpoints.steps():
     for path in files_of(checkpoints.directory / f"step_{step:010d}" / "arrays"):
       path.write_bytes(b"")
-  for _ in range(2):  # the second time they have been moved aside, which must not look like a fresh start
-    with pytest.raises(UserError, match="every checkpoint in .* is damaged"):
-      Checkpoints(checkpoints.directory, keep=2).restore(jax.eval_shape(lambda: tree(0.0)))
+  before = contents(checkpoints.directory)
+  for _ in range(2):
+    with pytest.raises(UserError, match=r"every checkpoint in .* is damaged \(step 30: arrays/.* sha256; step 20: "):
+      Checkpoints(checkpoints.directory, 2, OWNER).restore(jax.eval_shape(lambda: tree(0.0)))
+  assert contents(checkpoints.directory) == before
+  for step in checkpoints.steps():  # moved aside, they must not look like a fresh start
+    (checkpoints.directory / f"step_{step:010d}").rename(checkpoints.directory / f"damaged_step_{step:010d}")
+  with pytest.raises(UserError, match="every checkpoint in .* is damaged"):
+    Checkpoints(checkpoints.directory, 2, OWNER).restore(jax.eval_shape(lambda: tree(0.0)))
+
+
+def orbax_is_missing():
+  raise ImportError("No module named 'orbax'")
+
+
+TROUBLES = {
+  "no library": ("_orbax", orbax_is_missing, "No module named 'orbax'"),
+  "no memory": ("_open", MemoryError(), "out of memory"),
+  "too many files": ("open", OSError(errno.EMFILE, "Too many open files"), "Too many open files"),
+  "a bad disk": ("open", OSError(errno.EIO, "Input/output error"), "Input/output error"),
+  "no permission": ("open", PermissionError(errno.EACCES, "Permission denied"), "Permission denied"),
+  "another library": ("_open", RuntimeError("a driver that nobody knows"), "a driver that nobody knows"),
+}
+
+
+@pytest.mark.parametrize("trouble", TROUBLES)
+def test_what_is_no_damage_moves_nothing(checkpoints, monkeypatch, trouble):
+  """A good run must not be destroyed because a machine cannot read it today."""
+  where, error, reason = TROUBLES[trouble]
+
+  def fail(*args, **kwargs):
+    raise error
+
+  before = contents(checkpoints.directory)
+  with monkeypatch.context() as patch:
+    if where == "_orbax":
+      patch.setattr(checkpoint, "_orbax", error)
+    elif where == "_open":
+      patch.setattr(Checkpoints, "_open", fail)
+    else:
+      real = builtins.open
+      patch.setattr("builtins.open", lambda path, *args, **kwargs: (
+        fail() if str(checkpoints.directory) in str(path) else real(path, *args, **kwargs)
+      ))
+    with pytest.raises(UserError, match=rf"of step 30 in .* cannot be read \({reason}\); nothing was changed"):
+      checkpoints.restore(jax.eval_shape(lambda: tree(0.0)))
+  assert contents(checkpoints.directory) == before
+  assert checkpoints.restore(jax.eval_shape(lambda: tree(0.0))).step == 30
+
+
+def test_a_folder_that_cannot_be_listed_is_no_fresh_start(tmp_path):
+  (tmp_path / "cohort_000").write_text("a file")
+  with pytest.raises(UserError, match="cohort_000 cannot be read .Not a directory"):
+    Checkpoints(tmp_path / "cohort_000", 1, OWNER).restore(tree(0.0))
+
+
+@pytest.mark.parametrize("change", [{"cohort": 1}, {"seeds": [6, 7]}, {"config": "abcdef"}])
+def test_a_checkpoint_of_somebody_else_is_refused(checkpoints, change):
+  """It fits, so nothing but its record can tell that it gives another member's parameters."""
+  before = contents(checkpoints.directory)
+  other = Checkpoints(checkpoints.directory, 2, OWNER | change)
+  for read in (lambda: other.restore(jax.eval_shape(lambda: tree(0.0))), other.read):
+    with pytest.raises(UserError, match=r"step 30 in .* belongs to cohort 0 \(seeds 4 to 5\) .* 01234567, and this is"):
+      read()
+  assert contents(checkpoints.directory) == before
+
+
+def test_reading_moves_nothing(checkpoints):
+  np.testing.assert_array_equal(checkpoints.read()["state/bias"], np.asarray(tree(30.1)["state"]["bias"]))
+  assert checkpoints.read(20)["step"].tolist() == [20, 20]
+  damage(checkpoints.directory / "step_0000000030" / "record.json", "flip one bit")
+  before = contents(checkpoints.directory)
+  with pytest.raises(UserError, match=r"step 30 in .* is damaged \(record.json .*run the command of that run again"):
+    checkpoints.read()
+  assert contents(checkpoints.directory) == before
+  with pytest.raises(UserError, match="none has no checkpoint"):
+    Checkpoints(checkpoints.directory.parent / "none", 1, OWNER).read()
+
+
+@pytest.mark.parametrize("text", ["[]", "{}", "null", '{"record": 1, "sha256": 2}', "[" * 100_000, '{"record": {}}'])
+def test_a_record_that_is_something_else_is_damage(checkpoints, text):
+  (checkpoints.directory / "step_0000000030" / "record.json").write_text(text)
+  assert checkpoints.restore(jax.eval_shape(lambda: tree(0.0))).step == 20
+
+
+def test_what_is_not_ours_stays(checkpoints):
+  """A copy that somebody made beside the checkpoints, under whatever name."""
+  for name in ("step_0000000030.bak", "step_0000000030_old", "copy"):
+    shutil.copytree(checkpoints.directory / "step_0000000030", checkpoints.directory / name)
+  assert checkpoints.restore(jax.eval_shape(lambda: tree(0.0))).step == 30
+  checkpoints.save(40, tree(40.1), NO_ROWS)
+  assert sorted(os.listdir(checkpoints.directory)) == [
+    "copy", "step_0000000030", "step_0000000030.bak", "step_0000000030_old", "step_0000000040",
+  ]
 
 
 def test_a_swapped_checkpoint_is_damaged(checkpoints):
   shutil.rmtree(checkpoints.directory / "step_0000000030")
   shutil.copytree(checkpoints.directory / "step_0000000020", checkpoints.directory / "step_0000000030")
-  step, restored = checkpoints.restore(jax.eval_shape(lambda: tree(0.0)))
+  step, restored, _ = checkpoints.restore(jax.eval_shape(lambda: tree(0.0)))
   assert step == 20
   assert_same(restored, tree(20.1))
 
@@ -118,21 +219,36 @@ def test_other_shapes_types_or_names_are_refused(checkpoints, change, message):
   assert checkpoints.steps() == [20, 30]  # a refusal damages nothing
 
 
-def test_a_save_that_was_cut_off_leaves_nothing_behind(checkpoints):
-  leftover = checkpoints.directory / "step_0000000040.orbax-checkpoint-tmp-17"
+@pytest.mark.parametrize("name", ["writing_step_0000000040", "removing_step_0000000010"])
+def test_a_save_that_was_cut_off_leaves_nothing_behind(checkpoints, name):
+  leftover = checkpoints.directory / name
   shutil.copytree(checkpoints.directory / "step_0000000030", leftover)
-  assert checkpoints.restore(jax.eval_shape(lambda: tree(0.0)))[0] == 30
+  (leftover / "record.json").unlink()
+  assert checkpoints.restore(jax.eval_shape(lambda: tree(0.0))).step == 30
   assert not leftover.exists()
+  shutil.copytree(checkpoints.directory / "step_0000000030", leftover)
+  checkpoints.save(40, tree(40.1), NO_ROWS)
+  checkpoints.save(50, tree(50.1), NO_ROWS)
+  assert checkpoints.restore(jax.eval_shape(lambda: tree(0.0))).step == 50
 
 
 def test_a_step_can_be_saved_again(checkpoints):
-  checkpoints.save(30, tree(99.0))
-  assert_same(checkpoints.restore(tree(0.0))[1], tree(99.0))
+  checkpoints.save(30, tree(99.0), NO_ROWS)
+  assert_same(checkpoints.restore(tree(0.0)).tree, tree(99.0))
+  assert sorted(os.listdir(checkpoints.directory)) == ["step_0000000020", "step_0000000030"]
 
 
 def test_an_unwritable_directory_is_one_sentence(tmp_path):
   blocked = tmp_path / "file"
   blocked.write_text("")
   with pytest.raises(UserError, match=r"the checkpoint of step 5 could not be written to .*; make room") as caught:
-    Checkpoints(pathlib.Path(blocked) / "cohort_000", keep=1).save(5, tree(0.0))
+    Checkpoints(pathlib.Path(blocked) / "cohort_000", 1, OWNER).save(5, tree(0.0), NO_ROWS)
   assert "\n" not in str(caught.value)
+
+
+def test_the_record_lists_every_file(checkpoints):
+  folder = checkpoints.directory / "step_0000000030"
+  record = json.loads((folder / "record.json").read_text())["record"]
+  listed = {folder / name for name in record["files"]} | {folder / "record.json"}
+  assert listed == {path for path in folder.rglob("*") if path.is_file()}
+  assert record["owner"] == OWNER and record["metrics"] == {"bytes": 30, "sha256": "f"}

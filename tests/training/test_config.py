@@ -32,13 +32,13 @@ def test_a_sound_config_passes():
 
 @pytest.mark.parametrize(("changes", "message"), [
   ({"steps": 0}, r"config\.steps is 0; give a whole number of at least 1"),
-  ({"steps": 1.5}, r"config\.steps is 1\.5, but a int is needed"),
+  ({"steps": 1.5}, r"config\.steps is 1\.5 \(float\), but a whole number is needed"),
   ({"steps": True}, r"config\.steps is True"),
   ({"log_every": 0}, r"config\.log_every is 0"),
   ({"losses": {}}, r"config\.losses is empty"),
   ({"losses": {"ce": "cross_entropy"}}, r"config\.losses\.ce is 'cross_entropy'; give a dict with a 'name'"),
   ({"ensemble__map": "pmap"}, r"config\.ensemble\.map is 'pmap'; give 'vmap' or 'map'"),
-  ({"seed": 2**32}, r"config\.seed leads to the seed 4294967296"),
+  ({"seed": 2**32}, r"config\.seed is 4294967296; give a whole number from 0 to 4294967295"),
   ({"seed": 2**32 - 1, "ensemble__seeds": 2}, r"more than 32 bits"),
   ({"data__augment": {"flip": "flip"}}, r"config\.data\.augment\.flip is 'flip'; give a dict"),
   ({"evaluation__parameters": "avrage"}, r"did you mean 'average'"),

@@ -1,10 +1,20 @@
-"""How steps are cut into dispatches."""
+"""How steps are cut into dispatches, and what the compiled programs do with members, orders and sums."""
+
+import dataclasses
+import types
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
 
-from lib.training.dispatch import next_boundary, steps_per_dispatch
+from lib.core import DataSpec, rng, trees
+from lib.data import epoch_order_index
+from lib.training.dispatch import Programs, members_that_fit, next_boundary, steps_per_dispatch
+from lib.training.experiment import hyper_parameters
+from lib.training.prepare import Preparer
+from lib.training.state import State
+from tests.tiny import tiny_config
 
 
 def boundaries(per_dispatch, intervals, total, start=0):
@@ -37,3 +47,176 @@ def test_the_number_of_steps_divides_the_intervals_and_is_one_for_convolutions_o
   assert steps_per_dispatch(0, plain, [7, 11, 1000]) == 100  # no common divisor: as many as are worth it
   assert steps_per_dispatch(7, conv, [100]) == 7
   assert steps_per_dispatch(0, conv, [100]) == 1
+
+
+@pytest.mark.parametrize(("step", "per_dispatch", "intervals", "total", "phases", "end"), [
+  (0, 10, {"log": 10}, 100, (), 10),
+  (10, 10, {"log": 10, "probe": 0}, 100, (), 20),  # an interval of 0 is no event
+  (90, 10, {"log": 1000}, 95, (), 94),  # 5 steps are left: 4, then 1
+  (94, 10, {"log": 1000}, 95, (), 95),
+  (7, 10, {"log": 1000}, 100, (), 9),  # up to the next multiple, as an undisturbed run is cut
+  (0, 10, {"log": 7}, 100, (), 4),
+  (4, 10, {"log": 7}, 100, (), 6),
+  (6, 10, {"log": 7}, 100, (), 7),
+  (0, 10, {}, 100, (0, 6), 4),  # a border of phases ends a dispatch as an event does
+  (4, 10, {}, 100, (0, 6), 6),
+  (6, 10, {}, 100, (0, 6), 10),
+  (20, 10, {}, 100, (0, 6), 30),
+])
+def test_where_a_dispatch_ends(step, per_dispatch, intervals, total, phases, end):
+  assert next_boundary(step, per_dispatch, intervals, total, phases) == end
+
+
+@pytest.mark.parametrize(("intervals", "steps"), [
+  ([40, 20], 20), ([38, 19], 38), ([190, 19], 100), ([3], 3), ([0, 202], 100), ([200, 100], 100), ([300, 150], 75),
+])
+def test_a_tiny_common_divisor_is_not_worth_a_program_of_its_own(intervals, steps):
+  plain = jax.make_jaxpr(lambda x: x @ x)(jnp.ones((2, 2)))
+  assert steps_per_dispatch(0, plain, intervals) == steps
+
+
+@dataclasses.dataclass(frozen=True)
+class Arithmetic:
+  """An experiment of one number w, for the tests: w <- rate w + sum of the batch's x, and the loss is w."""
+
+  spec: DataSpec = DataSpec(num_examples=12, num_classes=2, input_shape=(1,), batch_size=3)
+
+  def init(self, hp):
+    start = {"params": {"w": jnp.float32(1.0)}}
+    return State(jnp.int32(0), start, (), (), (), jnp.int32(-1))
+
+  def parts(self, values=None, phase=None):
+    return types.SimpleNamespace(preprocess=types.SimpleNamespace(gather=lambda fields, rows: {"x": fields["x"][rows]}))
+
+  def step(self, state, batch, hp, references, phase):
+    w = state.variables["params"]["w"]
+    new = hp["values"]["rate"] * w + jnp.sum(batch["x"]) + references["shift"] + phase
+    state = dataclasses.replace(state, step=state.step + 1, variables={"params": {"w": new}})
+    return state, {"loss": w, "gradient_norm": jnp.sum(batch["x"])}
+
+  def network(self, state, hp, references, phase):
+    return phase + references["shift"], state.variables
+
+
+X = np.arange(12, dtype=np.float32) ** 2
+
+
+def programs_of(rates, mode="vmap"):
+  """Returns the programs of members with these rates and the seeds 0, 1, ..., and the arguments of `steps`."""
+  programs = Programs(Arithmetic(), 12, len(rates), mode)
+  hp = {"seed": jnp.arange(len(rates), dtype=jnp.uint32), "values": {"rate": jnp.asarray(rates, jnp.float32)}}
+  hp = jax.device_put(hp, programs.by_member)
+  fields, references = jax.device_put(({"x": X}, {"shift": np.float32(0.5)}), programs.replicated)
+  return programs, hp, fields, references
+
+
+def by_hand(rates, steps, phase=0):
+  """Returns each member's w after the steps, and the sums of its metrics."""
+  found = []
+  for seed, rate in enumerate(rates):
+    key, w, loss, norm = rng.stream(jax.random.key(seed), "order"), np.float64(1.0), 0.0, 0.0
+    for step in range(steps):
+      rows = np.asarray(epoch_order_index(key, jnp.int32(step), 12, 3))
+      total = X[rows].sum(dtype=np.float64)
+      loss, norm = loss + w, norm + total
+      w = rate * w + total + 0.5 + phase
+    found.append((w, loss, norm))
+  return [np.asarray(column) for column in zip(*found)]
+
+
+@pytest.mark.parametrize(("rates", "mode", "lengths", "phase"), [
+  ((0.5, -0.25), "vmap", (3, 1, 2), 0), ((0.5, -0.25), "map", (3, 1, 2), 4), ((0.5,), "vmap", (1, 2), 7),
+  ((0.5, 0.25, 1.0), "vmap", (2,), 0),
+])
+def test_members_take_their_own_steps_in_their_own_order_and_metrics_add_up(rates, mode, lengths, phase):
+  programs, hp, fields, references = programs_of(rates, mode)
+  states = programs.init(hp)
+  shapes = programs.abstract_sums(hp, fields, references)
+  assert {name: (s.shape, s.dtype) for name, s in shapes.items()} == {
+    name: ((len(rates),), np.float32) for name in ("loss", "gradient_norm")
+  }
+  sums = programs.zeros(shapes)
+  for length in lengths:
+    states, sums = programs.steps(states, sums, hp, fields, references, length=length, phase=phase)
+  w, loss, norm = by_hand(rates, sum(lengths), phase)
+  np.testing.assert_allclose(states.variables["params"]["w"], w, rtol=1e-6)
+  np.testing.assert_allclose(sums["loss"], loss, rtol=1e-6)
+  np.testing.assert_allclose(sums["gradient_norm"], norm, rtol=1e-6)
+  np.testing.assert_array_equal(states.step, [sum(lengths)] * len(rates))
+  np.testing.assert_array_equal(states.died_at, [-1] * len(rates))
+  devices = 2 if mode == "vmap" and len(rates) == 2 else 1
+  assert len(states.step.sharding.device_set) == devices
+
+
+@pytest.mark.parametrize("length", [1, 3])
+def test_parameters_that_overflow_mark_their_member_before_a_checkpoint_is_written(length):
+  """The loss of the fatal step is still finite: only the parameters after it are not."""
+  programs, hp, fields, references = programs_of((0.5, 1e38))
+  states, sums = programs.init(hp), programs.zeros(programs.abstract_sums(hp, fields, references))
+  states, sums = programs.steps(states, sums, hp, fields, references, length=length)
+  np.testing.assert_array_equal(states.died_at, [-1, length - 1] if length > 1 else [-1, -1])
+  states, sums = programs.steps(states, sums, hp, fields, references, length=length)
+  died = length - 1 if length > 1 else 1
+  np.testing.assert_array_equal(states.died_at, [-1, died])
+  states, _ = programs.steps(states, sums, hp, fields, references, length=length)
+  np.testing.assert_array_equal(states.died_at, [-1, died])  # the first time counts
+
+
+def test_a_member_that_died_within_the_steps_keeps_the_step_that_the_step_found():
+  programs, hp, fields, references = programs_of((0.5, 1e38))
+  states, sums = programs.init(hp), programs.zeros(programs.abstract_sums(hp, fields, references))
+  states = dataclasses.replace(states, died_at=jax.device_put(jnp.asarray([-1, 0], jnp.int32), programs.by_member))
+  states, _ = programs.steps(states, sums, hp, fields, references, length=3)
+  np.testing.assert_array_equal(states.died_at, [-1, 0])
+
+
+@pytest.mark.parametrize("mode", ["vmap", "map"])
+def test_a_probe_sums_over_its_pieces_and_finishes_once_a_member(mode):
+  class Probe:
+    def __call__(self, network, variables, piece):
+      return {"sum": variables["params"]["w"] * jnp.sum(piece), "network": network, "count": jnp.float32(len(piece))}
+
+    def finish(self, sums):
+      return {"mean": sums["sum"] / sums["count"], "network": sums["network"]}
+
+  programs, hp, fields, references = programs_of((0.5, -0.25), mode)
+  states = programs.init(hp)
+  states = dataclasses.replace(states, variables={"params": {"w": jnp.asarray([2.0, 3.0])}})
+  pieces = jax.device_put([jnp.asarray([1.0, 2.0]), jnp.asarray([5.0, 8.0])], programs.replicated)
+  found = programs.measure(Probe())(states, hp, references, pieces, 3)
+  np.testing.assert_allclose(found["mean"], [8.0, 12.0])
+  np.testing.assert_allclose(found["network"], [7.0, 7.0])  # once for each piece
+
+
+def test_on_cpu_as_many_members_train_at_once_as_stay_in_the_cache():
+  experiment = Preparer("data")(tiny_config(probes={})).experiment
+  state = jax.eval_shape(experiment.init, jax.eval_shape(lambda: hyper_parameters(0)))
+  plain, conv = "dot_general", "conv_general_dilated"
+  assert members_that_fit(experiment, 0, plain) == 3 * 2**20 // trees.num_bytes(state) > 1
+  assert members_that_fit(experiment, 5, plain) == members_that_fit(experiment, 5, conv) == 5
+  assert members_that_fit(experiment, 0, conv) == 1
+
+
+@pytest.mark.parametrize(("stats", "devices", "members"), [
+  # A member takes 4 (state + taps) bytes, and half of the memory of all devices is used, in equal shares.
+  ({"bytes_limit": 7}, 1, 3), ({"bytes_limit": 7}, 4, 12), ({"bytes_limit": 8.75}, 4, 16), ({"bytes_limit": 3}, 2, 2),
+  ({"bytes_limit": 1.5}, 4, 3), ({"bytes_limit": 0.5}, 1, 1), (None, 1, None), ({}, 2, None),
+])
+def test_on_an_accelerator_as_many_members_train_at_once_as_half_of_its_memory_holds(
+  stats, devices, members, monkeypatch
+):
+  experiment = Preparer("data")(tiny_config(probes={})).experiment
+  state = jax.eval_shape(experiment.init, jax.eval_shape(lambda: hyper_parameters(0)))
+  inputs = jnp.zeros((8, *experiment.spec.input_shape))
+  outputs = jax.eval_shape(lambda s, x: experiment.parts().model.apply(s.variables, x), state, inputs)
+  member = 4 * (trees.num_bytes(state) + trees.num_bytes(outputs))
+  if members is None:  # a device that does not say is taken for one of 16 GiB
+    members = devices * 8 * 2**30 // member // devices * devices
+  stats = stats and {"bytes_limit": int(stats["bytes_limit"] * member)}
+  device = types.SimpleNamespace(memory_stats=lambda: stats)
+  monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+  monkeypatch.setattr(jax, "local_devices", lambda: [device] * devices)
+  monkeypatch.setattr(jax, "device_count", lambda: devices)
+  assert members_that_fit(experiment, 0, "conv_general_dilated") == members
+  assert members_that_fit(experiment, 1, "conv_general_dilated") == 1
+  assert steps_per_dispatch(0, "conv_general_dilated", [100]) == 100  # slow on CPU only

@@ -11,11 +11,10 @@ from lib import training
 from lib.core import UserError
 from lib.reporting import read_rows
 from lib.training import loop, phases
-from lib.training.checkpoint import Checkpoints
 from lib.training.config import put
 from lib.training.experiment import hyper_parameters
 from lib.training.prepare import Preparer
-from lib.training.references import cohort_directory, member_variables
+from lib.training.references import checkpoints_of, member_variables
 from lib.transforms.losses import LOSSES
 from tests.tiny import tiny_config
 
@@ -125,8 +124,7 @@ def test_after_its_release_a_term_is_not_traced_and_a_step_is_the_plain_one(monk
 
 def test_a_released_state_waits(tmp_path):
   training.run(config({"ce": CE, "more": COUNT | {"stop_step": 5}}), tmp_path / "run")
-  checkpoints = Checkpoints(cohort_directory(tmp_path / "run", 0), keep=1)
-  assert checkpoints.read_arrays(checkpoints.steps()[-1])["state/loss_states/more"] == 5
+  assert checkpoints_of(tmp_path / "run", 0).read()["state/loss_states/more"] == 5
   rows = {row["step"]: row for row in read_rows(tmp_path / "run/metrics.jsonl") if "loss" in row}
   assert rows[3]["loss/more"] > 0 and list(rows) == [3, 6, 9, 12]
   assert not any("loss/more" in rows[step] for step in (6, 9, 12))  # not in part of an interval either

@@ -166,6 +166,10 @@ def test_an_unmixed_view():
   ({"parameters": "average"}, {}, "leave its model {}"),
   ({"runs": ""}, {}, "guide.runs does not exist.*did you mean 'run'"),
   ({"run": "nowhere"}, {}, "nowhere is not a finished run"),
+  ({"model": {"name": "vit", "patch": 3}}, {}, "^config.references.guide.model.patch is 3"),
+  ({"model": {"name": "pair", "model": {"name": "vit", "patch": 3}}}, {},
+   "^config.references.guide.model.model.patch is 3"),
+  ({"model": MLP | {"width": -1}}, {}, "^config.references.guide.model.width is -1"),
 ])
 def test_mistakes_are_sentences(reference, changes, words, tmp_path):
   with pytest.raises(UserError, match=words):
@@ -193,9 +197,9 @@ def test_a_run_on_other_data_is_refused(tmp_path):
   guide = {"model": tiny_config()["model"], "run": str(tmp_path / "teacher")}
   Preparer("data")(config(guide, data__validation=20))
   for changes, words in (
-    ({"data__normalize": "standardize"}, "data.normalize='unit', and this config has 'standardize'"),
-    ({"data__seed": 1}, "data.seed=0, so it has seen validation examples"),
-    ({"data__validation": 10}, "data.validation=20, so"),
+    ({"data__normalize": "standardize"}, "config.data.normalize='unit', and this config has 'standardize'"),
+    ({"data__seed": 1}, "config.data.seed=0, so it has seen validation examples"),
+    ({"data__validation": 10}, "config.data.validation=20, so"),
   ):
     with pytest.raises(UserError, match=words):
       Preparer("data")(config(guide, **{"data__validation": 20} | changes))

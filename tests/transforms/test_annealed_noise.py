@@ -121,7 +121,7 @@ def test_integers_are_refused(key):
 
 
 def test_a_negative_variance_is_refused():
-  with pytest.raises(UserError, match="gradients.noise: eta is -1"):
+  with pytest.raises(UserError, match="gradients.noise.eta is -1; give a number of at least 0"):
     build(GRADIENTS, {"name": "annealed_noise", "eta": -1}, path="gradients.noise")
 
 

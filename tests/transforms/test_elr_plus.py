@@ -36,14 +36,15 @@ def softmax(z):
   return e / e.sum(axis=-1, keepdims=True)
 
 
-def test_each_network_learns_from_the_average_of_the_other(key):
+@pytest.mark.parametrize("multiply_labels", [False, True])
+def test_each_network_learns_from_the_average_of_the_other(key, multiply_labels):
   """A second implementation, over two visits, with mixed inputs."""
-  term = build(LOSSES, {"name": "elr_plus", "lam": 2.0, "beta": 0.6})
-  memory, expected_memory = term.init(SPEC), np.zeros((2, N, K))
+  term = build(LOSSES, {"name": "elr_plus", "lam": 2.0, "beta": 0.6, "multiply_labels": multiply_labels})
+  memory, expected_memory, apply = term.init(SPEC), np.zeros((2, N, K)), jax.jit(term.apply)
   index, weight = jnp.array([2, 3, 0, 1]), jnp.full(B, 0.8)
   for visit in range(2):
     ctx = context(jax.random.fold_in(key, visit), mix_index=index, mix_weight=weight)
-    value, memory = term.apply(memory, ctx)
+    value, memory = apply(memory, ctx)
     expected = np.zeros(B)
     for k in range(2):
       other = softmax(list(ctx.references["average"].taps.values())[1 - k])
@@ -51,10 +52,47 @@ def test_each_network_learns_from_the_average_of_the_other(key):
         expected_memory[k, i] = 0.6 * expected_memory[k, i] + 0.4 * other[row]
       t = expected_memory[k, np.asarray(IDS)]
       q = 0.8 * t + 0.2 * t[np.asarray(index)]
-      expected += 2.0 * np.log(1 - np.sum(softmax(list(ctx.outputs.taps.values())[k]) * q, axis=-1))
+      p = softmax(list(ctx.outputs.taps.values())[k])
+      expected += 2.0 * np.log(1 - np.sum(p * q, axis=-1))
+      if multiply_labels:  # of uniform labels the memory itself is left
+        expected -= np.sum(q / q.sum(axis=-1, keepdims=True) * np.log(p), axis=-1)
     np.testing.assert_allclose(value, expected, rtol=1e-5)
     for k, name in enumerate(("first", "second")):
       np.testing.assert_allclose(memory[name]["targets"], expected_memory[k], rtol=1e-5)
+
+
+def labelled(labels, logits, averaged, step=0):
+  """A context of one example; logits and averaged logits are (of the first network, of the second)."""
+  outputs = lambda pair: Outputs(sum(pair) / 2, dict(zip(("000_first.logits", "001_second.logits"), pair)))
+  rows = lambda pair: tuple(jnp.float32([row]) for row in pair)
+  return Context(
+    jnp.int32(step), jax.random.key(0), {"id": IDS[:1], "weight": jnp.ones(1)}, jnp.float32([labels]),
+    outputs(rows(logits)), {"average": outputs(rows(averaged))}, jnp.float32(0),
+  )
+
+
+@pytest.mark.parametrize("ramp, step, strength", [(0, 5, 2.0), (10, 5, 2 * np.exp(-5 / 4)), (10, 99, 2.0)])
+def test_multiplied_labels_by_hand(ramp, step, strength):
+  """Labels (3, 1, 0) / 4; the memory of the first network (1, 3, 1) / 5 makes them (1, 1, 0) / 2, that of the second
+  (2, 1, 1) / 4 makes them (6, 1, 0) / 7."""
+  first, second = np.log([1 / 4, 1 / 4, 1 / 2]), np.log([1 / 2, 1 / 4, 1 / 4])
+  averaged = np.log([2 / 4, 1 / 4, 1 / 4]), np.log([1 / 5, 3 / 5, 1 / 5])  # each the targets of the other
+  term = build(LOSSES, {"name": "elr_plus", "lam": 2.0, "beta": 0.0, "multiply_labels": True, "ramp_steps": ramp})
+  value, _ = jax.jit(term.apply)(term.init(SPEC), labelled((0.75, 0.25, 0.0), (first, second), averaged, step))
+  np.testing.assert_allclose(
+    value, [np.log(4) + 8 / 7 * np.log(2) + strength * (np.log(1 - 0.3) + np.log(1 - 0.375))], rtol=1e-5
+  )
+
+
+def test_a_label_that_the_memory_excludes_stays():
+  term = build(LOSSES, {"name": "elr_plus", "lam": 0.0, "beta": 0.0, "multiply_labels": True})
+  certain = (-1e4, 1e4, -1e4)
+  ctx = labelled((1.0, 0.0, 0.0), ((0.0, 0.0, 0.0),) * 2, (certain, certain))
+  run = lambda outputs: term.apply(term.init(SPEC), dataclasses.replace(ctx, outputs=outputs))[0].sum()
+  value, gradient = jax.jit(jax.value_and_grad(run))(ctx.outputs)
+  np.testing.assert_allclose(value, 2 * np.log(3), rtol=1e-6)
+  for by_logits in gradient.taps.values():
+    np.testing.assert_allclose(by_logits, [[-2 / 3, 1 / 3, 1 / 3]], rtol=1e-5)
 
 
 def test_no_gradient_reaches_the_averaged_networks_or_the_targets(key):
@@ -101,6 +139,11 @@ def test_a_run_with_all_its_pieces(tmp_path):
   first, second = params["first"], params["second"]
   assert jax.tree.structure(first) == jax.tree.structure(second)
   assert not any(np.array_equal(a, b) for a, b in zip(jax.tree.leaves(first), jax.tree.leaves(second)) if a.ndim == 2)
+
+
+def test_a_ramp_of_less_than_no_steps_is_refused():
+  with pytest.raises(UserError, match="ramp_steps is -1; give a whole number of at least 0"):
+    build(LOSSES, {"name": "elr_plus", "ramp_steps": -1})
 
 
 @pytest.mark.parametrize("changes, words", [

@@ -9,11 +9,12 @@ import jax.numpy as jnp
 import optax
 
 from lib.core import UserError, rng, trees
+from lib.core.hints import NonNegative
 
 
 def annealed_noise(
-  eta: float,
-  gamma: float = 0.55,
+  eta: NonNegative,
+  gamma: NonNegative = 0.55,
   generator: Literal["counter", "threefry"] = "counter",
   parameters: Literal["all", "matrices"] = "all",
 ) -> optax.GradientTransformationExtraArgs:
@@ -36,9 +37,6 @@ def annealed_noise(
 
   Reference: Neelakantan et al. 2015, arXiv:1511.06807, eq. 1.
   """
-  if isinstance(eta, (int, float)) and eta < 0:
-    raise ValueError(f"eta is {eta}; give a variance of at least 0")
-
   def update(updates, state, params=None, *, key, step, **extra):
     del params, extra
     for name, leaf in trees.named_leaves(updates):

@@ -1,6 +1,8 @@
 """optax's stateless gradient transforms, in float32 whatever the dtype of the gradient.
 
-Names, arguments and meaning are optax's where nothing else is said; every number may be traced.
+Names, arguments and meaning are optax's where nothing else is said; every number may be traced. Differs from optax: a
+gradient of 0 stays 0 at every limit, those of 0 included, where optax divides 0 by 0; and no number may be negative,
+which would train uphill.
 """
 
 from __future__ import annotations
@@ -11,36 +13,54 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from lib.core.hints import Limit, NonNegative
 from lib.transforms.matrices import matrices
 
 Transform = optax.GradientTransformationExtraArgs
 
 
-def clip(max_delta: float) -> Transform:
+def clip(max_delta: Limit) -> Transform:
   """Cuts every entry to [-max_delta, max_delta]."""
   return _in_float32(optax.clip(max_delta))
 
 
-def clip_by_global_norm(max_norm: float) -> Transform:
+def clip_by_global_norm(max_norm: Limit) -> Transform:
   """Scales the gradient to an l2 norm of max_norm over all leaves, if it is longer; inf never does
   (Pascanu et al. 2012, arXiv:1211.5063)."""
-  return _in_float32(optax.clip_by_global_norm(max_norm))
+
+  def clipped(updates, params):
+    del params
+    norm = optax.tree.norm(updates)
+    return jax.tree.map(lambda leaf: jnp.where(norm <= max_norm, leaf, leaf / norm * max_norm), updates)
+
+  return _in_float32(optax.stateless(clipped))
 
 
-def clip_by_block_rms(threshold: float) -> Transform:
-  """Scales each leaf to a root mean square of threshold, if it is larger."""
-  return _in_float32(optax.clip_by_block_rms(threshold))
+def clip_by_block_rms(threshold: Limit) -> Transform:
+  """Scales each leaf to a root mean square of threshold, if it is larger; inf never does."""
+
+  def clipped(leaf):
+    rms = jnp.sqrt(jnp.mean(jnp.square(leaf)))
+    return jnp.where(rms <= threshold, leaf, leaf / (rms / threshold))
+
+  return _in_float32(optax.stateless(lambda updates, params: jax.tree.map(clipped, updates)))
 
 
-def adaptive_grad_clip(clipping: float, eps: float = 1e-3) -> Transform:
+def adaptive_grad_clip(clipping: NonNegative, eps: NonNegative = 1e-3) -> Transform:
   """Scales each unit's gradient to clipping times the norm of its weights (at least eps), if it is longer
   (Brock et al. 2021, arXiv:2102.06171, eq. 3)."""
   return _in_float32(optax.adaptive_grad_clip(clipping, eps))
 
 
-def normalize_by_update_norm(scale_factor: float = 1.0, eps: float = 1e-6) -> Transform:
+def normalize_by_update_norm(scale_factor: NonNegative = 1.0, eps: NonNegative = 1e-6) -> Transform:
   """Divides by the l2 norm over all leaves plus eps, and multiplies by scale_factor."""
-  return _in_float32(optax.normalize_by_update_norm(scale_factor, eps))
+
+  def normalized(updates, params):
+    del params
+    norm = optax.tree.norm(updates) + eps
+    return jax.tree.map(lambda leaf: jnp.where(norm == 0, 0.0, leaf / (norm / scale_factor)), updates)
+
+  return _in_float32(optax.stateless(normalized))
 
 
 def centralize() -> Transform:
@@ -54,12 +74,12 @@ def centralize() -> Transform:
   return _in_float32(optax.stateless(lambda updates, params: jax.tree.map(centre, updates)))
 
 
-def scale(step_size: float) -> Transform:
+def scale(step_size: NonNegative) -> Transform:
   """Multiplies by step_size."""
   return _in_float32(optax.scale(step_size))
 
 
-def add_decayed_weights(weight_decay: float, mask: Literal["all", "matrices"] = "all") -> Transform:
+def add_decayed_weights(weight_decay: NonNegative, mask: Literal["all", "matrices"] = "all") -> Transform:
   """Adds weight_decay times the parameters: before the optimizer, this is l2 regularization by weight_decay / 2.
 
   Args:

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import optax
 
 from lib.core import Context, DataSpec
+from lib.core.hints import Count, Memory, NonNegative, Seed
 from lib.transforms.losses.positions import per_example
 from lib.transforms.teachers import check_teachers, teacher_logits
 
@@ -57,20 +58,14 @@ class Discriminator:
 
   teachers: tuple[str, ...]
   form: Literal["published", "adversarial"]
-  learning_rate: float = 0.01
-  momentum: float = 0.9
-  hidden: tuple[int, ...] = ()
+  learning_rate: NonNegative = 0.01
+  momentum: Memory = 0.9
+  hidden: tuple[Count, ...] = ()
   final_relu: bool = False
-  seed: int = 0
+  seed: Seed = 0
 
   def __post_init__(self):
     check_teachers(self.teachers)
-    if any(units < 1 for units in self.hidden):
-      raise ValueError(f"hidden is {self.hidden}; give layers of at least 1 unit")
-    if isinstance(self.momentum, (int, float)) and not 0 <= self.momentum < 1:
-      raise ValueError(f"momentum is {self.momentum}; give a number from 0 to below 1")
-    if isinstance(self.learning_rate, (int, float)) and not self.learning_rate >= 0:
-      raise ValueError(f"learning_rate is {self.learning_rate}; give a number of at least 0")
 
   def init(self, spec: DataSpec) -> dict[str, Params]:
     """Returns {"params", "momentum"} of D."""

@@ -9,8 +9,9 @@ import jax
 import jax.numpy as jnp
 
 from lib.core import Context, DataSpec
+from lib.core.hints import Positive
 from lib.transforms.losses.positions import per_example
-from lib.transforms.teachers import check_teachers, check_temperature, log_mean_softmax, teacher_logits
+from lib.transforms.teachers import check_teachers, log_mean_softmax, teacher_logits
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,15 +48,13 @@ class Distillation:
   """
 
   teachers: tuple[str, ...]
-  teacher_temperature: float
-  student_temperature: float
+  teacher_temperature: Positive
+  student_temperature: Positive
   scale: Literal["none", "t_squared"]
   form: Literal["kl", "ce"] = "kl"
 
   def __post_init__(self):
     check_teachers(self.teachers)
-    check_temperature("teacher_temperature", self.teacher_temperature)
-    check_temperature("student_temperature", self.student_temperature)
 
   def init(self, spec: DataSpec) -> tuple[()]:
     del spec

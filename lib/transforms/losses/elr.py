@@ -9,10 +9,16 @@ import jax
 import jax.numpy as jnp
 
 from lib.core import Context, DataSpec
+from lib.core.hints import NonNegative, Share
 from lib.transforms.losses import target_memory
 from lib.transforms.losses.example_rows import example_ids
 
 SMALLEST = 1e-4  # probability of the clamped form
+
+
+def clamped(p: jax.Array) -> jax.Array:
+  """Cuts probabilities to [1e-4, 1 - 1e-4], in their own dtype; outside of it no gradient flows."""
+  return jax.lax.clamp(jnp.asarray(SMALLEST, p.dtype), p, jnp.asarray(1 - SMALLEST, p.dtype))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,12 +56,9 @@ class EarlyLearningRegularization:
   Reference: Liu et al. 2020, arXiv:2007.00151, eq. 6, section 4.
   """
 
-  lam: float = 3.0
-  beta: float = 0.7
+  lam: NonNegative = 3.0
+  beta: Share = 0.7
   form: Literal["clamped", "exact"] = "clamped"
-
-  def __post_init__(self):
-    target_memory.check_strength(self.lam, self.beta)
 
   def init(self, spec: DataSpec) -> target_memory.Memory:
     return target_memory.empty(spec)
@@ -68,6 +71,6 @@ class EarlyLearningRegularization:
       t, missing, memory = target_memory.update(memory, ids, jnp.exp(log_p), self.beta)
       # A factor of exactly 0 takes its class out of the sum.
       return self.lam * jax.nn.logsumexp(log_p, axis=-1, b=target_memory.complement(t, missing)), memory
-    p = jax.lax.clamp(SMALLEST, jnp.exp(log_p), 1 - SMALLEST)
+    p = clamped(jnp.exp(log_p))
     t, _, memory = target_memory.update(memory, ids, p / jnp.sum(p, axis=-1, keepdims=True), self.beta)
     return self.lam * jnp.log1p(-jnp.sum(p * t, axis=-1)), memory

@@ -7,11 +7,14 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 
-from lib.core import Context, DataSpec, UserError
+from lib.core import Context, DataSpec, Outputs, UserError
 from lib.core.build import suggest
+from lib.core.hints import NonNegative, Share, Whole
+from lib.core.schedules import exponential_ramp
 from lib.core.taps import select
 from lib.transforms.losses import target_memory
-from lib.transforms.losses.elr import SMALLEST
+from lib.transforms.losses.cross_entropy import CrossEntropy
+from lib.transforms.losses.elr import clamped
 from lib.transforms.losses.example_rows import example_ids
 
 _NETWORKS = ("first", "second")
@@ -33,31 +36,41 @@ class EarlyLearningRegularizationPlus:
       augment     {"mix": {"name": "mixup", "alpha": 1.0, "symmetric": False}},    targets  {"mix": {"name": "mixup"}}
       losses      {"ce": {"name": "cross_entropy", "of": "members", ...}, "elr": {"name": "elr_plus", ...}}
 
+  With `multiply_labels`, as on CIFAR-100, the term holds the cross-entropy H too, and `losses` has no other one:
+
+      L = sum_k H(y_k, p_k) + λ log(1 - <p_k, q_k>),    y_k,c = y_c q_k,c / sum_j y_j q_k,j
+
+  y are the mixed labels, so that of the two classes in a mixture the one that the memory believes in counts more. Where
+  q is 0 on both, y_k is y.
+
   The state is t of both, [num_examples, K] float32 each, from 0.
 
   Args:
-    lam: λ; may be traced. The paper's ramp of λ for CIFAR-100 is a schedule of the term's weight,
-      "exponential_ramp".
+    lam: λ; may be traced.
     beta: β in [0, 1]; may be traced.
     reference: label of the reference that runs the pair with averaged weights.
+    multiply_labels: see above.
+    ramp_steps: S > 0 makes λ rise as exp(-5 (1 - s / S)^2) until step S; on CIFAR-100 it is 40,000.
 
   Raises:
     UserError: for a model that is not a pair, a missing reference, or a batch without "id".
 
   Differs from the official code: both networks share one split, one draw of the label noise and one draw of the mixup;
   there each has its own, so that one sees a second noisy label of what the other one learns, and images that the other
-  is validated on. The averaged weights begin as the networks', not as other random ones. On CIFAR-100 that code
-  also multiplies the labels by q; this does not.
+  is validated on. The averaged weights begin as the networks', not as other random ones. There 100 classes are what
+  switches `multiply_labels` on.
+
+  Differs from the paper: there labels are multiplied before the mixup, where a one-hot label stays what it is; here, as
+  in the code, after it.
 
   Reference: Liu et al. 2020, arXiv:2007.00151, section 4.3 and appendix G.
   """
 
-  lam: float = 3.0
-  beta: float = 0.7
+  lam: NonNegative = 3.0
+  beta: Share = 0.7
   reference: str = "average"
-
-  def __post_init__(self):
-    target_memory.check_strength(self.lam, self.beta)
+  multiply_labels: bool = False
+  ramp_steps: Whole = 0
 
   def init(self, spec: DataSpec) -> dict[str, target_memory.Memory]:
     return {name: target_memory.empty(spec) for name in _NETWORKS}
@@ -70,6 +83,7 @@ class EarlyLearningRegularizationPlus:
     logits, averaged = _both(ctx.outputs.taps, "config.model"), _both(
       ctx.references[self.reference].taps, f"config.references.{self.reference}"
     )
+    lam = self.lam * exponential_ramp(self.ramp_steps)(ctx.step) if self.ramp_steps else self.lam
     total, memories = 0.0, {}
     for k, name in enumerate(_NETWORKS):
       other = _softmax(averaged[1 - k])
@@ -77,9 +91,18 @@ class EarlyLearningRegularizationPlus:
       if "mix_index" in ctx.batch:
         weight = ctx.batch["mix_weight"][:, None]
         t = weight * t + (1 - weight) * t[ctx.batch["mix_index"]]
-      p = jnp.clip(_softmax(logits[k]), SMALLEST, 1 - SMALLEST)
-      total = total + self.lam * jnp.log1p(-jnp.sum(p * t, axis=-1))
+      total = total + lam * jnp.log1p(-jnp.sum(clamped(_softmax(logits[k])) * t, axis=-1))
+      if self.multiply_labels:
+        alone = dataclasses.replace(ctx, targets=_multiplied(ctx.targets, t), outputs=Outputs(logits[k], {}))
+        total = total + CrossEntropy().apply((), alone)[0]
     return total, memories
+
+
+def _multiplied(labels: jax.Array, t: jax.Array) -> jax.Array:
+  """Returns the labels [B, K] times t, scaled to sum 1; as they were where nothing is left of them."""
+  product = labels * t
+  mass = jnp.sum(product, axis=-1, keepdims=True)
+  return jnp.where(mass > 0, product / jnp.where(mass > 0, mass, 1.0), labels)
 
 
 def _softmax(logits: jax.Array) -> jax.Array:

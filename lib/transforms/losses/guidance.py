@@ -34,8 +34,8 @@ class Guidance:
     reference: label of the guide in config.references; "input" compares with the batch's own input, as a control.
     measure: a row of `lib.similarity.MEASURES` that is differentiable.
     taps: of the target, as `lib.core.taps.select` takes them. "pre" is what goes into the activations; the official
-      code takes what comes out of convolutions and dense layers, "conv" or "dense": another thing where a normalization
-      follows.
+      code takes what comes out of convolutions, dense layers and the last average pool, ("conv", "global_avg_pool") or
+      "dense": another thing where a normalization follows.
     guide_taps: of the guide; a guide in a cache has those that it keeps, whatever this says.
     layer_map: how they are paired: see `layer_maps.layer_pairs`.
     reduction: "sum" over the pairs, as in the paper, so that the term grows with their number; or "mean".

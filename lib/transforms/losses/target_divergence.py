@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from lib.core import Context, DataSpec
+from lib.core.hints import NonNegative, Share
 from lib.transforms.losses import target_memory
 from lib.transforms.losses.example_rows import example_ids
 
@@ -36,11 +37,8 @@ class TargetDivergence:
   Reference: Liu et al. 2020, arXiv:2007.00151, appendix C.
   """
 
-  lam: float = 1.0
-  beta: float = 0.7
-
-  def __post_init__(self):
-    target_memory.check_strength(self.lam, self.beta)
+  lam: NonNegative = 1.0
+  beta: Share = 0.7
 
   def init(self, spec: DataSpec) -> target_memory.Memory:
     return target_memory.empty(spec)

@@ -52,15 +52,3 @@ def complement(t: jax.Array, missing: jax.Array) -> jax.Array:
   """Returns 1 - t [B, K] as the sum of the other classes and of what is missing, exact where t is nearly 1."""
   others = 1.0 - jnp.eye(t.shape[-1], dtype=t.dtype)
   return jnp.matmul(t, others, precision="highest") + missing[:, None]
-
-
-def check_strength(lam: float, beta: float) -> None:
-  """Checks λ and β where they are plain numbers.
-
-  Raises:
-    ValueError: for a λ below 0 or a β outside of [0, 1].
-  """
-  if isinstance(lam, (int, float)) and not lam >= 0:
-    raise ValueError(f"lam is {lam}; give a strength of at least 0")
-  if isinstance(beta, (int, float)) and not 0 <= beta <= 1:
-    raise ValueError(f"beta is {beta}; give the weight of the past, from 0 to 1")

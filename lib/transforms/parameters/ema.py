@@ -8,6 +8,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from lib.core.hints import Share
+
 Tree = Any
 
 
@@ -28,7 +30,7 @@ class ExponentialMovingAverage:
   arXiv:1412.6980, section 3.
   """
 
-  decay: float
+  decay: Share
 
   def init(self, params: Tree) -> dict[str, Tree]:
     average = jax.tree.map(lambda leaf: jnp.array(leaf, jnp.float32), params)

@@ -8,7 +8,8 @@ import jax
 import jax.numpy as jnp
 
 from lib.core import Context
-from lib.transforms.teachers import check_teachers, check_temperature, teacher_logits
+from lib.core.hints import Positive, Share
+from lib.transforms.teachers import check_teachers, teacher_logits
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,14 +37,11 @@ class DistillationTargets:
   """
 
   teachers: tuple[str, ...]
-  temperature: float = 1.0
-  hard_weight: float = 0.0
+  temperature: Positive = 1.0
+  hard_weight: Share = 0.0
 
   def __post_init__(self):
     check_teachers(self.teachers)
-    check_temperature("temperature", self.temperature)
-    if isinstance(self.hard_weight, (int, float)) and not 0 <= self.hard_weight <= 1:
-      raise ValueError(f"hard_weight is {self.hard_weight}; give a share from 0 to 1")
 
   def __call__(self, ctx: Context, targets: jax.Array) -> jax.Array:
     logits = teacher_logits(ctx, self.teachers, targets.shape)

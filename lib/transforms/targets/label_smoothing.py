@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from lib.core import Context
+from lib.core.hints import Share
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,12 +27,8 @@ class LabelSmoothing:
     convention: see above; papers differ, so there is no default.
   """
 
-  alpha: float
+  alpha: Share
   convention: Literal["uniform", "other_classes"]
-
-  def __post_init__(self):
-    if isinstance(self.alpha, (int, float)) and not 0 <= self.alpha <= 1:
-      raise ValueError(f"alpha is {self.alpha}; give a share from 0 to 1")
 
   def __call__(self, ctx: Context, targets: jax.Array) -> jax.Array:
     del ctx

@@ -1,0 +1,63 @@
+"""Absurd numbers in every field of two configs: a sentence or a sound experiment. The whole is the binary itself."""
+
+import collections
+import math
+
+import pytest
+
+from experiments.benchmarks import fuzz
+from lib.core import UserError
+from lib.training.config import put
+from lib.training.ensemble import members_of
+from lib.training.prepare import Preparer
+
+
+@pytest.fixture(scope="module", params=["quickstart", "elr/digits.py"])
+def results(request):
+  """[(case, result)] of every case of a config, built and not traced; deterministic."""
+  done, base = [], None
+  for case in fuzz.cases([request.param]):
+    base = base or Preparer(case.root)(put(case.config, members_of(case.config)[0].assignments))
+    done.append((case, fuzz.attempt(fuzz.build, case.changed(), base, case.root)))
+  return done
+
+
+def test_every_case_is_a_sentence_or_a_run(results):
+  assert len(results) > 300
+  assert {result["outcome"] for _, result in results} == {"run", "sentence"}, [
+    (case.place, case.value, result) for case, result in results if result["outcome"] not in ("run", "sentence")]
+
+
+def test_nothing_negative_or_not_finite_passes(results):
+  passed = collections.defaultdict(set)
+  for case, result in results:
+    if result["outcome"] == "run":
+      passed[case.value].add(".".join(map(str, case.place)))
+  for value in ("negative", "NaN", "inf", "a word", "a tuple"):
+    assert not passed[value], (value, passed[value])
+  assert passed["0"] and passed["32 bits"] and passed["1e-30"]
+
+
+def test_a_sentence_names_the_place(results):
+  for case, result in results:
+    if result["outcome"] == "sentence" and case.place[0] in ("losses", "gradients", "optimizer", "probes", "steps"):
+      assert "config." + ".".join(map(str, case.place)) in result["message"], result["message"]
+
+
+def test_failures_are_told_apart():
+  def fail(error):
+    raise error
+
+  outcome = lambda error: fuzz.attempt(fail, error)["outcome"]
+  assert [outcome(error) for error in (
+    UserError("one."), UserError("two\nlines."), UserError("no end"), ValueError("defect"), TimeoutError(),
+  )] == ["sentence", "lines", "lines", "traceback", "too long"]
+  assert fuzz.attempt(lambda: None)["outcome"] == "run"
+
+
+def test_every_number_is_found_and_replaced():
+  config = {"a": 1, "b": {"c": (2.0, True, "x", (3, None))}, "ensemble": {"grid": {}}}
+  places = list(fuzz.numbers(config))
+  assert places == [("a",), ("b", "c", 0), ("b", "c", 3, 0)]
+  assert fuzz.replaced(config, places[2], 7)["b"]["c"] == (2.0, True, "x", (7, None))
+  assert math.isnan(fuzz.VALUES["NaN"])
