@@ -103,13 +103,7 @@ def read_rows(path: Path) -> list[dict[str, Any]]:
   Raises:
     UserError: if there is no such file, or a line before the last one is damaged, or a line is no row.
   """
-  return [row for _, row in complete_lines(path, read_file(path))]
-
-
-def complete_lines(path: Path, data: bytes) -> list[tuple[bytes, dict[str, Any]]]:
-  """Returns (line without its end, row) of every line of a metrics file; raises as `read_rows`."""
-  lines = data.split(b"\n")
-  complete = []
+  lines, rows = read_file(path).split(b"\n"), []
   for number, line in enumerate(lines, start=1):
     if not line:
       continue
@@ -121,8 +115,8 @@ def complete_lines(path: Path, data: bytes) -> list[tuple[bytes, dict[str, Any]]
       if number == len(lines) and not _is_json(line):  # without an end: the process was killed while writing
         break
       raise UserError(f"{path}, line {number} {error}; {RESTORE}.") from None
-    complete.append((line, row))
-  return complete
+    rows.append(row)
+  return rows
 
 
 def _is_json(line: bytes) -> bool:

@@ -89,6 +89,14 @@ def test_an_effect_has_a_value_for_each_seed():
   np.testing.assert_allclose(reporting.effects(values)[0,], [1, 2, 3])
 
 
+def test_effects_of_decimals_are_decimals():
+  """Three seeds gain 0.03 of 0.5, 0.8 and 0.9, which are three different differences in float64."""
+  axes, values = reporting.responses(factorial(lambda x, y, z, seed: (0.5, 0.8, 0.9)[seed] + 0.03 * x), "metric")
+  effects = reporting.effects(values)
+  np.testing.assert_array_equal(effects[0,], [0.03] * 3)
+  assert all((effect == 0).all() for chosen, effect in effects.items() if chosen != (0,))
+
+
 def test_seeds_with_a_dead_member_are_left_out():
   members = factorial(lambda x, y, z, seed: x * (1 + seed))
   members[4]["died_at"] = 7
@@ -100,7 +108,7 @@ def test_seeds_with_a_dead_member_are_left_out():
   (lambda members: [m for m in members if m["values"]["x"] == "on"], "the axis 'x' has 1 levels, on; give it two"),
   (lambda members: [m | {"values": {"x": m["values"]["x"]}} for m in members], "fewer than two axes"),
   (lambda members: [m | {"metrics": {"loss": 1.0}} for m in members], "member 0 has no metric 'metric'; known: loss"),
-  (lambda members: [m | {"died_at": 0} for m in members], "no seed has a number at every point"),
+  (lambda members: [m | {"died_at": 0} for m in members], "no seed has a number at .*, so there is no effect; lower"),
 ])
 def test_mistakes_of_interactions_are_sentences(change, words):
   with pytest.raises(UserError, match=words):

@@ -33,6 +33,26 @@ def test_a_failed_write_leaves_nothing_behind(tmp_path, monkeypatch):
   assert os.listdir(tmp_path) == []
 
 
+def test_what_is_there_and_what_is_not(tmp_path):
+  (tmp_path / "b").write_text("")
+  (tmp_path / "a").mkdir()
+  (tmp_path / "c").symlink_to(tmp_path / "nowhere")
+  assert [reporting.exists(tmp_path / name) for name in ("a", "b", "c", "d", "b/below")] == [True, True] + [False] * 3
+  assert [reporting.is_directory(tmp_path / name) for name in ("a", "b", "c", "d")] == [True, False, False, False]
+  assert reporting.names_in(tmp_path) == ["a", "b", "c"]
+
+
+def test_what_to_do_is_said(tmp_path):
+  with pytest.raises(UserError, match=r"x\.json does not exist; give the directory of a run, which holds it\.$"):
+    reporting.read_json(tmp_path / "x.json")
+  (tmp_path / "x.json").write_text("{")
+  with pytest.raises(UserError, match=r"x\.json is not JSON \(.*\); restore it from a copy or remove it\.$"):
+    reporting.read_json(tmp_path / "x.json")
+  fix = "free space or give another directory, then run again"
+  with pytest.raises(UserError, match=rf"below cannot be written \(File exists\); {fix}\.$"):
+    reporting.replace_file(tmp_path / "x.json" / "below", "")
+
+
 def denied(original, directory):
   """A call of the system as a user has it below a directory that is not theirs; root, which tests may be, has all."""
   def call(name, *arguments, **more):

@@ -40,6 +40,11 @@ def test_a_whole_run_is_read_as_it_was_written(directory):
   assert len(reporting.read_rows(directory / "metrics.jsonl")) == 8
 
 
+def test_a_member_that_died_before_the_first_step_is_dead(directory):
+  change(directory / "results.json", "members", 3, "died_at", to=0)
+  assert reporting.read_results(directory)["members"][3]["died_at"] == 0
+
+
 ANEW = "; give the --workdir of a finished experiments.train; where it is one, run its command again, which writes it "
 ANEW += "anew."
 
@@ -54,7 +59,8 @@ ANEW += "anew."
   (("members", 0, "seed"), {"to": True}, ": members[0].seed is true, but needs a whole number of at least 0"),
   (("members", 0, "seed"), {"to": 2**63}, ": members[0].seed is 9223372036854775808, but needs"),
   (("members", 0, "died_at"), {"to": -1}, ": members[0].died_at is -1, but needs a whole number of at least 0 or null"),
-  (("members", 0, "metrics", "test/loss"), {"to": {}}, ': members[0].metrics["test/loss"] is an object of no fields'),
+  (("members", 0, "metrics", "test/loss"), {"to": {}},
+   ': members[0].metrics["test/loss"] is an object of no fields, but needs a number, null, text or a list of these'),
   (("groups", 0, "label"), {"to": "x" * 100}, None),
   (("steps",), {"to": "1" * 100}, f': steps is "{"1" * 38}…, but needs'),
   (("members",), {"to": []}, " contradicts itself: members is empty"),
@@ -87,7 +93,7 @@ RESTORE = "; restore the file from a copy, or train again with another --workdir
 @pytest.mark.parametrize("text, found", [
   ("", " is empty"), (" \n", " is empty"), ("{", " is not JSON (Expecting property name"),
   ("[]", ": all of it is a list of 0, but needs an object {...}"),
-  ("3", ": all of it is 3, but needs an object {...}"), ('{"a": 1, "a": 2}', ' has "a" twice in one object'),
+  ("3", ": all of it is 3, but needs an object {...}"), ('{"b": 0, "a": 1, "a": 2}', ' has "a" twice in one object'),
   ('{"a": NaN}', " is not JSON (NaN is no number there; null stands for it)"),
   ('{"a": -1e999}', " has a number that is too large for a float"),
   ("[" * 100_000, " is nested more than 100 levels deep"),
@@ -111,6 +117,12 @@ def test_what_json_may_hold(directory):
     assert reporting.read_json(path) == value
   path.write_text("[" * 99 + "[0.5]" + "]" * 99)
   reporting.read_json(path)
+
+
+def test_members_of_a_manifest_are_numbered(directory):
+  change(directory / "manifest.json", "members", 2, "member", to=3)
+  with pytest.raises(UserError, match=r"manifest\.json contradicts itself: members\[2\]\.member is 3, but needs 2; re"):
+    reporting.read_manifest(directory)
 
 
 def test_a_config_that_was_changed(directory):
@@ -138,10 +150,9 @@ def test_a_line_that_is_no_row(directory, line, found, last):
   path = directory / "metrics.jsonl"
   lines = path.read_text().splitlines()
   path.write_text("\n".join([*lines[:2], line, *([] if last else lines[3:])]))
-  for read in (reporting.read_rows, reporting.MetricsWriter):
-    with pytest.raises(UserError) as error:
-      read(path)
-    assert str(error.value).startswith(f"{path}, line 3 {found}") and str(error.value).endswith(RESTORE)
+  with pytest.raises(UserError) as error:
+    reporting.read_rows(path)
+  assert str(error.value).startswith(f"{path}, line 3 {found}") and str(error.value).endswith(RESTORE)
 
 
 def test_what_a_kill_leaves_at_the_end_is_no_damage(directory):

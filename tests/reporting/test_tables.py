@@ -69,6 +69,14 @@ def test_markdown_is_aligned_and_pipes_are_escaped():
   ]
 
 
+def test_one_word_sets_a_column_to_the_left():
+  assert markdown_table(["a long header"], [["1"], ["relu"]]).splitlines()[2] == "| 1             |"
+
+
+def test_a_cell_is_one_line():
+  assert markdown_table(["a"], [["x\ny"]]).splitlines()[-1] == "| x y |"
+
+
 def test_a_markdown_table_without_rows_still_has_its_header():
   assert markdown_table(["a", "b"], []) == "| a   | b   |\n| --- | --- |"
 
