@@ -7,8 +7,8 @@ import re
 ROOT = pathlib.Path(__file__).resolve().parents[2] / "lib"
 FIELDS = "source|label_noise|augment|normalize|validation|subset|test_subset|noisy_validation"
 BARE = re.compile(rf"(?<!config\.)\bdata\.({FIELDS})\b|(?<!config\.)\bdata\.$")
-# Paths that are read, not shown; and messages about the config of another run.
-PATHS = {"training/config.py", "training/phases.py", "training/references.py"}
+# Paths that are read, not shown.
+PATHS = {"training/config.py", "training/phases.py"}
 
 
 def test_messages_about_the_data_name_the_whole_path():
