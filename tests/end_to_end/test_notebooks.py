@@ -1,7 +1,10 @@
 """Every notebook runs from top to bottom, from its own folder, with shorter runs than it is kept with."""
 
+import ast
+import importlib
 import os
 import pathlib
+import types
 
 import nbformat
 import pytest
@@ -35,7 +38,7 @@ def test_there_are_notebooks():
   assert {f"{name}.ipynb" for name in names} <= {path.name for path in NOTEBOOKS}
 
 
-@pytest.mark.slow  # each compiles and trains several networks
+@pytest.mark.long  # each compiles and trains several networks
 # 2026-11: jupyter_client and zmq warn about event loops and about sockets that are closed at exit.
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.name)
@@ -47,6 +50,28 @@ def test_runs_without_error(path):
   )
   # One device, as a reader has it: the flags of the tests make two of one CPU.
   client.execute(env=os.environ | {"XLA_FLAGS": "--xla_backend_optimization_level=0"})
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.name)
+def test_uses_what_exists(path):
+  """Every name that a notebook imports of this project, and every attribute of a module of it, without running it."""
+  source = "\n".join(cell.source for cell in nbformat.read(path, as_version=4).cells if cell.cell_type == "code")
+  tree, modules, found = ast.parse(source), {}, 0
+  for node in ast.walk(tree):
+    if isinstance(node, ast.ImportFrom) and node.module.split(".")[0] in ("lib", "experiments", "configs"):
+      module = importlib.import_module(node.module)
+      for alias in node.names:
+        if not hasattr(module, alias.name):
+          importlib.import_module(f"{node.module}.{alias.name}")
+        found += 1
+        value = getattr(module, alias.name)
+        if isinstance(value, types.ModuleType):
+          modules[alias.asname or alias.name] = value
+  for node in ast.walk(tree):
+    if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id in modules:
+      assert hasattr(modules[node.value.id], node.attr), f"{node.value.id}.{node.attr}"
+      found += 1
+  assert found > 3
 
 
 def first_code(notebook):
