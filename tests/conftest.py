@@ -1,5 +1,8 @@
 """Rules for every test: two CPU devices, no silent rank promotion, no network; warnings are errors (pyproject.toml)."""
 
+import contextlib
+import ctypes
+import gc
 import os
 import pathlib
 import socket
@@ -19,6 +22,8 @@ import pytest
 
 from experiments import terminal
 
+_LARGE = 2**30  # bytes; a module adds up to one half of it
+
 jax.config.update("jax_numpy_rank_promotion", "raise")
 terminal.enable_compilation_cache()
 
@@ -35,6 +40,25 @@ def no_network(monkeypatch):
     return connect(self, address)
 
   monkeypatch.setattr(socket.socket, "connect", refuse)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def memory_is_given_back():
+  """Frees compiled programs behind a module once a process has grown: kept, they make it several gigabytes large."""
+  yield
+  if _resident() > _LARGE:
+    jax.clear_caches()
+    gc.collect()
+    with contextlib.suppress(OSError, AttributeError):  # only glibc keeps what was freed, and has this to say so
+      ctypes.CDLL("libc.so.6").malloc_trim(0)
+
+
+def _resident() -> int:
+  """Returns the bytes of memory that this process holds; more than any limit where the system does not say."""
+  try:
+    return int(pathlib.Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+  except OSError:
+    return 2**62
 
 
 @pytest.fixture

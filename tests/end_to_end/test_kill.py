@@ -44,7 +44,7 @@ def wait_for_progress(process, workdir, before):
 @pytest.mark.slow  # starts the program a dozen times
 def test_twelve_kills_change_nothing(tmp_path):
   undisturbed = start(tmp_path / "undisturbed")
-  out, err = undisturbed.communicate(timeout=300)
+  out, err = undisturbed.communicate(timeout=240)
   assert undisturbed.returncode == 0, err
 
   generator, kills, workdir = random.Random(0), {signal.SIGKILL: 0, signal.SIGTERM: 0}, tmp_path / "disturbed"
@@ -58,7 +58,7 @@ def test_twelve_kills_change_nothing(tmp_path):
       if process.poll() is None:
         process.send_signal(number)
         kills[number] += 1
-    _, err = process.communicate(timeout=300)
+    _, err = process.communicate(timeout=240)
     codes.append(process.returncode)
     if process.returncode == 0:
       break

@@ -39,6 +39,7 @@ def test_there_are_notebooks():
 
 
 @pytest.mark.long  # each compiles and trains several networks
+@pytest.mark.timeout(660)
 # 2026-11: jupyter_client and zmq warn about event loops and about sockets that are closed at exit.
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.name)

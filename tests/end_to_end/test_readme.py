@@ -58,7 +58,7 @@ def test_commands_name_what_exists():
 def test_the_first_commands_run(tmp_path):
   command = next(c for c in COMMANDS if "--config=configs/quickstart.py" in c).replace("runs/", f"{tmp_path}/")
   short = [*command.split()[1:], "--config.steps=20", "--config.ensemble.seeds=2", "--config.checkpoint.every=10"]
-  done = subprocess.run([sys.executable, *short], capture_output=True, text=True, timeout=300)
+  done = subprocess.run([sys.executable, *short], capture_output=True, text=True, timeout=240)
   assert done.returncode == 0, done.stderr
   workdir = tmp_path / "quickstart"
   assert str(workdir / "plots" / "curves.png") in done.stdout
@@ -66,7 +66,7 @@ def test_the_first_commands_run(tmp_path):
   arguments = [a.replace("runs/", f"{tmp_path}/") for a in report.split()[1:]]
   arguments = [a for a in arguments if a.startswith("-") or "/" not in a or pathlib.Path(a).exists()]
   done = subprocess.run(
-    [sys.executable, *arguments, f"--out={tmp_path / 'report'}"], capture_output=True, text=True, timeout=300
+    [sys.executable, *arguments, f"--out={tmp_path / 'report'}"], capture_output=True, text=True, timeout=240
   )
   assert done.returncode == 0, done.stderr
   assert "±" in done.stdout

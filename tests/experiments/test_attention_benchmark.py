@@ -11,7 +11,7 @@ from lib.reporting import read_json
 
 def benchmark(*arguments):
   return subprocess.run(
-    [sys.executable, "-m", "experiments.benchmarks.attention", *arguments], capture_output=True, text=True, timeout=300
+    [sys.executable, "-m", "experiments.benchmarks.attention", *arguments], capture_output=True, text=True, timeout=240
   )
 
 

@@ -69,7 +69,7 @@ def test_networks_that_cost_too_much_are_left_out(task):
 @pytest.mark.slow  # starts two programs
 def test_the_binary_writes_a_run_directory(tmp_path):
   command = [sys.executable, "-m", "experiments.finite_width", f"--workdir={tmp_path}", "--widths=4,8", "--n=3"]
-  done = subprocess.run([*command, "--seeds=2", "--steps=2"], capture_output=True, text=True, timeout=300)
+  done = subprocess.run([*command, "--seeds=2", "--steps=2"], capture_output=True, text=True, timeout=240)
   assert done.returncode == 0, done.stderr
   assert "erf, 3 hidden layers" in done.stdout
   assert (tmp_path / "plots" / "finite_width.png").stat().st_size > 10_000

@@ -58,5 +58,5 @@ def test_deep_kernels_compile_without_the_peer(parsed, monkeypatch, capsys):
 @pytest.mark.slow  # starts a program
 def test_mistakes_are_one_sentence():
   command = [sys.executable, "-m", "experiments.benchmarks.ntk", "--part=all"]
-  done = subprocess.run(command, capture_output=True, text=True, timeout=300)
+  done = subprocess.run(command, capture_output=True, text=True, timeout=240)
   assert done.returncode == 2 and done.stderr.startswith("error:") and len(done.stderr.splitlines()) == 1

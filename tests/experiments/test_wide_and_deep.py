@@ -70,7 +70,7 @@ def test_the_table_of_results(measured):
 def test_the_binary_writes_a_run_directory(tmp_path):
   command = [sys.executable, "-m", "experiments.wide_and_deep", f"--workdir={tmp_path}", "--n=30", "--seeds=2",
              "--depths=1,30", "--dimensions=2"]
-  done = subprocess.run(command, capture_output=True, text=True, timeout=300)
+  done = subprocess.run(command, capture_output=True, text=True, timeout=240)
   assert done.returncode == 0, done.stderr
   assert "optimal, NTK" in done.stdout
   assert (tmp_path / "plots" / "wide_and_deep.png").stat().st_size > 10_000
