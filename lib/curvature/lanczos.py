@@ -105,7 +105,7 @@ def ritz(decomposition: Lanczos) -> tuple[Array, Array]:
     if not np.isfinite(tridiagonal).all():
       return np.full(len(diagonal), np.nan), np.full(tridiagonal.shape, np.nan)
     return tuple(np.linalg.eigh(tridiagonal))
-  scale = linalg.size_of(diagonal, off_diagonal)
+  scale = linalg.size_of(diagonal, off_diagonal)  # LAPACK scales by itself; other solvers do not promise to
   diagonal, off_diagonal = diagonal / scale, off_diagonal / scale
   values, vectors = linalg.eigh(jnp.diag(diagonal) + jnp.diag(off_diagonal, 1) + jnp.diag(off_diagonal, -1))
   return scale * values, vectors
@@ -129,7 +129,6 @@ def flat(
 
 def unit(vector: Array, otherwise: Array) -> Array:
   """Returns a vector at length 1; another one where it is 0."""
-  vector = vector / linalg.size_of(vector)
   length = linalg.norm(vector)
   return jnp.where(length == 0, otherwise, vector / jnp.where(length == 0, 1.0, length))
 

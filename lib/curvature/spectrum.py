@@ -21,9 +21,9 @@ Tree = Any
 
 
 class Eigenpair(NamedTuple):
-  """An approximate eigenvalue [], its unit eigenvector (a tree), and the residual |A v - value v| [].
+  """An approximate eigenvalue [], its unit eigenvector (a tree), and the residual |A v - value v| + eps |A v| [].
 
-  Some eigenvalue of A lies within the residual of the value.
+  Some eigenvalue of A, as it is computed, lies within the residual of the value.
   """
 
   value: Array
