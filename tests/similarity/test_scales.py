@@ -200,6 +200,18 @@ def test_a_direction_that_counts_has_its_slope():
   np.testing.assert_allclose(found, exact, atol=0.1 * np.abs(exact).max())
 
 
+def test_close_correlations_turn_in_float32_as_in_float64():
+  pairs = [small_pair(WIDTHS[0], seed) for seed in range(3)]
+  gaps = [np.diff(correlations(*pair)[1]) for pair in pairs]
+  assert 0.01 < np.min(np.abs(gaps)) < 0.08
+  for x, y in pairs:
+    found = value_and_gradients("pwcca")(x.astype(np.float32), y.astype(np.float32))[1]
+    with jax.enable_x64(True):
+      exact = value_and_gradients("pwcca")(jnp.asarray(x), jnp.asarray(y))[1]
+    for a, b in zip(found, exact):
+      np.testing.assert_allclose(a, b, atol=1e-4)
+
+
 def test_all_of_the_variance_is_every_component_that_is_no_rounding():
   draws = RANDOM.normal(size=(20, 14, 5)).astype(np.float32) * np.geomspace(1, 1e-4, 5, dtype=np.float32)
   assert (jax.jit(jax.vmap(lambda x: principal_subspace(x, 1.0)))(draws)[1] == 5).all()
