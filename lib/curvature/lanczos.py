@@ -83,10 +83,10 @@ def lanczos(matvec: Operator, like: Tree, key: Array, *, steps: int, start: Tree
     astray = scale * linalg.norm(taken.at[i].set(0.0).at[i - 1].add(-before / scale))
     following = jax.lax.cond(ended, lambda: orthogonal(draw(i), basis)[0], lambda: rest)
     after = jnp.where(ended, 0.0, length)
-    return (basis, unit(following, following), after, largest), (diagonal, after, astray + length - after)
+    return (basis, unit(following), after, largest), (diagonal, after, astray + length - after)
 
   zero = jnp.zeros((), dtype)
-  carry = (jnp.zeros((steps, size), dtype), unit(start, start), zero, zero)
+  carry = (jnp.zeros((steps, size), dtype), unit(start), zero, zero)
   (basis, *_), (diagonal, off_diagonal, rounding) = jax.lax.scan(step, carry, jnp.arange(steps))
   return Lanczos(diagonal, off_diagonal, basis, rounding)
 
@@ -105,7 +105,7 @@ def ritz(decomposition: Lanczos) -> tuple[Array, Array]:
     if not np.isfinite(tridiagonal).all():
       return np.full(len(diagonal), np.nan), np.full(tridiagonal.shape, np.nan)
     return tuple(np.linalg.eigh(tridiagonal))
-  scale = linalg.size_of(diagonal, off_diagonal)
+  scale = linalg.size_of(diagonal, off_diagonal)  # LAPACK scales by itself; other solvers do not promise to
   diagonal, off_diagonal = diagonal / scale, off_diagonal / scale
   values, vectors = linalg.eigh(jnp.diag(diagonal) + jnp.diag(off_diagonal, 1) + jnp.diag(off_diagonal, -1))
   return scale * values, vectors
@@ -127,11 +127,10 @@ def flat(
   return lambda v: ravel_pytree(matvec(back(v)))[0].astype(dtype), vector.size, dtype, back
 
 
-def unit(vector: Array, otherwise: Array) -> Array:
-  """Returns a vector at length 1; another one where it is 0."""
-  vector = vector / linalg.size_of(vector)
+def unit(vector: Array) -> Array:
+  """Returns a vector at length 1; 0 stays 0."""
   length = linalg.norm(vector)
-  return jnp.where(length == 0, otherwise, vector / jnp.where(length == 0, 1.0, length))
+  return vector / jnp.where(length == 0, 1.0, length)
 
 
 def check_positive(**numbers: int) -> None:

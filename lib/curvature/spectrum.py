@@ -21,9 +21,9 @@ Tree = Any
 
 
 class Eigenpair(NamedTuple):
-  """An approximate eigenvalue [], its unit eigenvector (a tree), and the residual |A v - value v| [].
+  """An approximate eigenvalue [], its unit eigenvector (a tree), and the residual |A v - value v| + eps |A v| [].
 
-  Some eigenvalue of A lies within the residual of the value.
+  Some eigenvalue of A, as it is computed, lies within the residual of the value.
   """
 
   value: Array
@@ -96,10 +96,10 @@ def power_iteration(
       image = image / scale - (shift / scale) * following
       value = dot(following, image)
       residual = linalg.norm(image - value * following) + jnp.finfo(dtype).eps * linalg.norm(image)
-      return i + 1, following, scale * value, unit(image, following), scale * residual
+      return i + 1, following, scale * value, unit(image), scale * residual
 
     zero = jnp.zeros((), dtype)
-    start = unit(start, start)
+    start = unit(start)
     _, vector, value, _, residual = jax.lax.while_loop(unfinished, body, (0, start, zero, start, zero))
     return value + shift, vector, residual
 

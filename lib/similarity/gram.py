@@ -45,7 +45,7 @@ def gram(x: Array) -> Gram:
   constants = jnp.mean(x, axis=0, keepdims=True), jnp.where(largest > 0, largest, 1.0)
   mean, largest = jax.lax.stop_gradient(constants)
   # Digits are saved here; the derivative of centring and scaling is taken on the n x n matrix, where it is cheap.
-  return Gram(recentred(self_product((x - mean) / largest), shift=False), is_centred=True)
+  return Gram(recentred(self_product((x - mean) / largest)), is_centred=True)
 
 
 def flatten(activations: Array) -> Array:
@@ -164,17 +164,13 @@ def standardized(x: Array) -> Array:
   return jnp.where(constant[None], 0.0, x / linalg.power_of_two(lengths)[None])
 
 
-def recentred(k: Array, shift: bool = True) -> Array:
+def recentred(k: Array) -> Array:
   """Returns the Gram matrix k [n, n] of features as that of the centred features, H k H / tr(H k H) with H = I - 1/n.
 
-  It is 0, with gradient 0, where rounding is all that is left. `shift` moves the origin to the first sample before the
-  means are taken: a large mean then costs no digits. Features that are centred already go without it, as it would cost
-  samples near the mean theirs, where the first one is far from it.
+  It is 0, with gradient 0, where no more than 8 eps of tr K is left, which is rounding. Only the means are subtracted,
+  which are 0 but for rounding where the features were centred already: samples near the mean keep their digits then.
   """
   size = jax.lax.stop_gradient(jnp.trace(jnp.abs(k)))
-  if shift:
-    first = jax.lax.stop_gradient(k[:1])
-    k = k - first - first.T + first[:, :1]
   k = k - jnp.mean(k, axis=0, keepdims=True)
   k = k - jnp.mean(k, axis=1, keepdims=True)
   trace = jnp.trace(k)

@@ -16,8 +16,8 @@ def rsa(x: Array | Gram, y: Array | Gram, *, centred: bool = False, diagonal: bo
       A_ij = <x_i, x_j> / (|x_i| |x_j|),    B from y alike,    rsa = Pearson correlation of the entries of A and B
 
   2 n^2 (d_x + d_y) operations. A cosine with a zero row is 0. In float32 cosines that differ by less than 1e-6 do not
-  vary, as those of features beside one column that is 1e4 times larger and of one sign. From a sub-batch of a Gram,
-  those of a sample closer to the mean than 1e-3 of the farthest are rounding.
+  vary, as those of features beside one column that is 1e4 times larger and of one sign. If `centred`, those of samples
+  closer to the mean than 1e-4 of the farthest, or in a sub-batch of a Gram than 1e-3, are rounding.
 
   Args:
     x: [n, d_x], or a Gram if `centred`.

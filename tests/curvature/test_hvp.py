@@ -111,6 +111,7 @@ def test_mistakes_name_the_fix():
     hessian(lambda p: model(p, x), params)
   with pytest.raises(UserError, match="return a mean over examples"):
     gauss_newton(lambda p: model(p, x), lambda logits: logits, params)
-  for wrong in ({"in": params["in"]}, jax.tree.map(lambda leaf: leaf[:1], params)):
+  renamed, shorter = {"inn": params["in"], "out": params["out"]}, jax.tree.map(lambda leaf: leaf[:1], params)
+  for wrong in ({"in": params["in"]}, renamed, shorter):
     with pytest.raises(UserError, match="give a tree of their structure"):
       hvp(lambda p: cross_entropy(model(p, x)), params, wrong)

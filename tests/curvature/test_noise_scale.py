@@ -46,6 +46,8 @@ def test_limits_and_mistakes():
   noise, signal = noise_and_signal(squares / 4, jnp.sum(jnp.square(total["theta"] / 4)), 3, 12)
   np.testing.assert_allclose([noise, signal, simple_noise_scale(noise, signal)], [0, 2, 0], atol=1e-6)
   assert np.isnan(simple_noise_scale(jnp.float32(1), jnp.array([0.0, -1.0]))).all()
+  with pytest.raises(UserError, match="give at least one"):
+    batch_gradients(gradient, jnp.ones((0, 3, 2)))
   for sizes in ((0, 4), (4, 4), (8, 4)):
     with pytest.raises(UserError, match="the smaller first"):
       noise_and_signal(jnp.ones(()), jnp.ones(()), *sizes)

@@ -83,6 +83,8 @@ def test_power_iteration_at_any_scale_lies_within_its_residual(key):
     pair = jax.jit(run)(matrices)
     value, residual = (np.asarray(part, float) for part in (pair.value, pair.residual))
     assert (np.abs(value[:, None, None] - exact).min(axis=(1, 2)) <= residual).all()
+    length = np.sqrt(sum(np.square(leaf).reshape(len(value), -1).sum(axis=1) for leaf in pair.vector.values()))
+    np.testing.assert_allclose(length, 1, rtol=1e-5)  # of the operator 0, too
     wanted = exact[:, 0, -1] if which == "algebraic" else np.abs(exact).max(axis=(1, 2))
     found = value if which == "algebraic" else np.abs(value)
     np.testing.assert_allclose(found / scales, wanted / scales, rtol=1e-4, atol=1e-6)
@@ -212,6 +214,10 @@ def test_hutchinson_is_exact_for_a_diagonal_and_knows_its_error(key):
   np.testing.assert_allclose(error, np.sqrt(2 * (off**2).sum() / 2000), rtol=0.1)
   assert abs(mean - SPECTRUM.sum()) < 4 * error
   assert np.isnan(run(matrix, 1)[1])
+  # Of two values a and b the sample variance is (a - b)^2 / 2, and the standard error of their mean |a - b| / 2.
+  vectors = [np.asarray(jax.random.rademacher(k, (10,)), float) for k in jax.random.split(key, 2)]
+  a, b = (v @ np.asarray(matrix, float) @ v for v in vectors)
+  np.testing.assert_allclose(run(matrix, 2), [(a + b) / 2, abs(a - b) / 2], rtol=1e-5)
 
 
 @pytest.mark.parametrize("momentum, nesterov", [(0.0, False), (0.9, False), (0.9, True)])

@@ -76,6 +76,13 @@ def test_scales_whose_squares_leave_float32(scale):
     np.testing.assert_allclose(measure(large, np.float32(scale) * other), measure(k, other), rtol=1e-5)
   change = metrics.relative_change({"a": large}, {"a": np.float32(scale) * other})
   np.testing.assert_allclose(change, metrics.relative_change({"a": k}, {"a": other}), rtol=1e-5)
+  lone = metrics.relative_change({"a": large, "b": 0 * k}, {"a": 0 * k, "b": k})
+  np.testing.assert_allclose(lone, max(scale, 1.0), rtol=1e-5)  # |a|, |b| and |b| alone, far apart
+  y = metrics.centred_targets(ONE_HOT) @ np.float32([[1.0], [2.0], [0.0], [5.0]])
+  np.testing.assert_allclose(energy(k, np.float32(scale) * y, 3), energy(k, y, 3), rtol=1e-5)
+  square = lambda scale: lambda p: np.float32(scale) * jnp.square(p)
+  gap = lambda scale: metrics.linearization_gap(square(scale), jnp.ones(3), jnp.arange(3.0))
+  np.testing.assert_allclose(gap(scale), gap(1.0), rtol=1e-5)
 
 
 def test_limits_of_alignment():

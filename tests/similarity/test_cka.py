@@ -70,10 +70,10 @@ def test_both_sides_are_the_definition(widths):
 
 @pytest.mark.parametrize("side", ["gram", "feature"])
 def test_four_samples_are_enough_for_the_debiased_value(side):
-  """By hand: of x = (0, 0, 1, 1) the U-centred kernel is 1/6 (2, -1, -1) on pairs (same, other, other), and so on.
+  """By hand: four samples make two pairs in three ways, and a feature of two values says which way.
 
-  Pairs of four samples split in three ways into two and two. x groups them one way, and its U-centred kernel is a at
-  the pairs of that way, -a/2 at the other two: two different ways have the cosine (-1 - 1 + 1/2) / 3 = -1/2.
+  A U-centred kernel is then 1 at the two pairs of this way, and -1/2 at those of the other two, as its rows sum to 0.
+  Of two different ways the cosine is (-1/2 - 1/2 + 1/4) / (1 + 1/4 + 1/4) = -1/2.
   """
   x, y = (np.array(values, np.float32)[:, None] for values in ([0, 0, 1, 1], [3, 5, 3, 5]))
   run = jax.jit(lambda x, y: linear_cka(x, y, debiased=True, side=side))

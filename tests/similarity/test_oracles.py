@@ -135,9 +135,10 @@ def test_singular_vectors_turn_between_groups_only():
 
   slope = (projector(1e-6) - projector(-1e-6)) / 2e-6
   np.testing.assert_allclose(jax.jvp(projector, (0.0,), (1.0,))[1], slope, atol=1e-8)
-  equal = (u * [2, 2, 1, 0]) @ v.T
+  equal = (u * [2, 2 - 4e-15, 1, 0]) @ v.T
   apart = lambda t: left_singular(equal + t * dm, lambda s: jnp.arange(4))
-  assert all(jnp.isfinite(leaf).all() for leaf in jax.jit(lambda t: jax.jvp(apart, (t,), (1.0,)))(0.0)[1])
+  # Equal singular values do not turn, though rounding makes them differ, and a singular value 0 has no direction.
+  assert all(jnp.abs(leaf).max() < 100 for leaf in jax.jit(lambda t: jax.jvp(apart, (t,), (1.0,)))(0.0)[1])
 
 
 def test_flatten_keeps_the_samples():

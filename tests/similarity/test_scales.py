@@ -200,6 +200,18 @@ def test_a_direction_that_counts_has_its_slope():
   np.testing.assert_allclose(found, exact, atol=0.1 * np.abs(exact).max())
 
 
+def test_close_correlations_turn_in_float32_as_in_float64():
+  pairs = [small_pair(WIDTHS[0], seed) for seed in range(3)]
+  gaps = [np.diff(correlations(*pair)[1]) for pair in pairs]
+  assert 0.01 < np.min(np.abs(gaps)) < 0.08
+  for x, y in pairs:
+    found = value_and_gradients("pwcca")(x.astype(np.float32), y.astype(np.float32))[1]
+    with jax.enable_x64(True):
+      exact = value_and_gradients("pwcca")(jnp.asarray(x), jnp.asarray(y))[1]
+    for a, b in zip(found, exact):
+      np.testing.assert_allclose(a, b, atol=1e-4)
+
+
 def test_all_of_the_variance_is_every_component_that_is_no_rounding():
   draws = RANDOM.normal(size=(20, 14, 5)).astype(np.float32) * np.geomspace(1, 1e-4, 5, dtype=np.float32)
   assert (jax.jit(jax.vmap(lambda x: principal_subspace(x, 1.0)))(draws)[1] == 5).all()
@@ -262,3 +274,18 @@ def test_samples_near_the_mean_keep_their_cosines():
   xs, ys = (np.stack(sides).astype(np.float32) for sides in zip(*pairs))
   found = jax.jit(jax.vmap(lambda x, y: rsa(x, y, centred=True)))(xs, ys)
   np.testing.assert_allclose(found, exact, atol=2e-4)
+
+
+@pytest.mark.parametrize("name", [name for name, measure in MEASURES.items() if measure.accepts_gram])
+def test_a_sub_batch_of_equal_samples_is_constant_and_one_of_near_samples_is_not(name):
+  x, y = pair(7)
+  spreads = (0, 1e-7, 2e-7, 3e-7, 5e-7, 1e-6, 3e-6, 0.01)
+  *equal, near = (np.concatenate([x[:11], x[11:12] + s * x[11:]]).astype(np.float32) for s in spreads)
+  rows, measure = jnp.arange(11, N), MEASURES[name]
+  run = jax.jit(lambda x, y: measure(gram(x).take(rows), y))
+  y = y[11:].astype(np.float32)
+  for x in equal:
+    np.testing.assert_allclose(run(x, y), 0.0 if measure.is_similarity else 1.0, atol=1e-6)
+  if name != "knn_overlap":  # whose definition here is of N samples
+    exact = DEFINITIONS[name](near[11:].astype(float), y.astype(float))
+    np.testing.assert_allclose(run(near, y), exact, atol=5e-3)
