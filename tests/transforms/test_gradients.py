@@ -68,3 +68,18 @@ def test_numbers_may_be_traced_beside_bfloat16(config, field):
     for name in gradient:
       assert swept[name].dtype == jnp.bfloat16
       np.testing.assert_allclose(swept[name][i].astype(float), alone[name].astype(float), rtol=1e-2)
+
+
+@pytest.mark.parametrize("scale", [1e-25, 1e25, 1e37])
+@pytest.mark.parametrize(("config", "length"), [
+  ({"name": "clip_by_global_norm", "max_norm": 2.0}, lambda g: min(2.0, np.sqrt(np.sum(g**2)))),
+  ({"name": "normalize_by_update_norm", "eps": 0.0}, lambda g: 1.0),
+  ({"name": "clip_by_block_rms", "threshold": 2.0}, lambda g: min(2.0 * np.sqrt(g.size), np.sqrt(np.sum(g**2)))),
+], ids=lambda value: value["name"] if isinstance(value, dict) else "")
+def test_lengths_hold_where_squares_leave_float32(config, length, scale):
+  """A gradient of 1e25 must not become 0, nor one of 1e-25 be divided by 0."""
+  gradient = np.array([0.3, -0.4, 1.2]) * scale
+  transform = build(GRADIENTS, config)
+  updates, _ = transform.update({"w": jnp.asarray(gradient, jnp.float32)}, transform.init({"w": jnp.ones(3)}))
+  expected = gradient / np.sqrt(np.sum(gradient**2)) * length(gradient)
+  np.testing.assert_allclose(updates["w"], expected, rtol=1e-5)

@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from lib.core import trees
 from lib.core.hints import Limit, NonNegative
 from lib.transforms.matrices import matrices
 
@@ -30,7 +31,7 @@ def clip_by_global_norm(max_norm: Limit) -> Transform:
 
   def clipped(updates, params):
     del params
-    norm = optax.tree.norm(updates)
+    norm = trees.norm(updates)  # optax's is infinite from 1.8e19 on, and the gradient would become 0
     return jax.tree.map(lambda leaf: jnp.where(norm <= max_norm, leaf, leaf / norm * max_norm), updates)
 
   return _in_float32(optax.stateless(clipped))
@@ -40,7 +41,7 @@ def clip_by_block_rms(threshold: Limit) -> Transform:
   """Scales each leaf to a root mean square of threshold, if it is larger; inf never does."""
 
   def clipped(leaf):
-    rms = jnp.sqrt(jnp.mean(jnp.square(leaf)))
+    rms = trees.norm(leaf) / jnp.sqrt(jnp.float32(max(leaf.size, 1)))
     return jnp.where(rms <= threshold, leaf, leaf / (rms / threshold))
 
   return _in_float32(optax.stateless(lambda updates, params: jax.tree.map(clipped, updates)))
@@ -57,7 +58,7 @@ def normalize_by_update_norm(scale_factor: NonNegative = 1.0, eps: NonNegative =
 
   def normalized(updates, params):
     del params
-    norm = optax.tree.norm(updates) + eps
+    norm = trees.norm(updates) + eps
     return jax.tree.map(lambda leaf: jnp.where(norm == 0, 0.0, leaf / (norm / scale_factor)), updates)
 
   return _in_float32(optax.stateless(normalized))
