@@ -10,6 +10,7 @@ import pytest
 
 from lib.core import DataSpec, rng, trees
 from lib.data import epoch_order_index
+from lib.training import dispatch
 from lib.training.dispatch import Programs, members_that_fit, next_boundary, steps_per_dispatch
 from lib.training.experiment import hyper_parameters
 from lib.training.prepare import Preparer
@@ -188,13 +189,15 @@ def test_a_probe_sums_over_its_pieces_and_finishes_once_a_member(mode):
   np.testing.assert_allclose(found["network"], [7.0, 7.0])  # once for each piece
 
 
-def test_on_cpu_as_many_members_train_at_once_as_stay_in_the_cache():
+def test_on_cpu_as_many_members_train_at_once_as_stay_in_the_cache(monkeypatch):
   experiment = Preparer("data")(tiny_config(probes={})).experiment
   state = jax.eval_shape(experiment.init, jax.eval_shape(lambda: hyper_parameters(0)))
   plain, conv = "dot_general", "conv_general_dilated"
   assert members_that_fit(experiment, 0, plain) == 3 * 2**20 // trees.num_bytes(state) > 1
   assert members_that_fit(experiment, 5, plain) == members_that_fit(experiment, 5, conv) == 5
   assert members_that_fit(experiment, 0, conv) == 1
+  monkeypatch.setattr(dispatch, "_CPU_CACHE", 1)
+  assert members_that_fit(experiment, 0, plain) == 1  # one that is larger than the cache
 
 
 @pytest.mark.parametrize(("stats", "devices", "members"), [

@@ -44,6 +44,12 @@ def test_the_parts_are_those_of_the_config_with_values_put_in(ready):
   ({"optimizer__name": "sdg"}, r"config\.optimizer\.name is 'sdg'"),
   ({"scheduled": {"slope": {"name": "ramp"}}}, r"config\.scheduled\.slope\.name is 'ramp'"),
   ({"scheduled": {"slope": 1.0}}, r"config\.scheduled\.slope is no argument of the model 'mlp'"),
+  *(({"references": {"a": {"model": {}, "parameters": "average"} | field}}, r"config\.references\.a runs the trained")
+    for field in ({"model": MLP}, {"run": "runs/x"}, {"cache": "pre"}, {"batch_norm": "calibrated"})),
+  ({"references": {"a": {"model": {}, "parameters": "mean"}}}, r"config\.references\.a\.parameters is 'mean'"),
+  ({"references": {"input": {"model": MLP}}}, r"config\.references\.input cannot be called 'input'"),
+  ({"references": {"a": {"model": MLP, "view": "unmixed"}}}, r"config\.references\.a\.view is 'unmixed', but"),
+  ({"references": {"a": {"model": MLP, "cache": "pre", "batch_norm": "batch"}}}, r"a\.cache knows no batches"),
 ])
 def test_a_mistake_in_a_part_is_named_by_its_path(changes, words):
   with pytest.raises(UserError, match=words):

@@ -7,106 +7,15 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from flax import linen as nn
 
-from lib.core import DataSpec, Outputs, UserError, rng, trees
-from lib.core.schedules import as_schedule
-from lib.data.batches import Preprocess
+from lib.core import rng, trees
 from lib.training import step as steps
 from lib.transforms.gradients import GRADIENTS
 from lib.transforms.losses import LOSSES
 from lib.transforms.optimizers import build_optimizer
 from lib.transforms.parameters import PARAMETERS
 from lib.transforms.targets import TARGETS
-
-D, K = 3, 4
-ROOT = jax.random.key(5)
-BATCH = {
-  "image": jnp.asarray([[0.5, -1.0, 2.0], [1.5, 0.25, -0.5], [-2.0, 1.0, 0.0], [0.75, 0.5, 1.0]]),
-  "label": jnp.asarray([1, 0, 3, 1], jnp.int32),
-  "id": jnp.arange(4, dtype=jnp.int32),
-  "weight": jnp.ones(4),
-}
-
-
-class Linear(nn.Module):
-  """x W + b + shift, with a collection that counts the calls in training."""
-
-  @nn.compact
-  def __call__(self, x, train=False, shift=0.0):
-    kernel = self.param("kernel", nn.initializers.normal(0.5), (D, K))
-    bias = self.param("bias", nn.initializers.normal(0.5), (K,))
-    calls = self.variable("counts", "calls", lambda: jnp.float32(0.0))
-    if train:
-      calls.value += 1.0
-    return Outputs(x @ kernel + bias[None] + shift, {})
-
-
-@dataclasses.dataclass(frozen=True)
-class Call:
-  """A loss term, target or gradient transform made of one function, for the tests."""
-
-  function: object
-
-  def init(self, spec):
-    return jnp.float32(0.0)
-
-  def apply(self, state, ctx):
-    return self.function(ctx), state + 1
-
-  def __call__(self, *args):
-    return self.function(*args)
-
-
-def term(value, weight=1.0):
-  return steps.WeightedTerm(value if hasattr(value, "apply") else Call(value), as_schedule(weight, path="weight"))
-
-
-def make_parts(**changes):
-  """Plain gradient descent on the cross-entropy at a rate of 1; changes are fields of Parts."""
-  parts = {
-    "spec": DataSpec(num_examples=4, num_classes=K, input_shape=(D,), batch_size=4),
-    "steps": 10,
-    "preprocess": Preprocess("image", lambda x: x.astype(jnp.float32), {}),
-    "model": Linear(),
-    "scheduled": {}, "references": {}, "targets": {},
-    "losses": {"ce": term(LOSSES["cross_entropy"]())},
-    "gradients": {},
-    "optimizer": build_optimizer({"name": "sgd", "learning_rate": 1.0}),
-    "parameters": {},
-  }
-  return steps.Parts(**parts | changes)
-
-
-def update(parts, state, batch=BATCH, references=None):
-  return jax.jit(lambda s, b: steps.update(parts, s, b, ROOT, references or {}))(state, batch)
-
-
-def by_hand(params, batch, terms, smoothing=0.0):
-  """Returns the value of each term and the gradient of the weighted sum, in float64.
-
-  Args:
-    terms: {"ce" or "mse": weight in the sum}.
-    smoothing: share of every target that moves to all classes alike.
-  """
-  w, b = (np.asarray(params[name], np.float64) for name in ("kernel", "bias"))
-  x, weight = np.asarray(batch["image"], np.float64), np.asarray(batch["weight"], np.float64)
-  y = (1 - smoothing) * np.eye(K)[np.asarray(batch["label"])] + smoothing / K
-  z = x @ w + b
-  log_p = z - np.log(np.exp(z).sum(axis=1, keepdims=True))
-  share = (weight / weight.sum())[:, None]
-  values = {"ce": -(share * y * log_p).sum(), "mse": (share * (z - y) ** 2).sum() / K}
-  slopes = {"ce": share * (np.exp(log_p) - y), "mse": share * 2 * (z - y) / K}
-  slope = sum(factor * slopes[name] for name, factor in terms.items())
-  return {name: values[name] for name in terms}, {"kernel": x.T @ slope, "bias": slope.sum(axis=0)}
-
-
-def norm(tree):
-  return np.sqrt(sum(np.sum(np.square(leaf)) for leaf in jax.tree.leaves(tree)))
-
-
-def close(tree, expected, tolerance=2e-6):
-  jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=tolerance, atol=tolerance), dict(tree), expected)
+from tests.linear import BATCH, ROOT, Call, D, K, by_hand, close, make_parts, norm, term, update
 
 
 def test_three_updates_with_two_terms_schedules_momentum_and_an_average_are_those_by_hand():
@@ -245,28 +154,6 @@ def test_a_padded_example_counts_in_nothing(kept):
   close(terms, {"ce": values["ce"], "mse": 0.5 * values["mse"], "size": 6.0})
 
 
-def test_evaluation_weighs_by_the_schedules_of_its_step_and_moves_nothing():
-  parts = make_parts(losses={"ce": term(LOSSES["cross_entropy"](), {"name": "step_ramp", "steps": 4})},
-                     scheduled={"shift": as_schedule({"name": "step_ramp", "steps": 8}, path="shift")})
-  state = dataclasses.replace(steps.init(parts, ROOT), step=jnp.int32(3))
-  other = jax.tree.map(lambda leaf: leaf + 0.25, state.variables)
-  values, _ = by_hand(other["params"], BATCH, {"ce": 1.0})  # a shift of all logits alike changes no cross-entropy
-  close(steps.evaluation_terms(parts, state, other, BATCH, ROOT, {}), {"ce": 0.75 * values["ce"]})
-  logits = steps.evaluate(parts, state, other, BATCH["image"]).logits
-  unshifted = np.asarray(BATCH["image"]) @ np.asarray(other["params"]["kernel"]) + np.asarray(other["params"]["bias"])
-  np.testing.assert_allclose(logits, unshifted + 3 / 8, rtol=1e-5, atol=1e-6)
-  after, _ = update(parts, state)
-  assert state.variables["counts"]["calls"] == 0 and after.variables["counts"]["calls"] == 1
-
-
-def test_training_uses_what_is_scheduled_as_it_stands_at_the_step():
-  parts = make_parts(losses={"mean": term(lambda ctx: jnp.mean(ctx.outputs.logits, axis=-1))},
-                     scheduled={"shift": as_schedule({"name": "step_ramp", "steps": 8}, path="shift")})
-  start = steps.init(parts, ROOT)
-  losses = [float(update(parts, dataclasses.replace(start, step=jnp.int32(t)))[1]["loss"]) for t in (0, 2, 8)]
-  np.testing.assert_allclose(np.subtract(losses, losses[0]), [0, 0.25, 1], atol=1e-6)
-
-
 @pytest.mark.parametrize("how", ["loss", "gradient", "loss alone"])
 def test_a_member_that_leaves_the_finite_numbers_stands_still_from_that_step_on(how):
   if how == "loss":
@@ -295,89 +182,6 @@ def test_a_member_that_leaves_the_finite_numbers_stands_still_from_that_step_on(
   assert trees.digest(states[2].variables) != trees.digest(states[1].variables)
 
 
-def test_every_reader_has_a_key_of_its_own_and_another_at_every_step():
-  seen = {}
-
-  def note(name, key):
-    seen.setdefault(name, []).append(tuple(np.asarray(jax.random.key_data(key)).tolist()))
-
-  @dataclasses.dataclass(frozen=True)
-  class Augmentation:
-    stage = "before"
-
-    def __call__(self, key, batch):
-      note("augment", key)
-      return batch
-
-  class Dropping(nn.Module):
-    @nn.compact
-    def __call__(self, x, train=False):
-      if train:
-        note("dropout", self.make_rng("dropout"))
-      return Outputs(nn.Dense(K)(x), {})
-
-  class Guide:
-    def outputs(self, parts, state, loaded, batch, key, *, train):
-      note("reference", key)
-      return Outputs(jnp.zeros((4, K)), {})
-
-  def link_update(updates, state, params=None, *, key, **extra):
-    note("gradient", key)
-    return updates, state
-
-  def target(ctx, targets):
-    note("target", ctx.key)
-    return targets
-
-  def loss(ctx):
-    note("loss", ctx.key)
-    return jnp.mean(ctx.outputs.logits, axis=-1)
-
-  parts = make_parts(
-    preprocess=Preprocess("image", lambda x: x, {"shift": Augmentation()}),
-    model=Dropping(),
-    references={"a": Guide(), "b": Guide()},
-    targets={"a": Call(target), "b": Call(target)},
-    losses={"a": term(loss), "b": term(loss)},
-    gradients={label: optax.GradientTransformationExtraArgs(lambda p: (), link_update) for label in ("a", "b")},
-  )
-  state = steps.init(parts, ROOT)
-  for _ in range(2):
-    state, _ = steps.update(parts, state, BATCH, ROOT, {"a": None, "b": None})
-  counts = {"augment": 1, "dropout": 1, "reference": 2, "target": 2, "loss": 2, "gradient": 2}
-  assert {name: len(keys) for name, keys in seen.items()} == {name: 2 * n for name, n in counts.items()}
-  keys = [key for keys in seen.values() for key in keys]
-  assert len(set(keys)) == len(keys)
-  data = lambda name, step: tuple(np.asarray(jax.random.key_data(rng.stream(ROOT, name, step))).tolist())
-  assert seen["loss"] == [data(f"losses.{label}", step) for step in (0, 1) for label in ("a", "b")]
-  assert seen["target"] == [data(f"targets.{label}", step) for step in (0, 1) for label in ("a", "b")]
-  assert seen["reference"] == [data(f"references.{label}", step) for step in (0, 1) for label in ("a", "b")]
-
-
-def test_a_reference_is_told_whether_it_is_training_and_nothing_flows_back_into_it():
-  told = []
-
-  class Guide:
-    def outputs(self, parts, state, loaded, batch, key, *, train):
-      told.append((loaded, train))
-      return Outputs(batch["image"] @ state.variables["params"]["kernel"], {})
-
-  distance = lambda ctx: jnp.mean(jnp.square(ctx.outputs.logits - ctx.references["guide"].logits), axis=-1)
-  parts = make_parts(references={"guide": Guide()}, losses={"distance": term(distance)})
-  start = steps.init(parts, ROOT)
-  after, metrics = steps.update(parts, start, BATCH, ROOT, {"guide": "its variables"})
-  steps.evaluation_terms(parts, start, start.variables, BATCH, ROOT, {"guide": "its variables"})
-  assert told == [("its variables", True), ("its variables", False)]
-  # The distance is the bias alone, but the slope is that of a constant guide: x^T 2b/K as well.
-  bias = np.asarray(start.variables["params"]["bias"], np.float64)
-  slope = 2 * np.broadcast_to(bias, (4, K)) / K / 4
-  gradient = {"kernel": np.asarray(BATCH["image"], np.float64).T @ slope, "bias": slope.sum(axis=0)}
-  np.testing.assert_allclose(metrics["gradient_norm"], norm(gradient), rtol=2e-6)
-  moved = jax.tree.map(lambda a, b: np.asarray(a, np.float64) - np.asarray(b),
-                       dict(start.variables["params"]), dict(after.variables["params"]))
-  close(moved, gradient)
-
-
 def test_what_is_not_at_work_is_logged_as_zero_and_its_state_waits():
   both = make_parts(losses={"ce": term(LOSSES["cross_entropy"]()), "late": term(lambda ctx: jnp.float32(1.0))},
                     gradients={"noise": GRADIENTS["annealed_noise"](0.01)})
@@ -388,6 +192,7 @@ def test_what_is_not_at_work_is_logged_as_zero_and_its_state_waits():
   assert waited.loss_states["late"] == 0 and update(both, start)[0].loss_states["late"] == 1
   assert jax.tree.structure(waited) == jax.tree.structure(start)
   assert sorted(update(alone, steps.init(alone, ROOT))[1]) == ["gradient_norm", "loss"]  # one term is the loss
+<<<<<<< HEAD
 
 
 def test_the_context_has_the_share_that_is_done_and_no_target_where_none_is_asked():
@@ -493,3 +298,5 @@ def test_predictions_of_another_shape_than_the_labels_are_refused(logits, label,
   parts = make_parts(model=Other())
   with pytest.raises(UserError, match=words):
     steps.update(parts, steps.init(parts, ROOT), {**BATCH, "label": jnp.zeros(label, jnp.int32)}, ROOT, {})
+=======
+>>>>>>> w-mutants
