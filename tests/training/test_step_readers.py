@@ -156,12 +156,61 @@ def test_what_a_step_computes_is_listed_in_the_order_of_the_data():
   state = steps.init(parts, ROOT)
   listed = steps.inspect(parts, state, BATCH, ROOT, {})
   assert [name for name, _ in listed] == [
-    "image", "logits", "loss term ce", "loss term mse", "gradient of bias", "gradient of kernel",
+    "image", "targets", "logits", "loss term ce", "loss term mse", "weight of the loss term ce",
+    "weight of the loss term mse", "loss term ce times its weight", "loss term mse times its weight",
+    "gradient of bias", "gradient of kernel",
   ]
   values, gradient = by_hand(state.variables["params"], BATCH, {"ce": 1.0, "mse": 0.5})
   found = dict(listed)
   close({name: found[f"loss term {name}"] for name in values}, values)
   close({name: found[f"gradient of {name}"] for name in gradient}, gradient)
+  assert found["weight of the loss term mse"] == 0.5
+  close({"mse": found["loss term mse times its weight"]}, {"mse": 0.5 * values["mse"]})
+
+
+@pytest.mark.parametrize(("changes", "first"), [
+  ({"losses": {"ce": steps.WeightedTerm(LOSSES["cross_entropy"](), lambda step: jnp.float32(jnp.nan))}},
+   "weight of the loss term ce"),
+  ({"losses": {"ce": term(LOSSES["mse"](), 3e38), "more": term(lambda ctx: jnp.float32(9.0), 3e38)}},
+   "loss term more times its weight"),
+  ({"losses": {"ce": term(lambda ctx: jnp.log(-jnp.ones(4)))}}, "loss term ce"),
+  ({"targets": {"bad": Call(lambda ctx, targets: targets / 0)}}, "targets"),
+  ({"preprocess": Preprocess("image", lambda x: jnp.log(x), {})}, "image"),
+])
+def test_the_first_tensor_that_is_not_finite_is_the_one_at_fault(changes, first):
+  parts = make_parts(**changes)
+  listed = steps.inspect(parts, steps.init(parts, ROOT), BATCH, ROOT, {})
+  assert next(name for name, value in listed if not np.isfinite(value).all()) == first
+
+
+def test_a_reference_that_is_not_finite_is_blamed_and_the_term_that_reads_it_is_not():
+  class Broken:
+    def outputs(self, parts, state, loaded, batch, key, *, train):
+      return Outputs(jnp.full((4, K), jnp.nan), {})
+
+  reads = term(lambda ctx: jnp.mean(ctx.references["teacher"].logits, axis=-1))
+  parts = make_parts(references={"teacher": Broken()}, losses={"kd": reads})
+  listed = steps.inspect(parts, steps.init(parts, ROOT), BATCH, ROOT, {"teacher": {}})
+  assert next(name for name, value in listed if not np.isfinite(value).all()) == "logits of the reference teacher"
+
+
+@pytest.mark.parametrize(("value", "words"), [
+  (lambda ctx: jnp.ones((4, 4)), r"config.losses.wrong gives values of shape \(4, 4\), .* each example, \(4,\)"),
+  (lambda ctx: jnp.ones((4, 7)), r"gives values of shape \(4, 7\)"),
+  (lambda ctx: jnp.ones((7,)), r"gives values of shape \(7,\)"),
+  (lambda ctx: jnp.ones((1,)), r"gives values of shape \(1,\)"),
+  (lambda ctx: jnp.ones((4, 1)), r"gives values of shape \(4, 1\)"),
+  (lambda ctx: jnp.ones((4,), jnp.int32), "gives values of type int32"),
+  (lambda ctx: jnp.ones((4,), bool), "gives values of type bool"),
+])
+def test_a_term_of_another_shape_or_type_is_refused_by_name(value, words):
+  """One value a position, [B, T], would be multiplied by weights [B]: wrong numbers without a word where B = T."""
+  parts = make_parts(losses={"ce": term(LOSSES["cross_entropy"]()), "wrong": term(value)})
+  state = steps.init(parts, ROOT)
+  with pytest.raises(UserError, match=words):
+    steps.update(parts, state, BATCH, ROOT, {})
+  with pytest.raises(UserError, match=words):
+    steps.evaluation_terms(parts, state, state.variables, BATCH, ROOT, {})
 
 
 @pytest.mark.parametrize(("logits", "label", "words"), [
