@@ -121,7 +121,7 @@ def check(path: str, value: Any, hint: Any, owner: str = "") -> Any:
     raise UserError(f"{path} is {_shown(value)}, but {needs}.")
   for place, number, wanted in _outside(path, value, hint):
     raise UserError(f"{place} is {number}; give {wanted}.")
-  return float(value) if isinstance(value, int) and _chosen(value, hint)[0] is float else value
+  return _held(value, hint)
 
 
 def check_fields(built: Any, path: str) -> None:
@@ -215,6 +215,14 @@ def _chosen(value: Any, hint: Any) -> tuple[Any, Range]:
     return hint, Range()
   base, *notes = typing.get_args(hint)
   return base, next((note for note in notes if isinstance(note, Range)), Range())
+
+
+def _held(value: Any, hint: Any) -> Any:
+  """Returns a value with floats where its type has them."""
+  hint, _ = _chosen(value, hint)
+  if isinstance(value, (tuple, list)):
+    return type(value)(_held(item, inner) for item, inner in _items(value, hint))
+  return float(value) if isinstance(value, int) and hint is float else value
 
 
 def _items(value: Any, hint: Any) -> list[tuple[Any, Any]]:
