@@ -213,18 +213,22 @@ def go_over(only: Sequence[int], train: bool) -> list[dict]:
                  f"--configs={','.join(_CONFIGS.value)}"]
       begun = None
       with errors.open("w") as log, subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, text=True) as process:
-        for line in process.stdout:
-          fields = json.loads(line)
-          if "begins" in fields:
-            begun = {"index": fields["index"], **fields["begins"]}
-            seen.add(begun["kind"])
-            continue
-          results.append(begun | fields)
-          begun = None
-          if results[-1]["outcome"] not in ("run", "sentence"):
-            print(_line(results[-1]), flush=True)
-          if len(results) % 500 == 0:
-            print(f"{len(results)} cases", flush=True)
+        try:
+          for line in process.stdout:
+            fields = json.loads(line)
+            if "begins" in fields:
+              begun = {"index": fields["index"], **fields["begins"]}
+              seen.add(begun["kind"])
+              continue
+            results.append(begun | fields)
+            begun = None
+            if results[-1]["outcome"] not in ("run", "sentence"):
+              print(_line(results[-1]), flush=True)
+            if len(results) % 500 == 0:
+              print(f"{len(results)} cases", flush=True)
+        except KeyboardInterrupt:  # what is known by now is counted
+          process.kill()
+          return results
       if begun is None:
         if process.returncode:
           raise RuntimeError(errors.read_text()[-2000:])

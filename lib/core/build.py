@@ -105,8 +105,7 @@ def build(table: Mapping[str, Any], config: str | Mapping[str, Any], *, path: st
   for key, value in given.items():
     if key not in fields:
       raise UserError(f"{_dotted(path, key)} does not exist for {name!r}; {suggest(key, fields)}.")
-    given[key] = hints.read(value, types_of.get(key, Any))
-    hints.check(_dotted(path, key), given[key], types_of.get(key, Any), name)
+    given[key] = hints.check(_dotted(path, key), value, types_of.get(key, Any), name)
   arguments.update({k: v for k, v in supplied.items() if k in fields})
   arguments.update(given)
   missing = [k for k, p in fields.items() if p.default is inspect.Parameter.empty and k not in arguments]

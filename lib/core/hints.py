@@ -25,7 +25,7 @@ import numpy as np
 
 from lib.core.errors import UserError
 
-UNIONS = (typing.Union, types.UnionType)
+_UNIONS = (typing.Union, types.UnionType)
 _INT32 = 2**31 - 1
 _FLOAT32, _TINY = float(np.finfo(np.float32).max), float(np.finfo(np.float32).tiny)
 
@@ -98,22 +98,11 @@ def annotate(function: Callable[..., Any], **types: Any) -> Callable[..., Any]:
   return annotated
 
 
-def read(value: Any, hint: Any) -> Any:
-  """Returns a config's value as a field of a type can hold it.
+def check(path: str, value: Any, hint: Any, owner: str = "") -> Any:
+  """Checks a config's value, and returns it as its field holds it.
 
   A command line cannot change the type of a field, so one that takes words and numbers gets its numbers as strings.
-  A whole number of more than 32 bits, which JAX would take for an integer, is a float where that is meant.
-  """
-  if isinstance(value, str) and typing.get_origin(hint) in UNIONS and not matches(value, hint):
-    with contextlib.suppress(ValueError):
-      return float(value) if matches(float(value), hint) else value
-  if isinstance(value, int) and _INT32 < abs(value) <= _FLOAT32 and _chosen(value, hint)[0] is float:
-    return float(value)
-  return value
-
-
-def check(path: str, value: Any, hint: Any, owner: str = "") -> None:
-  """Checks a config's value.
+  A whole number in a field of float is a float: JAX would count with it in integers, which overflow.
 
   Args:
     path: where it stands in the config.
@@ -124,11 +113,15 @@ def check(path: str, value: Any, hint: Any, owner: str = "") -> None:
   Raises:
     UserError: for another type, or a number out of range.
   """
+  if isinstance(value, str) and typing.get_origin(hint) in _UNIONS and not matches(value, hint):
+    with contextlib.suppress(ValueError):
+      value = float(value) if matches(float(value), hint) else value
   if not matches(value, hint):
     needs = f"{owner!r} needs {describe(hint)}" if owner else f"{describe(hint)} is needed"
     raise UserError(f"{path} is {_shown(value)}, but {needs}.")
   for place, number, wanted in _outside(path, value, hint):
     raise UserError(f"{place} is {number}; give {wanted}.")
+  return _held(value, hint)
 
 
 def check_fields(built: Any, path: str) -> None:
@@ -148,7 +141,7 @@ def matches(value: Any, hint: Any) -> bool:
   origin = typing.get_origin(hint)
   if origin is Annotated:
     return matches(value, typing.get_args(hint)[0])
-  if origin in UNIONS:
+  if origin in _UNIONS:
     return any(matches(value, h) for h in typing.get_args(hint))
   if origin is typing.Literal:
     return any(type(value) is type(h) and value == h for h in typing.get_args(hint))
@@ -181,7 +174,7 @@ def describe(hint: Any) -> str:
   origin = typing.get_origin(hint)
   if origin is Annotated:
     return describe(typing.get_args(hint)[0])
-  if origin in UNIONS:
+  if origin in _UNIONS:
     return " or ".join(describe(h) for h in typing.get_args(hint))
   if origin is typing.Literal:
     return "one of " + ", ".join(repr(v) for v in typing.get_args(hint))
@@ -215,13 +208,21 @@ def _outside(path: str, value: Any, hint: Any) -> Iterator[tuple[str, Any, str]]
 
 def _chosen(value: Any, hint: Any) -> tuple[Any, Range]:
   """Returns the member of a union that a value fits, without its annotation, and its range."""
-  if typing.get_origin(hint) in UNIONS:
+  if typing.get_origin(hint) in _UNIONS:
     options = [_chosen(value, h) for h in typing.get_args(hint) if matches(value, h)] or [(hint, Range())]
     return next((option for option in options if option[1] != Range()), options[0])
   if typing.get_origin(hint) is not Annotated:
     return hint, Range()
   base, *notes = typing.get_args(hint)
   return base, next((note for note in notes if isinstance(note, Range)), Range())
+
+
+def _held(value: Any, hint: Any) -> Any:
+  """Returns a value with floats where its type has them."""
+  hint, _ = _chosen(value, hint)
+  if isinstance(value, (tuple, list)):
+    return type(value)(_held(item, inner) for item, inner in _items(value, hint))
+  return float(value) if isinstance(value, int) and hint is float else value
 
 
 def _items(value: Any, hint: Any) -> list[tuple[Any, Any]]:
