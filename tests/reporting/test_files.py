@@ -33,6 +33,17 @@ def test_a_failed_write_leaves_nothing_behind(tmp_path, monkeypatch):
   assert os.listdir(tmp_path) == []
 
 
+def test_a_new_name_is_given_to_what_is_on_the_disk_already(tmp_path, monkeypatch):
+  """A power cut leaves what fsync has seen: first all of the contents, then the directory that names them."""
+  path, seen = tmp_path / "a.json", []
+  monkeypatch.setattr(files.os, "fsync", lambda descriptor: seen.append((os.fstat(descriptor).st_size, path.exists())))
+  reporting.replace_file(path, "0123456789")
+  assert seen == [(10, False), (tmp_path.stat().st_size, True)]
+  with reporting.MetricsWriter(tmp_path / "metrics.jsonl") as writer:
+    writer.write([{"step": 0}])
+  assert seen[2:] == [(len('{"step": 0}\n'), True)]
+
+
 def test_what_is_there_and_what_is_not(tmp_path):
   (tmp_path / "b").write_text("")
   (tmp_path / "a").mkdir()

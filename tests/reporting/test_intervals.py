@@ -35,6 +35,7 @@ def test_every_member_is_a_dot_and_every_group_a_mean_with_its_error(tmp_path, f
   assert [(list(d.get_xdata()), list(d.get_ydata()), d.get_color()) for d in dots] == [
     ([1, 3], [0, 0], COLORS[0]), ([5], [1], COLORS[1]),
   ]
+  assert [bar.lines[0].get_marker() for bar in axes.containers] == ["o", "o"]  # of a single point a line shows nothing
   assert bars(axes) == [(2, 1, 3), (5, 5, 5)]  # of 1 and 3 the standard deviation is sqrt(2), the error 1
   assert [label.get_text() for label in axes.get_yticklabels()] == ["a", "b", "c"]
   assert axes.get_ylim() == (2.5, -0.5)  # the first row on top

@@ -90,6 +90,14 @@ def test_a_fraction_reaches_from_zero_to_one_where_it_comes_near(tmp_path, figur
   assert (bottom < 0) == from_zero and (top > 1) == to_one
 
 
+@pytest.mark.parametrize("order", [1, -1])
+def test_the_ends_of_a_fraction_are_those_of_all_series(tmp_path, figure, order):
+  """A series that comes near an end reaches it, whether it is drawn first or last."""
+  series = {"low": (STEPS, np.linspace(0.1, 0.3, 5)), "high": (STEPS, np.linspace(0.7, 0.9, 5))}
+  curves(tmp_path / "x.png", [Panel("t", "y", dict(list(series.items())[::order]), fraction=True)])
+  np.testing.assert_allclose(figure().axes[0].get_ylim(), (-0.02, 1.02), atol=1e-12)
+
+
 def test_logarithmic_axes(tmp_path, figure):
   curves(tmp_path / "x.png", [Panel("t", "y", {"a": (STEPS + 1, np.ones(5))}, log_x=True, log_y=True)])
   assert (figure().axes[0].get_xscale(), figure().axes[0].get_yscale()) == ("log", "log")

@@ -186,6 +186,16 @@ def test_tensorboard_that_is_not_installed_is_an_error_that_names_the_package(pa
     MetricsWriter(path, tmp_path / "events")
 
 
+def test_every_cohort_has_events_of_its_own(path, tmp_path):
+  pytest.importorskip("tensorboard")
+  with MetricsWriter(path, tmp_path / "events") as writer:
+    writer.write([row(0, 0, loss=0.5), row(1, 0, loss=0.5)])
+  assert sorted(os.listdir(tmp_path / "events")) == ["cohort_0", "cohort_1"]
+  (tmp_path / "file").write_text("")
+  with pytest.raises(UserError, match=r"file/events/cohort_0 cannot be written \(Not a directory\)"):
+    MetricsWriter(path, tmp_path / "file" / "events").write([row(0, 0, loss=0.5)])
+
+
 def test_events_carry_the_scalars_and_load_no_tensorflow(path, tmp_path):
   pytest.importorskip("tensorboard")
   code = f"""
