@@ -159,6 +159,11 @@ def test_a_damaged_line_before_the_last_is_an_error_that_names_it(path):
     read_rows(path)
 
 
+def test_an_empty_line_ends_nothing(path):
+  path.write_text("\n\n".join(written(path, row(0, 0), row(0, 1)).splitlines()))
+  assert read_rows(path) == [row(0, 0), row(0, 1)]
+
+
 def test_a_missing_file_is_an_error_that_names_it(path):
   with pytest.raises(UserError, match=r"metrics\.jsonl does not exist"):
     read_rows(path)
