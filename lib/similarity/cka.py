@@ -144,12 +144,12 @@ def _u_centred(k: Array, weight: Array | None = None) -> Array:
   """Returns the kernel whose inner product with another such is n (n - 3) times the unbiased HSIC.
 
   The diagonal is 0 and off it every row sums to 0, so that the products are inner products still: |<K, L>| <= |K| |L|.
+  All of it is 0 where fewer than 4 samples count.
   """
   count = k.shape[0] if weight is None else jnp.sum(weight > 0).astype(k.dtype)
-  counts = ~jnp.eye(k.shape[0], dtype=bool)
+  counts = ~jnp.eye(k.shape[0], dtype=bool) & (count > 3)
   if weight is not None:
     counts &= (weight > 0)[:, None] & (weight > 0)[None, :]
-    counts &= count > 3
   k = jnp.where(counts, k, 0.0)
   rows = jnp.sum(k, axis=1, keepdims=True) / jnp.maximum(count - 2, 1)
   rows = rows - jnp.sum(rows) / (2 * jnp.maximum(count - 1, 1))

@@ -115,6 +115,16 @@ def test_rbf_is_its_definition_and_takes_a_traced_bandwidth():
     np.testing.assert_allclose(value, ratio(kernel, kernels[1], False), atol=1e-12)
 
 
+def test_a_median_that_rounding_makes_is_no_unit():
+  """Samples 1e-6 of the whole apart, most of them of one cluster: as if they were one sample."""
+  rng = np.random.default_rng(1)
+  x, y = np.repeat(rng.normal(size=(3, 4)), (1, 2, 9), axis=0), rng.normal(size=(12, 5))
+  near = (x + 1e-6 * rng.normal(size=x.shape)).astype(np.float32)
+  with jax.enable_x64(True):
+    exact = jax.jit(rbf_cka)(x, y)
+  np.testing.assert_allclose(jax.jit(rbf_cka)(near, y.astype(np.float32)), exact, atol=1e-4)
+
+
 def test_a_wide_rbf_kernel_is_the_linear_one():
   x, y = (side.astype(np.float32) for side in published())
   wide, linear = jax.jit(lambda x, y: (rbf_cka(x, y, bandwidth=300.0), linear_cka(x, y)))(x, y)
@@ -139,6 +149,22 @@ def test_sums_over_batches_then_the_ratio():
     part = lambda i: hsic_sums(*(k.take(jnp.arange(8) + 8 * i) for k in kept))
     from_grams = jax.tree.map(lambda leaf: leaf.sum(0), jax.jit(jax.vmap(part))(jnp.arange(4)))
     np.testing.assert_allclose(cka_of_sums(from_grams), cka_of_sums(sums), rtol=1e-10)
+
+
+def test_sums_of_single_features_by_hand():
+  """Two ways to make two pairs of four samples, as above: U-centred, x [0, 0, 1, 1] is 1/3 at its pairs and -1/6 at the
+  others, and y, twice as far apart, four times that. Of the 12 entries off the diagonal each way has 4."""
+  x, y = (np.array(values, np.float32)[:, None] for values in ([0, 0, 1, 1], [3, 5, 3, 5]))
+  sums = hsic_sums(x, y)
+  np.testing.assert_allclose([sums[name] for name in ("xy", "xx", "yy")], [-4 / 3, 2 / 3, 32 / 3], rtol=1e-5)
+
+
+@pytest.mark.parametrize("n", [1, 2, 3])
+def test_fewer_than_four_samples_say_nothing(n):
+  """A short last batch counts by its n (n - 3), which is 0 of three samples and no number of pairs of one or two."""
+  (x, *_), (y, *_) = batches()
+  for weight in (None, np.ones(n)):
+    assert {float(value) for value in hsic_sums(x[:n], y[:n], weight).values()} == {0.0}
 
 
 def test_padded_rows_are_absent():
@@ -169,6 +195,7 @@ def test_sums_of_constant_features_give_0():
   (lambda x: linear_cka(x, gram(x), side="feature"), "holds no features"),
   (lambda x: linear_cka(x[:3], x[:3], debiased=True), "at least 4 samples, not 3"),
   (lambda x: rbf_cka(x, x, bandwidth=0), "bandwidth is 0"),
+  (lambda x: rbf_cka(x, x, bandwidth=-0.5), "bandwidth is -0.5"),
   (lambda x: hsic_sums(x, x[:5]), "x has 8 samples and y has 5"),
   (lambda x: hsic_sums(x, x, jnp.ones(3)), "one weight"),
 ])

@@ -35,6 +35,8 @@ def test_gradient_is_the_slope_and_obeys_the_invariances(name, widths):
     if not measure.differentiable:
       assert all((g == 0).all() for g in gradients)
       return
+    if widths == WIDTHS[0]:  # what is made of spans says nothing where they are everything
+      assert all(jnp.max(jnp.abs(g)) > 1e-3 for g in gradients)
     rng = np.random.default_rng(1)
     dx, dy = (jnp.asarray(rng.normal(size=side.shape)) for side in (x, y))
     steps = 1e-5 * jnp.array([-2, -1, 1, 2])

@@ -2,6 +2,7 @@
 
 import functools
 import itertools
+import math
 
 import jax
 import jax.numpy as jnp
@@ -62,12 +63,20 @@ def test_claimed_invariances_hold_and_no_others(name):
   assert {kind for kind, c in zip(maps(), change) if c < 1e-3} == MEASURES[name].invariances  # nothing in between
 
 
+# A share lies in [0, 1], a correlation in [-1, 1], the distance of two unit vectors in [0, sqrt 2] where they may turn.
+RANGES = {
+  **dict.fromkeys(("linear_cka_debiased", "rbf_cka_debiased", "rsa", "rsa_centred"), (-1, 1)),
+  "procrustes": (0, math.sqrt(2)),
+}
+
+
 @EVERY
 def test_range_symmetry_and_likeness_to_itself(name):
   measure = MEASURES[name]
   x, y = pair()
   rng = np.random.default_rng(1)
   low, high = measure.range
+  assert (low, high) == RANGES.get(name, (0, 1))
   unlike = [tuple(rng.normal(size=(2, N, D))) for _ in range(30)]
   # One feature of +-1, 12 more often + than -, whose signs are - on disjoint samples.
   unlike.append(tuple(np.outer(np.where(np.arange(N) // 6 == place, -1.0, 1.0), np.eye(D)[0]) for place in (0, 1)))
@@ -81,9 +90,10 @@ def test_range_symmetry_and_likeness_to_itself(name):
 @EVERY
 def test_metric(name):
   measure = MEASURES[name]
-  if not measure.is_metric:
+  assert measure.is_metric != measure.is_similarity  # the only distance is one
+  if measure.is_similarity:
     return
-  assert measure.symmetric and not measure.is_similarity
+  assert measure.symmetric
   sets = [pair(seed, noise)[1] for seed, noise in itertools.product(range(2), (0.1, 1.0, 5.0))]
   sets += [sets[0] @ maps()["orthogonal"](np.eye(D)) + 1, 0 * sets[0]]
   count = len(sets)

@@ -1,6 +1,7 @@
 """The other measures against numpy and scipy, and error consistency against its formula and limits."""
 
 import functools
+import math
 
 import jax
 import jax.numpy as jnp
@@ -48,6 +49,16 @@ def leading(x):
   u, s, _ = np.linalg.svd(x - x.mean(0), full_matrices=False)
   count = next(k for k in range(1, len(s) + 1) if np.sum(s[:k] ** 2) >= 0.99 * np.sum(s**2))
   return (u * s)[:, :count]
+
+
+@pytest.mark.parametrize("measure, value", [
+  (cca, 3 / 4), (linear_regression, 3 / 4), (jax.jit(similarity.linear_cka), 3 / 4), (svcca, math.sqrt(3) / 2),
+  (pwcca, math.sqrt(3) / 2), (procrustes, math.sqrt(2 - math.sqrt(3))),
+])
+def test_single_features_have_a_correlation(measure, value):
+  """By hand: (-1, 0, 1) and (0, 0, 1), centred (-1, -1, 2) / 3, have the correlation 1 / sqrt(2 * 2 / 3)."""
+  x, y = (np.array(values)[:, None] for values in ([-1.0, 0.0, 1.0], [0.0, 0.0, 1.0]))
+  np.testing.assert_allclose([measure(x, y), measure(y, x), measure(x, -5 * y)], value, rtol=1e-10)
 
 
 def test_canonical_correlations():
@@ -177,6 +188,9 @@ def test_error_consistency_at_its_limits(a, b, kappa):
   assert float(error_consistency(a, b, jnp.zeros(a.shape))) == 0
 
 
-def test_error_consistency_of_different_examples():
-  with pytest.raises(UserError, match=r"\[3\] and correct_b \[4\]"):
-    error_consistency(jnp.ones(3), jnp.ones(4))
+@pytest.mark.parametrize("shapes, words", [
+  ([(3,), (4,)], r"\[3\] and correct_b \[4\]"), ([(3, 2), (3, 2)], r"\[3, 2\] and"), ([(3,), (3,), (2,)], "one entry"),
+])
+def test_error_consistency_of_different_examples(shapes, words):
+  with pytest.raises(UserError, match=words):
+    error_consistency(*map(jnp.ones, shapes))

@@ -61,7 +61,12 @@ def test_a_narrow_plane_is_one_and_has_no_unit():
     np.testing.assert_allclose(points, expected, atol=1e-5)
 
 
-@pytest.mark.parametrize("classes", [(0, 1), (0, 1, 1), (0, 1, 3), (-1, 0, 1)])
+@pytest.mark.parametrize("count, length", [(8, 0), (9, 1)])
+def test_up_to_8_eps_of_the_templates_is_rounding(count, length):
+  np.testing.assert_array_equal(projection._unit(jnp.float32([0, count * 2.0**-23 * 4]), 4.0), [0, length])
+
+
+@pytest.mark.parametrize("classes", [(0, 1), (0, 1, 1), (0, 1, 2, 2), (0, 1, 3), (-1, 0, 1)])
 def test_classes_must_be_three(classes):
   with pytest.raises(UserError, match="three different ones from 0 to 2"):
     projection.project(jnp.ones((4, 3)), jnp.eye(3), classes)

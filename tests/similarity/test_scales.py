@@ -9,8 +9,9 @@ import pytest
 import scipy.spatial
 
 from lib.similarity import MEASURES, cka_of_sums, gram, hsic_sums, linear_cka, linear_regression, rsa, svcca
-from lib.similarity.decompositions import principal_subspace
-from lib.similarity.gram import standardized
+from lib.similarity import pwcca as pwcca_in_float32
+from lib.similarity.decompositions import negligible, principal_subspace
+from lib.similarity.gram import recentred, squared_distances, standardized
 from tests.similarity.test_cka import ratio
 from tests.similarity.test_gradients import WIDTHS, value_and_gradients
 from tests.similarity.test_gradients import pair as small_pair
@@ -224,8 +225,8 @@ def test_all_of_the_variance_is_every_component_that_is_no_rounding():
   assert principal_subspace(exactly, 0.5)[1] == 1  # the fewest that carry a half
 
 
-@pytest.mark.parametrize("side", ["gram", "feature"])
-def test_kernels_of_which_rounding_is_left_are_like_nothing(side):
+@pytest.mark.parametrize("side, least", [("gram", 3e-4), ("feature", 1.5e-3)])
+def test_kernels_of_which_rounding_is_left_are_like_nothing(side, least):
   """Points equally far from each other have the debiased kernel 0; nearly so, one that counts."""
   rng = np.random.default_rng(2)
   y, d = rng.normal(size=(8, 5)).astype(np.float32), rng.normal(size=(8, 8))
@@ -233,11 +234,37 @@ def test_kernels_of_which_rounding_is_left_are_like_nothing(side):
   simplices = np.linalg.qr(rng.normal(size=(20, 8, 8)))[0].astype(np.float32)
   every = jax.jit(lambda xs: jax.lax.map(lambda x: jnp.stack([run(x, y), run(y, x), run(x, x)]), xs))
   assert (every(np.concatenate([simplices, simplices + 3, np.eye(8, dtype=np.float32)[None]])) == 0).all()
-  simplex = simplices[0]
-  nearly = (simplex + 0.02 * d).astype(np.float32)
-  exact = cka(nearly.astype(float), y.astype(float), debiased=True)
-  np.testing.assert_allclose(run(nearly, y), exact, atol=1e-3)
-  assert abs(exact) > 0.02
+  for distance in (0.02, least):
+    nearly = (simplices[0] + distance * d).astype(np.float32)
+    exact = cka(nearly.astype(float), y.astype(float), debiased=True)
+    np.testing.assert_allclose(run(nearly, y), exact, atol=5e-3)
+    assert abs(exact) > 0.02
+
+
+EPS = np.finfo(np.float32).eps
+
+
+@pytest.mark.parametrize("left, trace", [(16, 0), (17, 1)])
+def test_a_kernel_is_rounding_up_to_8_eps_of_its_trace(left, trace):
+  """1 everywhere and `left` eps more on the diagonal: the trace is 2 before and `left` eps after centring."""
+  assert jnp.trace(recentred(jnp.ones((2, 2)) + left * EPS * jnp.eye(2))) == trace
+
+
+@pytest.mark.parametrize("shape", [(9, 4), (4, 9)])
+def test_singular_values_are_rounding_up_to_10_eps_of_the_longer_side(shape):
+  np.testing.assert_allclose(negligible(jnp.float32([2, 1]), shape), [10 * 3 * EPS * 2], rtol=1e-6)
+
+
+def test_distances_are_not_negative():
+  np.testing.assert_array_equal(squared_distances(jnp.float32([[2, 0.5], [0.5, 3]])), [[0, 4], [4, 0]])
+  np.testing.assert_array_equal(squared_distances(jnp.float32([[1, 1 + EPS], [1 + EPS, 1]])), np.zeros((2, 2)))
+
+
+def test_correlations_do_not_exceed_1():
+  draws = RANDOM.normal(size=(50, 14, 5)).astype(np.float32)
+  for measure in (svcca, pwcca_in_float32):
+    values = jax.jit(jax.vmap(lambda x, measure=measure: measure(x, -x[:, ::-1])))(draws)
+    assert values.max() <= 1 and values.min() > 1 - 1e-5
 
 
 def test_cosines_that_rounding_makes_do_not_vary():
