@@ -115,6 +115,11 @@ def test_matrices_alone_may_get_noise(key):
   assert np.all(noisy["a"]["kernel"] != 1) and np.all(noisy["b"] != 0)
 
 
+def test_every_leaf_gets_noise_unless_matrices_are_chosen(key):
+  leaves = {"scalar": jnp.zeros(()), "vector": jnp.zeros(3), "matrix": jnp.zeros((1, 2))}
+  assert all(np.all(leaf != 0) for leaf in noise_of({"eta": 1.0}, leaves, key, jnp.int32(0)).values())
+
+
 def test_integers_are_refused(key):
   with pytest.raises(UserError, match="a/count, whose type is int32"):
     noise_of({"eta": 1.0}, {"a": {"count": jnp.arange(3)}}, key, jnp.int32(0))

@@ -51,6 +51,32 @@ def test_sizes_are_those_of_the_paper_and_at_least_eight():
   assert kernels(10) == [(10, 8), (8, 8), (8, 2)]
 
 
+def test_it_starts_from_uniform_numbers_that_differ_between_layers_seeds_and_biases():
+  params = [Discriminator(("t",), "published", hidden=(64, 64), seed=seed).init(spec(64))["params"] for seed in (0, 1)]
+  for layer in ("dense_0", "dense_1"):
+    for leaf in jax.tree.leaves(params[0][layer]):  # of a standard deviation of the bound over sqrt(3)
+      assert 0.9 < 8 * jnp.abs(leaf).max() <= 1 and 0.4 < 8 * leaf.std() < 0.7 and abs(8 * leaf.mean()) < 0.25
+  assert np.any(params[0]["dense_0"]["kernel"] != params[0]["dense_1"]["kernel"])
+  assert np.any(params[0]["dense_0"]["kernel"] != params[1]["dense_0"]["kernel"])
+  assert not np.isin(params[0]["dense_0"]["bias"], params[0]["dense_0"]["kernel"]).all()
+
+
+@pytest.mark.parametrize("form, value", [
+  ("published", (np.log(4 / 3) + np.log(2) + np.log(8) + np.log(2)) / 4), ("adversarial", (np.log(4) + np.log(2)) / 4),
+])
+def test_values_by_hand(form, value):
+  """A D that says the logits themselves: (log 3, 0) of the student, (log 7, 0) of the teacher.
+
+  Its first answer 3/4 is right for the student, by -log 3/4, and 7/8 is wrong for the teacher, by -log 1/8.
+  """
+  identity = {"dense_0": {"kernel": jnp.eye(2), "bias": jnp.zeros(2)}}
+  state = {"params": identity, "momentum": jax.tree.map(jnp.zeros_like, identity)}
+  ctx = context(jnp.log(jnp.array([[3.0, 1.0]])), jnp.log(jnp.array([[7.0, 1.0]])))
+  ctx = dataclasses.replace(ctx, targets=jnp.array([[1.0, 0.0]]), batch={"weight": jnp.ones(1)})
+  found, _ = jax.jit(dataclasses.replace(WIDE, form=form).apply)(state, ctx)
+  np.testing.assert_allclose(found, [value], rtol=1e-6)
+
+
 def test_it_learns_to_tell_the_two_apart(learned):
   assert 0.4 < loss(WIDE.init(spec())) < 1.2  # about log 2
   assert loss(learned) < 0.05
@@ -132,6 +158,11 @@ def test_padded_examples_do_not_teach_it():
   masked = lambda z: dataclasses.replace(ctx, batch={"weight": half}, outputs=Outputs(z, {}))
   one, other = (WIDE.apply(state, masked(z))[1]["momentum"] for z in (STUDENT, STUDENT.at[8:].set(50.0)))
   for a, b in zip(jax.tree.leaves(one), jax.tree.leaves(other)):
+    np.testing.assert_allclose(a, b, atol=1e-6)
+  alone = dataclasses.replace(
+    context(STUDENT[:8], TEACHER[:8]), batch={"weight": jnp.ones(8)}, targets=ctx.targets[:8]
+  )
+  for a, b in zip(*map(jax.tree.leaves, (one, WIDE.apply(state, alone)[1]["momentum"]))):
     np.testing.assert_allclose(a, b, atol=1e-6)
 
 

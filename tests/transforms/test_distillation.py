@@ -177,6 +177,12 @@ def test_a_teacher_that_does_not_fit(make, teachers, sentence):
     make(context(STUDENT, **teachers))
 
 
+def test_a_teacher_of_sequences_is_asked_of_sequences():
+  targets = jnp.zeros((B, 3, K))
+  with pytest.raises(UserError, match=r"makes predictions \(5, 4\).* \(5, 3, 4\).*one prediction for each position"):
+    DistillationTargets(("a",))(context(None, targets, a=FIRST), targets)
+
+
 @pytest.mark.parametrize("fields, sentence", [
   ({"teachers": ()}, "at least one label"),
   ({"teacher_temperature": 0.0}, "teacher_temperature is 0.0; give a number above 0"),

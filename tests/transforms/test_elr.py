@@ -10,7 +10,7 @@ import pytest
 from lib import training
 from lib.core import Context, DataSpec, Outputs, UserError
 from lib.transforms.losses.cross_entropy import CrossEntropy
-from lib.transforms.losses.elr import EarlyLearningRegularization
+from lib.transforms.losses.elr import EarlyLearningRegularization, clamped
 from lib.transforms.losses.forgetting_events import ForgettingEvents
 from lib.transforms.losses.target_divergence import TargetDivergence
 from tests.tiny import tiny_config
@@ -147,7 +147,7 @@ def test_ids_of_other_splits_and_of_padding_are_read_and_not_written(term, memor
     changed = np.asarray(before != after).reshape(N, -1).any(axis=-1)
     assert set(np.flatnonzero(changed)) <= {3}
   if value.ndim:  # an unknown example is one that was never visited
-    never = term.apply(term.init(SPEC), context(z, ids))[0]
+    never = term.apply(term.init(SPEC), context(z, IDS))[0]
     np.testing.assert_array_equal(value[np.array([0, 1, 3])], never[np.array([0, 1, 3])])
     assert value[2] != never[2]
 
@@ -163,6 +163,14 @@ def test_finite_at_the_extremes(term, dtype, beta):
     value, gradient = value_and_grad(term, memory, z)
     assert value.dtype == np.float32
     assert np.all(np.isfinite(value)) and np.all(np.isfinite(gradient.astype(np.float32)))
+
+
+def test_probabilities_are_cut_at_1e_4_of_either_end():
+  p = jnp.float32([0, 0.5e-4, 2e-4, 0.5, 0.9998, 0.99995, 1])
+  cut, slope = jax.jvp(clamped, (p,), (jnp.ones_like(p),))
+  np.testing.assert_allclose(cut, [1e-4, 1e-4, 2e-4, 0.5, 0.9998, 0.9999, 0.9999], rtol=1e-6)
+  np.testing.assert_array_equal(slope, [0, 0, 1, 1, 1, 0, 0])
+  assert clamped(p.astype(jnp.bfloat16)).dtype == jnp.bfloat16
 
 
 def test_the_exact_form_keeps_pushing_where_the_clamped_one_stops():

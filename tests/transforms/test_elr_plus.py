@@ -42,9 +42,9 @@ def test_each_network_learns_from_the_average_of_the_other(key, multiply_labels)
   """A second implementation, over two visits, with mixed inputs."""
   term = build(LOSSES, {"name": "elr_plus", "lam": 2.0, "beta": 0.6, "multiply_labels": multiply_labels})
   memory, expected_memory, apply = term.init(SPEC), np.zeros((2, N, K)), jax.jit(term.apply)
-  index, weight = jnp.array([2, 3, 0, 1]), jnp.full(B, 0.8)
+  index, weight = jnp.array([1, 2, 3, 0]), np.float32([0.8, 0.5, 1.0, 0.25])
   for visit in range(2):
-    ctx = context(jax.random.fold_in(key, visit), mix_index=index, mix_weight=weight)
+    ctx = context(jax.random.fold_in(key, visit), mix_index=index, mix_weight=jnp.asarray(weight))
     value, memory = apply(memory, ctx)
     expected = np.zeros(B)
     for k in range(2):
@@ -52,7 +52,7 @@ def test_each_network_learns_from_the_average_of_the_other(key, multiply_labels)
       for row, i in enumerate(np.asarray(IDS)):
         expected_memory[k, i] = 0.6 * expected_memory[k, i] + 0.4 * other[row]
       t = expected_memory[k, np.asarray(IDS)]
-      q = 0.8 * t + 0.2 * t[np.asarray(index)]
+      q = weight[:, None] * t + (1 - weight)[:, None] * t[np.asarray(index)]
       p = softmax(list(ctx.outputs.taps.values())[k])
       expected += 2.0 * np.log(1 - np.sum(p * q, axis=-1))
       if multiply_labels:  # of uniform labels the memory itself is left
@@ -83,6 +83,13 @@ def test_multiplied_labels_by_hand(ramp, step, strength):
   np.testing.assert_allclose(
     value, [np.log(4) + 8 / 7 * np.log(2) + strength * (np.log(1 - 0.3) + np.log(1 - 0.375))], rtol=1e-5
   )
+
+
+def test_certain_predictions_leave_the_value_finite():
+  """Both networks and both memories are sure of class 0: each adds λ log(1 - (1 - 1e-4))."""
+  term, sure = build(LOSSES, {"name": "elr_plus", "lam": 2.0, "beta": 0.0}), (1e4, 0.0, 0.0)
+  value, _ = term.apply(term.init(SPEC), labelled((1.0, 0.0, 0.0), (sure, sure), (sure, sure)))
+  np.testing.assert_allclose(value, [4 * np.log(1e-4)], rtol=1e-3)
 
 
 def test_a_label_that_the_memory_excludes_stays():

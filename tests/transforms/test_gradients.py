@@ -45,6 +45,21 @@ def test_what_acts_on_entries_and_leaves():
   assert_equal({**clipped, "b": [0, 0]}, [0, 0], [[0.5, 0], [0, -0.05]])
 
 
+def test_kernels_of_convolutions_and_single_numbers():
+  kernel = jnp.arange(8.0).reshape(2, 2, 2)  # [width, inputs, outputs]: of one output 0, 2, 4, 6, of the other 1 more
+  np.testing.assert_allclose(
+    update({"w": kernel}, name="centralize")["w"], [[[-3, -3], [-1, -1]], [[1, 1], [3, 3]]], atol=1e-6
+  )
+  clipped = update({"w": jnp.float32(-5.0)}, name="clip_by_block_rms", threshold=2.0)
+  np.testing.assert_allclose(clipped["w"], -2.0, rtol=1e-6)
+  # A unit whose weights are 0 counts as one of norm eps.
+  link = build(GRADIENTS, {"name": "adaptive_grad_clip", "clipping": 0.5, "eps": 0.1})
+  updates, _ = link.update({"w": jnp.array([[3.0], [4.0]])}, (), {"w": jnp.zeros((2, 1))})
+  np.testing.assert_allclose(updates["w"], [[0.03], [0.04]], rtol=1e-5)
+  halved = update(name="normalize_by_update_norm", eps=13.0)
+  assert_equal(halved, GRADIENT["b"] / 26, GRADIENT["w"] / 26)
+
+
 def test_decayed_weights():
   assert_equal(update(name="add_decayed_weights", weight_decay=2.0), [2, 5], GRADIENT["w"] + 2 * PARAMS["w"])
   only = update(name="add_decayed_weights", weight_decay=2.0, mask="matrices")

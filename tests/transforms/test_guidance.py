@@ -1,5 +1,7 @@
 """Guidance: which layers are compared, limits of the term, and that it can be descended."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -116,6 +118,30 @@ def test_a_cached_gram_matrix_stands_for_the_features(widths, key):
   online = value(term(), context(target, guide))
   cached = {name: gram(tap) for name, tap in guide.items() if name.endswith("dense")}
   np.testing.assert_allclose(value(term(), context(target, cached)), online, rtol=1e-5)
+
+
+def test_one_pair_of_wide_layers_by_the_definition(key):
+  guide = jax.random.normal(jax.random.key(4), (2 * B, 30))
+  ctx = context(taps_of(key, (40,)), {"000_dense": guide[:B], "001_relu": guide[:B]})
+  expected = 1 - centred_kernel_alignment(guide[:B], ctx.outputs.taps["000_dense"])
+  np.testing.assert_allclose(value(term(), ctx), expected, rtol=1e-5)
+  part = {"000_dense": gram(guide).take(jnp.arange(B))}  # centred over all, and so not over these
+  np.testing.assert_allclose(value(term(), context(taps_of(key, (40,)), part)), expected, rtol=1e-5)
+
+
+def test_a_cache_is_no_guide_for_a_measure_of_features(key):
+  cached = {"000_dense": gram(jax.random.normal(key, (B, 30)))}
+  words = (r"'rsa' needs features, and config\.references\.guide\.cache keeps Gram matrices; set the cache to '', or "
+           r"take one of linear_cka, .*rsa_centred, procrustes\.$")
+  with pytest.raises(UserError, match=words):
+    value(term(measure="rsa"), context(taps_of(key, (5,)), cached))
+
+
+def test_tokens_can_be_the_guide(key):
+  tokens = jnp.arange(B * 4).reshape(B, 4) ** 2 % 17
+  ctx = dataclasses.replace(context(taps_of(key, (5,)), {}), batch={"tokens": tokens, "weight": jnp.ones(B)})
+  expected = 1 - centred_kernel_alignment(tokens, ctx.outputs.taps["000_dense"])
+  np.testing.assert_allclose(value(term(reference="input"), ctx), expected, rtol=1e-5)
 
 
 def test_the_input_can_be_the_guide(key):

@@ -83,6 +83,12 @@ def test_sequences_are_averaged_over_the_positions_that_count(logits, config):
   np.testing.assert_allclose(value(config, sequence, targets), expected, rtol=1e-5)
 
 
+@pytest.mark.parametrize("config", ["cross_entropy", {"name": "mse", "on": "probabilities"}])
+def test_logits_of_few_bits_are_no_reason_to_compute_with_few(config, logits, soft):
+  rounded = logits.astype(jnp.bfloat16)
+  np.testing.assert_array_equal(value(config, rounded, soft), value(config, rounded.astype(jnp.float32), soft))
+
+
 def test_mse_is_a_mean_over_classes_without_one_half():
   logits, targets = jnp.array([[1.0, 2.0, 3.0, 4.0]]), jnp.array([[0.0, 1.0, 0.0, 0.0]])
   np.testing.assert_allclose(value({"name": "mse", "on": "logits"}, logits, targets), [(1 + 1 + 9 + 16) / 4])
