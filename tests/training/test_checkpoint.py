@@ -125,6 +125,7 @@ TROUBLES = {
   "a bad disk": ("open", OSError(errno.EIO, "Input/output error"), "Input/output error"),
   "no permission": ("open", PermissionError(errno.EACCES, "Permission denied"), "Permission denied"),
   "another library": ("_open", RuntimeError("a driver that nobody knows"), "a driver that nobody knows"),
+  "no words": ("_open", RuntimeError(), "RuntimeError"),
 }
 
 
@@ -230,6 +231,23 @@ def test_a_save_that_was_cut_off_leaves_nothing_behind(checkpoints, name):
   checkpoints.save(40, tree(40.1), NO_ROWS)
   checkpoints.save(50, tree(50.1), NO_ROWS)
   assert checkpoints.restore(jax.eval_shape(lambda: tree(0.0))).step == 50
+
+
+def test_what_cannot_be_removed_stops_nothing(checkpoints, monkeypatch):
+  """Old checkpoints and leftovers that something holds open: they stay, and training goes on."""
+  def busy(path, ignore_errors=False):
+    if not ignore_errors:
+      raise OSError(errno.EBUSY, "Device or resource busy")
+
+  monkeypatch.setattr(checkpoint.shutil, "rmtree", busy)
+  (checkpoints.directory / "writing_step_0000000035").mkdir()
+  checkpoints.save(40, tree(40.1), NO_ROWS)
+  assert checkpoints.steps() == [30, 40]
+  damage(checkpoints.directory / "step_0000000040" / "record.json", "delete")
+  assert checkpoints.restore(jax.eval_shape(lambda: tree(0.0))).step == 30
+  assert sorted(os.listdir(checkpoints.directory)) == [
+    "damaged_step_0000000040", "removing_step_0000000020", "step_0000000030", "writing_step_0000000035",
+  ]
 
 
 def test_a_step_can_be_saved_again(checkpoints):
