@@ -163,7 +163,8 @@ def test_an_unmixed_view():
   ({"batch_norm": "calibrated"}, {}, "'calibrated', but the network has no batch statistics"),
   ({"batch_norm": "none"}, {}, "batch_norm is 'none'.*one of 'running', 'batch', 'calibrated'"),
   ({"model": {}, "parameters": "ema"}, {}, "'ema', which config.parameters does not have .known: average"),
-  ({"parameters": "average"}, {}, "leave its model {}"),
+  *[({"model": {}, "parameters": "average"} | more, {}, "leave its model {}")
+    for more in ({"model": MLP}, {"run": "run"}, {"cache": "pre"}, {"batch_norm": "calibrated"})],
   ({"runs": ""}, {}, "guide.runs does not exist.*did you mean 'run'"),
   ({"run": "nowhere"}, {}, "nowhere is not a finished run"),
   ({"model": {"name": "vit", "patch": 3}}, {}, "^config.references.guide.model.patch is 3"),

@@ -12,7 +12,7 @@ import pytest
 
 from lib import data, models, training
 from lib.core import UserError, rng
-from lib.reporting import read_json, read_rows
+from lib.reporting import Progress, read_json, read_rows
 from lib.training import dispatch
 from lib.training.config import plain
 from lib.training.references import member_variables
@@ -117,7 +117,10 @@ def test_a_damaged_newest_checkpoint_costs_time_and_nothing_else(undisturbed, tm
   for path in (newest / "arrays").rglob("*"):
     if path.is_file():
       path.write_bytes(b"damaged")
+  seen, whole = [], 2 * tiny_config()["steps"]
+  monkeypatch.setattr(Progress, "update", lambda self, step, loss: seen.append((step, self._bar.total)))
   train(tmp_path / "run", **ENSEMBLE)
+  assert seen == sorted(seen) and seen[-1] == (whole, whole)  # the bar goes through both cohorts
   assert "is damaged" in capfd.readouterr().err
   for name in ("metrics.jsonl", "results.json"):
     assert (tmp_path / "run" / name).read_bytes() == (undisturbed[0] / name).read_bytes()
