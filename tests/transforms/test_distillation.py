@@ -81,10 +81,11 @@ def test_hot_distillation_matches_centred_logits():
     np.testing.assert_allclose(run(student), limit, rtol=1e-3)
 
 
-def test_t_squared_is_of_the_student():
-  plain = distill(STUDENT, 5.0, 3.0, a=FIRST)
-  np.testing.assert_allclose(distill(STUDENT, 5.0, 3.0, "t_squared", a=FIRST), 9 * plain, rtol=1e-6)
-  np.testing.assert_allclose(distill(STUDENT, 5.0, 1.0, "t_squared", a=FIRST), distill(STUDENT, 5.0, 1.0, a=FIRST))
+@pytest.mark.parametrize("form", ["kl", "ce"])
+def test_t_squared_is_of_the_student(form):
+  run = lambda t, scale: distill(STUDENT, 5.0, t, scale, form, a=FIRST)
+  np.testing.assert_allclose(run(3.0, "t_squared"), 9 * run(3.0, "none"), rtol=1e-6)
+  np.testing.assert_allclose(run(1.0, "t_squared"), run(1.0, "none"))
 
 
 def test_the_mean_of_cross_entropies_is_the_cross_entropy_of_the_mean():

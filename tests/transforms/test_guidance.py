@@ -59,7 +59,9 @@ def test_explicit_maps_by_position_and_name():
   assert layer_pairs(names(3), names(2), ((2, 0), ("000_relu", "001_relu"), (-1, -1))) == (
     ("002_relu", "000_relu"), ("000_relu", "001_relu"), ("002_relu", "001_relu")
   )
+  assert layer_pairs(names(3), names(2), ((-3, -2), (0, 1))) == (("000_relu", "000_relu"), ("000_relu", "001_relu"))
   for rule, words in ((((3, 0),), "tap 3 of the guide, which has 3: 0 000_relu, 1 001_relu"),
+                      (((0, -3),), "tap -3 of the target, which has 2"),
                       (((0, "9"),), "'9' of the target; known: 000_relu, 001_relu")):
     with pytest.raises(UserError, match=words):
       layer_pairs(names(3), names(2), rule)
@@ -127,6 +129,15 @@ def test_one_pair_of_wide_layers_by_the_definition(key):
   np.testing.assert_allclose(value(term(), ctx), expected, rtol=1e-5)
   part = {"000_dense": gram(guide).take(jnp.arange(B))}  # centred over all, and so not over these
   np.testing.assert_allclose(value(term(), context(taps_of(key, (40,)), part)), expected, rtol=1e-5)
+
+
+def test_wide_layers_of_one_shape_are_told_apart(key):
+  target, guide = taps_of(key, (40, 40)), taps_of(jax.random.key(2), (40, 40))
+  pairs = [("000_dense", "000_dense"), ("002_dense", "002_dense")]
+  expected = [1 - centred_kernel_alignment(guide[a], target[b]) for a, b in pairs]
+  found = term().dissimilarities(*(Outputs(jnp.zeros((B, 3)), taps) for taps in (target, guide)))
+  assert list(found) == pairs and abs(expected[0] - expected[1]) > 1e-3
+  np.testing.assert_allclose(list(found.values()), expected, rtol=1e-5)
 
 
 def test_a_cache_is_no_guide_for_a_measure_of_features(key):
