@@ -160,9 +160,10 @@ class Preparer:
     experiment = Experiment(config, spec, lambda section: data.preprocess(section, dataset))
     inputs = functools.partial(_training_inputs, experiment, dataset)
     loaded = references.load(config, spec, inputs, len(dataset.train))
-    self.checksums.update(
-      {f"config.references.{label}": trees.digest(one.variables) for label, one in loaded.items() if one.variables}
-    )
+    for label, one in loaded.items():
+      if one.variables:  # under one label, a grid may have several: none may take the place of another
+        known = self.checksums.get(f"config.references.{label}", "").split()
+        self.checksums[f"config.references.{label}"] = " ".join(dict.fromkeys([*known, trees.digest(one.variables)]))
     jaxprs = experiment.check(_abstract_batch(experiment, dataset), loaded)
     for label, fields in config["probes"].items():
       check_probe(label, fields, dataset)

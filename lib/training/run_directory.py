@@ -24,6 +24,33 @@ def claimed(workdir: pathlib.Path, config: Config) -> Iterator[None]:
   Raises:
     UserError: if it belongs to another config, to another process, or to something that is no run.
   """
+  missing = _check_whose(workdir, config)
+  try:
+    workdir.mkdir(parents=True, exist_ok=True)
+    held = lock(workdir / "lock")
+  except BlockingIOError:
+    raise UserError(f"another process is training in {workdir}; wait for it or give another --workdir.") from None
+  except OSError as error:
+    if error.errno == errno.ELOOP:
+      raise UserError(f"{workdir}/lock is a symbolic link; remove it.") from error
+    raise UserError(f"{workdir} cannot be written ({error.strerror}); give another --workdir.") from error
+  try:
+    _check_whose(workdir, config)  # another process may have had it in between
+    yield
+  except BaseException:
+    if not (workdir / "config.json").exists():
+      with contextlib.suppress(OSError):
+        for name in _BEFORE_CONFIG:
+          (workdir / name).unlink(missing_ok=True)
+        for path in missing:
+          path.rmdir()
+    raise
+  finally:
+    os.close(held)
+
+
+def _check_whose(workdir: pathlib.Path, config: Config) -> list[pathlib.Path]:
+  """Refuses a directory of another config, or of something that is no run; returns what of its path is missing."""
   try:
     names = set(os.listdir(workdir)) if workdir.exists() else set()
     missing = [path for path in (workdir, *workdir.parents) if not path.exists()]
@@ -38,27 +65,7 @@ def claimed(workdir: pathlib.Path, config: Config) -> Iterator[None]:
       raise UserError(f"{workdir} belongs to another config: {'; '.join(changed[:3])}{more}; give another --workdir.")
   elif names - _BEFORE_CONFIG:
     raise UserError(f"{workdir} exists and is not a run directory; give another --workdir or remove it.")
-  try:
-    workdir.mkdir(parents=True, exist_ok=True)
-    held = lock(workdir / "lock")
-  except BlockingIOError:
-    raise UserError(f"another process is training in {workdir}; wait for it or give another --workdir.") from None
-  except OSError as error:
-    if error.errno == errno.ELOOP:
-      raise UserError(f"{workdir}/lock is a symbolic link; remove it.") from error
-    raise UserError(f"{workdir} cannot be written ({error.strerror}); give another --workdir.") from error
-  try:
-    yield
-  except BaseException:
-    if not (workdir / "config.json").exists():
-      with contextlib.suppress(OSError):
-        for name in _BEFORE_CONFIG:
-          (workdir / name).unlink(missing_ok=True)
-        for path in missing:
-          path.rmdir()
-    raise
-  finally:
-    os.close(held)
+  return missing
 
 
 def lock(path: pathlib.Path) -> int:
@@ -71,8 +78,9 @@ def lock(path: pathlib.Path) -> int:
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK, 0o666)
     try:
       fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-      if path.exists() and os.path.samestat(os.fstat(descriptor), os.stat(path)):
-        return descriptor
+      with contextlib.suppress(FileNotFoundError):
+        if os.path.samestat(os.fstat(descriptor), os.stat(path)):
+          return descriptor
     except BaseException:
       os.close(descriptor)
       raise
