@@ -138,7 +138,7 @@ def prepare(config: dict, preparer: Preparer) -> None:
   """Does what a run does before it trains."""
   check(config)
   for cohort in cohorts_of(config, members_of(config), lambda inner, points: preparer(inner).can_vary(points),
-                           lambda inner: preparer(inner).members_that_fit()):
+                           lambda inner, count: preparer(inner).members_at_once(count)):
     preparer(cohort.config).programs(len(cohort.members))
 
 

@@ -70,7 +70,7 @@ def run(
       config,
       members,
       can_vary=lambda inner, points: prepare(inner).can_vary(points),
-      chunk_size=lambda inner: prepare(inner).members_that_fit(),
+      chunk_size=lambda inner, count: prepare(inner).members_at_once(count),
     )
     _start(workdir, config, cohorts, prepare.checksums, argv)
     began, last = time.monotonic(), {"step": 0}
@@ -98,7 +98,11 @@ def _start(
     old = reporting.read_manifest(workdir)["checksums"]
     for file in sorted({*old, *checksums}):
       if old.get(file) != checksums.get(file):
-        raise UserError(f"{file} has changed since the run in {workdir} began; restore it, or give another --workdir.")
+        what = "it"
+        if file.startswith("config.references."):  # without a run, it is a product of the machine
+          what = "the run that it comes from, the versions and the kind of device"
+        raise UserError(f"{file} has changed since the run in {workdir} began; restore {what}, or give another "
+                        "--workdir.")
   reporting.write_json(workdir / "config.json", to_json(config))
   members = [(member, cohort) for cohort in cohorts for member in cohort.members]
   members.sort(key=lambda pair: pair[0].index)

@@ -80,12 +80,13 @@ def test_a_disk_that_is_full_at_the_start_leaves_a_directory_that_can_be_started
     with pytest.raises(UserError, match="(cannot|could not) be written .*No space left on device"):
       training.run(damage.config_of(), tmp_path / "a/b")
   assert not [name for name in names(tmp_path) if name.endswith(".tmp")]
-  assert (tmp_path / "a").exists() == bool(files_before_the_disk_is_full)
+  assert (tmp_path / "a").exists() == (files_before_the_disk_is_full == 2)  # the third is of a checkpoint
   finish(tmp_path / "a/b", whole)
 
 
 @pytest.mark.parametrize("change", [
   {"losses__ce__weight": "heavy"}, {"batch_size": 10**6}, {"data__source": {"name": "mnist"}}, {"model__width": -1},
+  {"probes": {"late": {"name": "agreement", "reference": "nobody", "every": 0}}},
 ])
 def test_a_rejected_command_leaves_nothing_behind(tmp_path, change):
   with pytest.raises(UserError):
@@ -95,6 +96,18 @@ def test_a_rejected_command_leaves_nothing_behind(tmp_path, change):
   with pytest.raises(UserError):
     training.run(damage.config_of(**change), tmp_path / "run", data_dir=tmp_path / "nowhere")
   assert names(tmp_path) == ["run"]
+
+
+def test_members_that_do_not_fit_are_refused_before_the_directory_is_theirs(tmp_path, monkeypatch):
+  """The sentence says to lower the chunk, and the same directory must take that config."""
+  def check(experiment, data, references, jaxprs, num_members, mode):
+    if num_members > 1:
+      raise UserError("they do not fit")
+
+  monkeypatch.setattr(training.dispatch, "check_memory", check)
+  with pytest.raises(UserError, match="they do not fit"):
+    training.run(damage.config_of(), tmp_path / "run")
+  assert names(tmp_path) == []
 
 
 def test_only_one_process_gets_a_directory(tmp_path, monkeypatch):
