@@ -21,13 +21,15 @@ from typing import Any
 
 from absl import flags
 
-from configs import quickstart
 from experiments import terminal
+from experiments.benchmarks import shrink
 from lib import reporting, training
 from lib.core import UserError
 from lib.training.config import plain, put
 
-_PART = flags.DEFINE_enum("part", "all", ["all", "interrupted", "finished", "teacher"], "Which directory is damaged.")
+_PART = flags.DEFINE_enum(
+  "part", "all", ["all", "interrupted", "finished", "teacher"], "Which directory is damaged.", **terminal.SHARED,
+)
 
 STEPS, MIDDLE = 12, 9
 
@@ -55,7 +57,7 @@ COMPARED = ("metrics.jsonl", "results.json")
 
 def config_of(**changes: Any) -> dict[str, Any]:
   """Returns a config of two cohorts that trains in a moment; changes are {path with "__" for ".": value}."""
-  config = put(plain(quickstart.get_config()), {
+  config = put(plain(shrink.load(shrink.ROOT / "configs/quickstart.py").get_config()), {
     "steps": STEPS, "batch_size": 32, "log_every": 3, "steps_per_dispatch": 3, "checkpoint.every": 3, "model.width": 8,
     "data.subset": 64, "data.test_subset": 32, "ensemble.seeds": 1, "ensemble.chunk": 2, "probes.test.every": 6,
     "probes.train.every": 6,

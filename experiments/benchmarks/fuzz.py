@@ -39,12 +39,12 @@ from lib.training.config import check, put
 from lib.training.ensemble import cohorts_of, members_of
 from lib.training.prepare import Prepared, Preparer, check_probe
 
-_CONFIGS = flags.DEFINE_list("configs", [], "Parts of names of configs; all without it.")
-_LIMIT = flags.DEFINE_integer("limit", 0, "Cases, drawn at random; 0 is all.", lower_bound=0)
-_RUNS = flags.DEFINE_integer("runs", 20, "Cases that are trained for two steps.", lower_bound=0)
+_CONFIGS = flags.DEFINE_list("configs", [], "Parts of names of configs; all without it.", **terminal.SHARED)
+_LIMIT = flags.DEFINE_integer("limit", 0, "Cases, drawn at random; 0 is all.", lower_bound=0, **terminal.SHARED)
+_RUNS = flags.DEFINE_integer("runs", 20, "Cases that are trained for two steps.", lower_bound=0, **terminal.SHARED)
 _SEED = flags.DEFINE_integer("seed", 0, "Of the draws.", **terminal.SHARED)
 _OUT = flags.DEFINE_string("out", "runs/fuzz", "Directory for results.json.", **terminal.SHARED)
-_CHILD = flags.DEFINE_string("child", "", "Used by the binary itself.")
+_CHILD = flags.DEFINE_string("child", "", "Used by the binary itself.", **terminal.SHARED)
 
 VALUES = {
   "a word": "x", "a tuple": (1, 2), "nothing": None, "0": 0, "negative": -1, "32 bits": 2**31 - 1, "huge": 2**40,
@@ -138,7 +138,7 @@ def prepare(config: dict, preparer: Preparer) -> None:
   """Does what a run does before it trains."""
   check(config)
   for cohort in cohorts_of(config, members_of(config), lambda inner, points: preparer(inner).can_vary(points),
-                           lambda inner: preparer(inner).members_that_fit()):
+                           lambda inner, count: preparer(inner).members_at_once(count)):
     preparer(cohort.config).programs(len(cohort.members))
 
 

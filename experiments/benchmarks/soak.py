@@ -25,10 +25,12 @@ from absl import flags
 from experiments import terminal
 from lib import reporting
 
-_SIGNALS = flags.DEFINE_integer("signals", 100, "Signals to send in all.", lower_bound=1)
-_EACH = flags.DEFINE_integer("each", 10, "Signals to send to one run before it may end.", lower_bound=1)
+_SIGNALS = flags.DEFINE_integer("signals", 100, "Signals to send in all.", lower_bound=1, **terminal.SHARED)
+_EACH = flags.DEFINE_integer(
+  "each", 10, "Signals to send to one run before it may end.", lower_bound=1, **terminal.SHARED,
+)
 _SEED = flags.DEFINE_integer("seed", 0, "Seed of the moments.", **terminal.SHARED)
-_LIMIT = flags.DEFINE_float("limit", 300.0, "Seconds that one process may take.", lower_bound=1.0)
+_LIMIT = flags.DEFINE_float("limit", 300.0, "Seconds that one process may take.", lower_bound=1.0, **terminal.SHARED)
 
 CONFIG = "configs/quickstart.py"
 OVERRIDES = (

@@ -32,11 +32,15 @@ from lib.attention.mosaic_gpu import MosaicGPU
 from lib.attention.simulation import interpreter
 from lib.core import UserError
 
-_TIMES = flags.DEFINE_integer("times", 50, "Processes that simulate the call, one after another.", lower_bound=1)
-_BUSY = flags.DEFINE_integer("busy", 2, "Processes that keep a core busy meanwhile.", lower_bound=0)
-_LIMIT = flags.DEFINE_float("limit", 600, "Seconds that a process may take.", lower_bound=1)
-_THREADS = flags.DEFINE_integer("threads", 0, "Of each pool of JAX's CPU client; 0: the simulation's.", lower_bound=0)
-_ONCE = flags.DEFINE_bool("once", False, "Simulates the call once, in this process.")
+_TIMES = flags.DEFINE_integer(
+  "times", 50, "Processes that simulate the call, one after another.", lower_bound=1, **terminal.SHARED,
+)
+_BUSY = flags.DEFINE_integer("busy", 2, "Processes that keep a core busy meanwhile.", lower_bound=0, **terminal.SHARED)
+_LIMIT = flags.DEFINE_float("limit", 600, "Seconds that a process may take.", lower_bound=1, **terminal.SHARED)
+_THREADS = flags.DEFINE_integer(
+  "threads", 0, "Of each pool of JAX's CPU client; 0: the simulation's.", lower_bound=0, **terminal.SHARED,
+)
+_ONCE = flags.DEFINE_bool("once", False, "Simulates the call once, in this process.", **terminal.SHARED)
 
 # Ends with its parent, however that ends.
 SPIN = """

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import math
 import os
 import pathlib
 import stat
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 
@@ -33,7 +34,7 @@ def replace_file(path: Path, data: bytes | str) -> None:
       f.flush()
       os.fsync(f.fileno())
     os.replace(temporary, path)
-    _sync_directory(path.parent)  # without it the rename itself may be lost
+    sync_directory(path.parent)  # without it the rename itself may be lost
   except (OSError, ValueError) as error:  # ValueError: a zero byte in the name
     with contextlib.suppress(OSError, ValueError):
       temporary.unlink()
@@ -52,11 +53,33 @@ def read_file(path: Path) -> bytes:
     UserError: if there is no such file, or it cannot be read.
   """
   try:
-    return pathlib.Path(path).read_bytes()
+    with open_file(path) as f:
+      return f.read()
   except FileNotFoundError:
     raise UserError(f"{path} does not exist; give the directory of a run, which holds it.") from None
   except (OSError, ValueError) as error:
     raise _unreadable(path, error) from error
+
+
+def open_file(path: Path) -> BinaryIO:
+  """Opens a file for reading; raises OSError for a pipe or a device, whose reader might wait for ever."""
+  f = open(path, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK))  # noqa: SIM115
+  if not stat.S_ISREG(os.fstat(f.fileno()).st_mode):
+    f.close()
+    raise OSError(errno.EINVAL, "Not a regular file", os.fspath(path))
+  return f
+
+
+def remove_file(path: Path) -> None:
+  """Removes a file, if there is one.
+
+  Raises:
+    UserError: if it cannot be removed.
+  """
+  try:
+    pathlib.Path(path).unlink(missing_ok=True)
+  except OSError as error:
+    raise unwritable(path, error) from error
 
 
 def exists(path: Path) -> bool:
@@ -146,7 +169,8 @@ def _numbers(array: np.ndarray) -> Any:
   return number if math.isfinite(number) else None
 
 
-def _sync_directory(path: pathlib.Path) -> None:
+def sync_directory(path: pathlib.Path) -> None:
+  """Puts on the disk what was renamed in a directory."""
   if os.name == "posix":
     descriptor = os.open(path, os.O_RDONLY)
     try:

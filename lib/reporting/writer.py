@@ -20,8 +20,8 @@ class MetricsWriter:
   time, so two runs of one config write the same bytes. Rows wait in memory until `flush`.
 
   Args:
-    path: the file, usually metrics.jsonl in the run's directory. Rows that it has stay, but for a last line that a
-      kill left half written.
+    path: the file, usually metrics.jsonl in the run's directory. Rows that it has stay. A last line that a kill left
+      half written is dropped when the first rows are put behind it; until then nothing is changed.
     tensorboard_dir: also writes the scalars as TensorBoard events under this directory.
 
   Raises:
@@ -33,7 +33,7 @@ class MetricsWriter:
     self._lines: list[str] = []
     self._board = TensorBoard(tensorboard_dir) if tensorboard_dir is not None else None
     data = self._data()
-    self._cut(data, data.rfind(b"\n") + 1)
+    self._count(data[: data.rfind(b"\n") + 1])
 
   @property
   def position(self) -> dict[str, Any]:
@@ -54,6 +54,8 @@ class MetricsWriter:
     try:
       self._path.parent.mkdir(parents=True, exist_ok=True)
       with open(self._path, "ab") as f:
+        if f.tell() > self._bytes:  # half a line, of a kill or of a flush that found the disk full
+          f.truncate(self._bytes)
         f.write(data)
         f.flush()
         os.fsync(f.fileno())
@@ -83,7 +85,8 @@ class MetricsWriter:
       self._board.restart(cohort, step + 1)
 
   def close(self) -> None:
-    self.flush()
+    if self._lines:
+      self.flush()
     if self._board:
       self._board.close()
 
@@ -99,7 +102,10 @@ class MetricsWriter:
   def _cut(self, data: bytes, length: int) -> None:
     if length < len(data):
       replace_file(self._path, data[:length])
-    self._bytes, self._sha256 = length, hashlib.sha256(data[:length])
+    self._count(data[:length])
+
+  def _count(self, data: bytes) -> None:
+    self._bytes, self._sha256 = len(data), hashlib.sha256(data)
 
 
 # The `position` of a file without rows.

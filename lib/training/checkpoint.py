@@ -30,11 +30,13 @@ import numpy as np
 
 from lib import reporting
 from lib.core import UserError, trees
+from lib.reporting.files import open_file, sync_directory
 
 Tree = Any
 
 _NAME = re.compile(r"step_(\d{10})")
 _LEFTOVER = re.compile(r"(writing|removing)_step_\d{10}")  # what a kill in the middle of a save leaves behind
+_DAMAGED = re.compile(r"damaged_step_\d{10}")
 
 
 class Restored(NamedTuple):
@@ -76,7 +78,7 @@ class Checkpoints:
     return sorted(int(match.group(1)) for match in names if match)
 
   def save(self, step: int, tree: Tree, metrics: Mapping[str, Any]) -> None:
-    """Writes a checkpoint and then removes the oldest ones beyond `keep`.
+    """Writes a checkpoint and then removes the oldest ones beyond `keep`. One that is there is never replaced.
 
     Args:
       step: number of steps taken.
@@ -90,25 +92,36 @@ class Checkpoints:
     described = {"step": step, "owner": self.owner, "metrics": dict(metrics), "arrays": _describe(arrays)}
     writing, final, whole = self.directory / f"writing_{self._path(step).name}", self._path(step), "none"
     try:
-      shutil.rmtree(writing, ignore_errors=True)
+      _discard(writing)
       writing.mkdir(parents=True)
       self._write_arrays(writing / "arrays", arrays)
       files = sorted(path for path in writing.rglob("*") if path.is_file())
       record = described | {"files": {os.fspath(path.relative_to(writing)): _sha256_of_file(path) for path in files}}
       reporting.write_json(writing / "record.json", {"record": record, "sha256": _sha256(record)})
-      if final.exists():
-        self._remove(step)
       writing.rename(final)
-    except (OSError, ValueError, UserError) as error:
-      shutil.rmtree(writing, ignore_errors=True)  # on a full disk it would be in the way
+      sync_directory(self.directory)  # before older ones go
+    except (OSError, ValueError, RuntimeError, ImportError, MemoryError, UserError) as error:
+      _discard(writing)  # on a full disk it would be in the way
       with contextlib.suppress(UserError):
         whole = ", ".join(map(str, self.steps())) or "none"
       raise UserError(
         f"the checkpoint of step {step} could not be written to {self.directory} ({_reason(error)}); "
         f"make room or choose another --workdir; checkpoints that are whole: {whole}."
       ) from error
-    for old in self.steps()[: -self.keep]:
-      self._remove(old)
+    for older in self.steps()[: -self.keep]:
+      self._remove(older)
+
+  def clear(self) -> None:
+    """Removes every checkpoint, damaged ones too, and nothing else that may lie beside them.
+
+    Raises:
+      UserError: if one cannot be removed.
+    """
+    for step in self.steps():
+      self._remove(step)
+    for name in self._names():
+      if _DAMAGED.fullmatch(name):
+        _discard(self.directory / name)
 
   def restore(self, like: Tree) -> Restored | None:
     """Returns the newest checkpoint that is whole; None if there is none at all.
@@ -124,7 +137,7 @@ class Checkpoints:
     """
     for name in self._names():
       if _LEFTOVER.fullmatch(name):
-        shutil.rmtree(self.directory / name, ignore_errors=True)
+        _discard(self.directory / name)
     steps, damaged = self.steps(), {}
     expected = dict(trees.named_leaves(like))
     for step in reversed(steps):
@@ -136,18 +149,16 @@ class Checkpoints:
       self._check_same(step, record["arrays"], _describe(expected))
       arrays = self._arrays(step, record)
       for other, reason in damaged.items():
-        aside = self._path(other).with_name(f"damaged_{self._path(other).name}")
-        shutil.rmtree(aside, ignore_errors=True)
-        self._path(other).rename(aside)
+        aside = self._set_aside(other, "damaged")
         print(f"WARNING: the checkpoint of step {other} is damaged ({reason}); it was moved to {aside} "
               f"and the one of step {step} is used.", file=sys.stderr)
       tree = jax.tree.unflatten(jax.tree.structure(like), [arrays[name] for name in expected])
       return Restored(step, tree, record["metrics"])
-    if damaged or any(name.startswith("damaged_step_") for name in self._names()):
+    if damaged or any(map(_DAMAGED.fullmatch, self._names())):
       reasons = "; ".join(f"step {step}: {reason}" for step, reason in damaged.items())
       raise UserError(
         f"every checkpoint in {self.directory} is damaged{f' ({reasons})' if reasons else ''}; restore one from a "
-        "copy, or remove the run directory to start from the beginning."
+        "copy, or remove this folder, those of later cohorts and results.json to train them again."
       )
     return None
 
@@ -178,7 +189,8 @@ class Checkpoints:
     folder = self._path(step)
     try:
       with _as_damage("record.json"):
-        stored = json.loads((folder / "record.json").read_bytes())
+        with open_file(folder / "record.json") as f:
+          stored = json.load(f)
         record = stored["record"]
         if stored["sha256"] != _sha256(record):
           raise _DamagedError("record.json does not match its sha256")
@@ -193,7 +205,8 @@ class Checkpoints:
     if record["owner"] != self.owner:
       raise UserError(
         f"the checkpoint of step {step} in {self.directory} belongs to {_name(record['owner'])}, and this is "
-        f"{_name(self.owner)}; put it back to where it came from, or restore the right one from a copy."
+        f"{_name(self.owner)}; put it back to where it came from, restore the right one from a copy, or, if it is "
+        "this run's, use as many devices of the kind that it was begun on."
       )
     return record
 
@@ -235,6 +248,10 @@ class Checkpoints:
     try:
       return sorted(os.listdir(self.directory))
     except FileNotFoundError:
+      for path in (self.directory, *self.directory.parents):
+        if path.is_symlink() and not path.exists():  # to a disk that is not there today
+          raise UserError(f"{path} is a link to something that is not there; restore that, or remove the link to start "
+                          "from the beginning.") from None
       return []
     except OSError as error:  # no reason to start from the beginning
       raise UserError(f"{self.directory} cannot be read ({error.strerror}); mend that and run the same command "
@@ -242,10 +259,17 @@ class Checkpoints:
 
   def _remove(self, step: int) -> None:
     """Removes a checkpoint so that a kill in between leaves no part of it under its name."""
-    aside = self.directory / f"removing_{self._path(step).name}"
-    shutil.rmtree(aside, ignore_errors=True)
-    self._path(step).rename(aside)
-    shutil.rmtree(aside, ignore_errors=True)
+    _discard(self._set_aside(step, "removing"))
+
+  def _set_aside(self, step: int, why: str) -> pathlib.Path:
+    path = self._path(step)
+    aside = path.with_name(f"{why}_{path.name}")
+    _discard(aside)
+    try:
+      return path.rename(aside)
+    except OSError as error:
+      raise UserError(f"{path} cannot be moved to {aside} ({error.strerror}); mend that and run the same command "
+                      "again.") from error
 
   def _path(self, step: int) -> pathlib.Path:
     return self.directory / f"step_{step:010d}"
@@ -263,6 +287,12 @@ def _orbax() -> Any:
   return ocp
 
 
+def _discard(path: pathlib.Path) -> None:
+  """Removes a folder, or whatever has its name; of a link the link alone. What cannot be removed stays."""
+  with contextlib.suppress(OSError):
+    path.unlink() if path.is_symlink() or path.is_file() else shutil.rmtree(path, ignore_errors=True)
+
+
 def _describe(arrays: Mapping[str, Any]) -> dict[str, list]:
   return {name: [str(np.dtype(array.dtype)), list(array.shape)] for name, array in arrays.items()}
 
@@ -272,7 +302,7 @@ def _sha256(record: Mapping[str, Any]) -> str:
 
 
 def _sha256_of_file(path: pathlib.Path) -> str:
-  with open(path, "rb") as f:
+  with open_file(path) as f:
     return hashlib.file_digest(f, "sha256").hexdigest()
 
 

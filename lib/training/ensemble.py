@@ -107,7 +107,7 @@ def cohorts_of(
   config: Config,
   members: Iterable[Member],
   can_vary: Callable[[Config, list[dict[str, float]]], tuple[str, ...]],
-  chunk_size: Callable[[Config], int],
+  chunk_size: Callable[[Config, int], int],
 ) -> tuple[Cohort, ...]:
   """Groups members that one program can train, in order of appearance, and cuts the groups into chunks.
 
@@ -115,7 +115,7 @@ def cohorts_of(
     config: the run's config.
     members: of the run.
     can_vary: (config, {numeric path: value} of each kind of member) -> the paths that may differ inside one program.
-    chunk_size: config -> how many members of it to train at once.
+    chunk_size: (config, how many members have it) -> how many of them to train at once.
   """
   members = tuple(members)
   numeric = [p for p in (members[0].assignments if members else ()) if _is_numeric(m.assignments[p] for m in members)]
@@ -128,7 +128,7 @@ def cohorts_of(
     varying = can_vary(put(shared, group[0].assignments), points) if numeric else ()
     for part in _group(group, exclude=varying):
       inner = put(config, part[0].assignments)
-      size = max(1, chunk_size(inner))
+      size = max(1, chunk_size(inner, len(part)))
       for start in range(0, len(part), size):
         cohorts.append(Cohort(len(cohorts), inner, tuple(part[start : start + size]), varying))
   return tuple(cohorts)

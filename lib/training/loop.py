@@ -91,6 +91,7 @@ class Loop:
     self.phases = self.programs.experiment.phases
     self.flushed = time.monotonic()
     self.loss = None  # the last one logged, for the progress bar
+    self.saved = None  # the step of the newest checkpoint
 
   def run(self, restored: Restored | None) -> State:
     """Trains to the last step.
@@ -113,8 +114,9 @@ class Loop:
       self._record(step, states, {})
       self.writer.flush()
     else:
-      step = restored.step
+      step = self.saved = restored.step
       states, sums = jax.device_put((restored.tree["state"], restored.tree["sums"]), self.programs.by_member)
+    self.last["step"] = step
     while step < self.total:
       if self.stop.received:
         self._check_alive(states)
@@ -185,8 +187,11 @@ class Loop:
       self.flushed = time.monotonic()
 
   def _save(self, step: int, states: State, sums: Tree) -> None:
+    if step == self.saved:  # a signal that comes right behind a checkpoint must not put the only one at stake
+      return
     self.writer.flush()
     self.checkpoints.save(step, {"state": states, "sums": sums}, self.writer.position)
+    self.saved = step
 
   def _check_alive(self, states: State) -> None:
     """Stops a run of one network that has left the finite numbers; an ensemble marks the member and goes on."""

@@ -71,9 +71,16 @@ class Prepared:
     batch = _abstract_batch(self.experiment, self.dataset)
     return self.experiment.can_vary(batch, self.abstract_references, paths)
 
-  def members_that_fit(self) -> int:
-    """Returns how many members to train at once."""
-    return dispatch.members_that_fit(self.experiment, self.config["ensemble"]["chunk"], self.jaxprs)
+  def members_at_once(self, count: int) -> int:
+    """Returns how many of `count` members to train at once.
+
+    Raises:
+      UserError: if as many as the config asks for do not fit into the memory.
+    """
+    at_once = min(count, dispatch.members_that_fit(self.experiment, self.config["ensemble"]["chunk"], self.jaxprs))
+    if at_once > 1:  # one was checked when it was prepared
+      self.check_memory(at_once)
+    return at_once
 
   def check_memory(self, num_members: int) -> None:
     """Refuses members that cannot be trained at once; see lib.training.dispatch.check_memory."""
@@ -160,9 +167,10 @@ class Preparer:
     experiment = Experiment(config, spec, lambda section: data.preprocess(section, dataset))
     inputs = functools.partial(_training_inputs, experiment, dataset)
     loaded = references.load(config, spec, inputs, len(dataset.train))
-    self.checksums.update(
-      {f"config.references.{label}": trees.digest(one.variables) for label, one in loaded.items() if one.variables}
-    )
+    for label, one in loaded.items():
+      if one.variables:  # under one label, a grid may have several: none may take the place of another
+        known = self.checksums.get(f"config.references.{label}", "").split()
+        self.checksums[f"config.references.{label}"] = " ".join(dict.fromkeys([*known, trees.digest(one.variables)]))
     jaxprs = experiment.check(_abstract_batch(experiment, dataset), loaded)
     for label, fields in config["probes"].items():
       check_probe(label, fields, dataset)

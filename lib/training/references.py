@@ -20,6 +20,7 @@ from flax import linen as nn
 
 from lib import models
 from lib.core import Batch, DataSpec, Outputs, UserError, build, memory, model_at, rng, trees
+from lib.core.hints import Seed, Whole
 from lib.reporting import read_config, read_results
 from lib.reporting.schema import ANY
 from lib.training import reference_cache
@@ -60,8 +61,8 @@ class Entry:
 
   model: Mapping[str, Any]
   run: str = ""
-  member: int = 0
-  seed: int = 0
+  member: Whole = 0
+  seed: Seed = 0
   batch_norm: Literal["running", "batch", "calibrated"] = "running"
   cache: str | tuple[str, ...] = ""
   parameters: str = ""
@@ -105,8 +106,6 @@ class Reference:
     if label == "input":
       raise UserError(f"{path} cannot be called 'input', which stands for the batch's own input; give another label.")
     entry = build({"reference": Entry}, {"name": "reference", **config["references"][label]}, path=path)
-    if not 0 <= entry.seed < 2**32:
-      raise UserError(f"{path}.seed is {entry.seed}; give a whole number of at least 0 that has 32 bits.")
     if entry.view == "unmixed" and not any(f.get("name") == "mixup" for f in config["data"]["augment"].values()):
       raise UserError(f"{path}.view is 'unmixed', but config.data.augment has no mixup; set it to ''.")
     if not entry.parameters:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import pathlib
-import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -19,6 +18,7 @@ import numpy as np
 
 from lib import reporting
 from lib.core import UserError, trees
+from lib.reporting.files import remove_file
 from lib.training.checkpoint import Checkpoints
 from lib.training.config import Config, check, plain, to_json
 from lib.training.ensemble import Cohort, cohorts_of, members_of
@@ -70,7 +70,7 @@ def run(
       config,
       members,
       can_vary=lambda inner, points: prepare(inner).can_vary(points),
-      chunk_size=lambda inner: prepare(inner).members_that_fit(),
+      chunk_size=lambda inner, count: prepare(inner).members_at_once(count),
     )
     _start(workdir, config, cohorts, prepare.checksums, argv)
     began, last = time.monotonic(), {"step": 0}
@@ -98,7 +98,11 @@ def _start(
     old = reporting.read_manifest(workdir)["checksums"]
     for file in sorted({*old, *checksums}):
       if old.get(file) != checksums.get(file):
-        raise UserError(f"{file} has changed since the run in {workdir} began; restore it, or give another --workdir.")
+        what = "it"
+        if file.startswith("config.references."):  # without a run, it is a product of the machine
+          what = "the run that it comes from, the versions and the kind of device"
+        raise UserError(f"{file} has changed since the run in {workdir} began; restore {what}, or give another "
+                        "--workdir.")
   reporting.write_json(workdir / "config.json", to_json(config))
   members = [(member, cohort) for cohort in cohorts for member in cohort.members]
   members.sort(key=lambda pair: pair[0].index)
@@ -123,22 +127,30 @@ def _train(
   """Trains the cohorts; returns for each the sha256 of every member's parameters, and when members died."""
   total, finals, resumed, rows = config["steps"], [], False, reporting.NO_ROWS
   profiler = Profiler(workdir / "profile" if profile else None)
+  all_checkpoints = [
+    Checkpoints(
+      cohort_directory(workdir, cohort.index), config["checkpoint"]["keep"],
+      owner_of(to_json(config), cohort.index, [member.seed for member in cohort.members]),
+    )
+    for cohort in cohorts
+  ]
   with (
     StopSignal() as stop,
     reporting.MetricsWriter(workdir / "metrics.jsonl", workdir / "tensorboard" if tensorboard else None) as writer,
     reporting.Progress(total * len(cohorts), name) as progress,
     contextlib.closing(profiler),
   ):
-    for cohort in cohorts:
+    for cohort, checkpoints in zip(cohorts, all_checkpoints):
+      later = all_checkpoints[cohort.index + 1 :]
       prepared = prepare(cohort.config)
       programs = prepared.programs(len(cohort.members))
       hp = jax.device_put(cohort.hyper_parameters(), programs.by_member)
       fields, references = jax.device_put(prepared.fields, programs.replicated), dict(prepared.abstract_references)
-      owner = owner_of(to_json(config), cohort.index, [member.seed for member in cohort.members])
-      checkpoints = Checkpoints(cohort_directory(workdir, cohort.index), config["checkpoint"]["keep"], owner)
       restored = checkpoints.restore({"state": jax.eval_shape(programs.init, hp),
                                       "sums": programs.abstract_sums(hp, fields, references)})
       step = restored.step if restored else -1
+      if not restored and not resumed:
+        _check_nothing_behind(workdir, checkpoints, later)
       if restored and not resumed:
         rows = restored.metrics
         if not writer.holds(rows):
@@ -150,9 +162,11 @@ def _train(
       if step < total:  # what is kept of references is computed for who trains
         references = jax.device_put(prepared.references, programs.replicated)
       if not resumed and (step < total or cohort is cohorts[-1]):  # the first cohort with something left to do
+        if step < total:
+          remove_file(workdir / "results.json")  # it is what makes a run a finished one
         writer.resume(rows, cohort.index, step)
-        for later in cohorts[cohort.index + 1 :]:
-          shutil.rmtree(cohort_directory(workdir, later.index), ignore_errors=True)
+        for other in later:  # their rows are gone
+          other.clear()
         resumed = True
       loop = Loop(
         cohort=cohort,
@@ -172,6 +186,19 @@ def _train(
       )
       finals.append(_final(loop.run(restored)))
   return finals
+
+
+def _check_nothing_behind(workdir: pathlib.Path, checkpoints: Checkpoints, later: Sequence[Checkpoints]) -> None:
+  """Refuses to train a cohort from the beginning that was trained: no kill removes checkpoints, somebody did."""
+  behind = [other.directory for other in later if other.steps()]
+  if reporting.exists(workdir / "results.json"):
+    behind.append(workdir / "results.json")
+  if behind:
+    raise UserError(
+      f"{checkpoints.directory} has no checkpoint, but {behind[0]} is there, which comes after it; restore the "
+      "checkpoint from a copy, or remove what comes after it (the folders of later cohorts and results.json) to train "
+      "all of that again."
+    )
 
 
 def _final(states: State) -> tuple[list[str], np.ndarray]:

@@ -113,7 +113,7 @@ def test_ramps_and_restarts_are_their_formulas(config, by_hand):
   ({"name": "step_ramp", "steps": float("nan")}, "steps"),
 ])
 def test_a_length_of_no_steps_is_refused(config, name):
-  with pytest.raises(UserError, match=f"w: {name} is .*; give a positive number"):
+  with pytest.raises(UserError, match=f"w.{name} is .*; give a (number above 0|whole number of at least 1)"):
     as_schedule(config, path="w")
 
 

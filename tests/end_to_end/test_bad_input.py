@@ -93,7 +93,7 @@ def test_help_is_about_this_program():
   assert "--only_check_args" not in done.stdout and len(done.stdout.splitlines()) < 60
 
 
-@pytest.mark.slow  # starts three runs
+@pytest.mark.long  # starts four runs; tests/training/test_run_directory.py has full disks in one process
 def test_a_full_disk_is_one_sentence_and_costs_nothing(tmp_path):
   """A limit on the size of any file stands for the full disk; the state is larger, the metrics are not."""
   sizes = ["--config.model.width=512", "--config.ensemble.seeds=1", "--config.steps=200",

@@ -17,7 +17,8 @@ from lib.training.prepare import Preparer
 # Are trained for two steps; the others are traced only, which finds what is wrong with a config and costs a tenth.
 TRAINED = ("quickstart", "mnist_mlp", "cifar10_cnn", "everything")
 # Take more than ten seconds to trace: very deep, or many programs.
-SLOW = ("full_size", "cifar100_students", "digits.py:guided", "vit_cifar10")
+# For make test-long: these are traced for more than five seconds.
+LONG = ("full_size", "cifar100_students", "cifar100_teachers", "digits.py:guided", "cifar10.py:guided", "vit_cifar10")
 # Of these one program is traced, the last of the grid.
 DEEP = ("full_size", "cifar100_students", "cifar100_teachers")
 
@@ -47,7 +48,7 @@ def metrics_of(prepared):
 
 
 @pytest.mark.parametrize("path, part", [
-  pytest.param(path, part, marks=pytest.mark.slow if {path.stem, f"{path.name}:{part}"} & set(SLOW) else ())
+  pytest.param(path, part, marks=pytest.mark.long if {path.stem, f"{path.name}:{part}"} & set(LONG) else ())
   for path, part in PARTS
 ], ids=[label(*case) for case in PARTS])
 @pytest.mark.filterwarnings("ignore:layer map 'last_wins'")  # which says what the official setting leaves out

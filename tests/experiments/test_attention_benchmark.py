@@ -22,7 +22,7 @@ def test_operations_are_those_of_the_matrix_products():
   assert Shape(2, 8, 3, 4, True).flops == whole.flops / 2
 
 
-@pytest.mark.slow  # starts a program that compiles a dozen programs
+@pytest.mark.long  # starts a program that compiles a dozen programs
 def test_measures_every_implementation_that_runs_here(tmp_path):
   done = benchmark("--features=16", "--lengths=32", "--batch=2", "--heads=2", "--causal=true", "--rounds=2",
                    "--seconds=0.001", f"--out={tmp_path}")

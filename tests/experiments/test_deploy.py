@@ -14,7 +14,7 @@ def benchmark(*arguments):
   )
 
 
-@pytest.mark.slow  # starts a program that compiles a network in two forms
+@pytest.mark.long  # starts a program that compiles a network in two forms
 def test_compares_two_forms_that_are_one_function(tmp_path):
   done = benchmark("--model=vanillanet_cifar", "--side=32", "--classes=10", "--batch=2", "--rounds=2", "--act_num=1",
                    f"--out={tmp_path}")

@@ -66,7 +66,7 @@ def test_networks_that_cost_too_much_are_left_out(task):
   np.testing.assert_allclose(ratios, [1 / 8, 1 / 64, 1 / 8])
 
 
-@pytest.mark.slow  # starts two programs
+@pytest.mark.long  # starts two programs
 def test_the_binary_writes_a_run_directory(tmp_path):
   command = [sys.executable, "-m", "experiments.finite_width", f"--workdir={tmp_path}", "--widths=4,8", "--n=3"]
   done = subprocess.run([*command, "--seeds=2", "--steps=2"], capture_output=True, text=True, timeout=240)

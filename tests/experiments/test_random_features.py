@@ -116,7 +116,7 @@ def test_any_kernel_has_exponents_and_best_ridges():
   assert all(ratio[0] < 1e-6 and ratio[-1] > 0.8 for ratio in ratios)
 
 
-@pytest.mark.slow  # starts two programs
+@pytest.mark.long  # starts two programs
 def test_the_binary_writes_a_run_directory(tmp_path):
   command = [sys.executable, "-m", "experiments.random_features", f"--workdir={tmp_path}", "--dataset=digits",
              "--trials=2", "--n=20", "--modes=50", "--max_k=60", "--points=4", "--pool=80"]

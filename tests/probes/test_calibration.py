@@ -8,7 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from lib.core import Outputs, UserError
+from lib.core import Outputs, UserError, build
+from lib.probes import PROBES
 from lib.probes.calibration import Calibration
 from lib.probes.stability import Stability
 
@@ -127,8 +128,8 @@ def test_the_confidence_of_chance_is_an_edge_where_the_classes_divide_the_bins(c
 
 
 def test_there_is_at_least_one_bin():
-  with pytest.raises(ValueError, match="bins is 0; give at least 1"):
-    Calibration("test", bins=0)
+  with pytest.raises(UserError, match="bins is 0; give a whole number of at least 1"):
+    build(PROBES, {"name": "calibration", "split": "test", "bins": 0})
   assert Calibration("test").bins == 15  # of the paper
 
 

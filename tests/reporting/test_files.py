@@ -44,6 +44,13 @@ def test_a_new_name_is_given_to_what_is_on_the_disk_already(tmp_path, monkeypatc
   assert seen[2:] == [(len('{"step": 0}\n'), True)]
 
 
+def test_a_pipe_is_not_waited_for(tmp_path):
+  os.mkfifo(tmp_path / "metrics.jsonl")
+  for read in (reporting.read_json, reporting.read_rows, reporting.MetricsWriter):
+    with pytest.raises(UserError, match=r"metrics\.jsonl cannot be read \(Not a regular file\)"):
+      read(tmp_path / "metrics.jsonl")
+
+
 def test_what_is_there_and_what_is_not(tmp_path):
   (tmp_path / "b").write_text("")
   (tmp_path / "a").mkdir()

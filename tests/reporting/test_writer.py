@@ -178,6 +178,20 @@ def test_a_full_disk_is_an_error_that_names_the_file_and_the_fix(path):
     writer.flush()
 
 
+def test_a_flush_that_failed_and_is_made_again_doubles_nothing(path, monkeypatch):
+  def full(descriptor):
+    raise OSError(28, "No space left on device")
+
+  writer = MetricsWriter(path)
+  writer.write([row(0, 0), row(0, 10)])
+  with monkeypatch.context() as patch:
+    patch.setattr(os, "fsync", full)
+    with pytest.raises(UserError, match="No space left"):
+      writer.flush()
+  writer.close()
+  assert read_rows(path) == [row(0, 0), row(0, 10)] and writer.position["bytes"] == path.stat().st_size
+
+
 def test_a_directory_that_cannot_be_made_is_an_error_that_names_the_file(tmp_path):
   (tmp_path / "file").write_text("")
   writer = MetricsWriter(tmp_path / "file" / "metrics.jsonl")

@@ -234,26 +234,90 @@ def test_a_save_that_was_cut_off_leaves_nothing_behind(checkpoints, name):
 
 
 def test_what_cannot_be_removed_stops_nothing(checkpoints, monkeypatch):
-  """Old checkpoints and leftovers that something holds open: they stay, and training goes on."""
-  def busy(path, ignore_errors=False):
-    if not ignore_errors:
+  """Of an old checkpoint with a file that something holds open all others go, and that one at the next start."""
+  unlink, held = os.unlink, []
+
+  def busy(path, *, dir_fd=None):
+    if dir_fd is not None and not held:
+      held.append(path)
       raise OSError(errno.EBUSY, "Device or resource busy")
+    unlink(path, dir_fd=dir_fd)
 
-  monkeypatch.setattr(checkpoint.shutil, "rmtree", busy)
-  (checkpoints.directory / "writing_step_0000000035").mkdir()
-  checkpoints.save(40, tree(40.1), NO_ROWS)
-  assert checkpoints.steps() == [30, 40]
-  damage(checkpoints.directory / "step_0000000040" / "record.json", "delete")
-  assert checkpoints.restore(jax.eval_shape(lambda: tree(0.0))).step == 30
-  assert sorted(os.listdir(checkpoints.directory)) == [
-    "damaged_step_0000000040", "removing_step_0000000020", "step_0000000030", "writing_step_0000000035",
-  ]
+  with monkeypatch.context() as patch:
+    patch.setattr(os, "unlink", busy)
+    checkpoints.save(40, tree(40.1), NO_ROWS)
+  left = contents(checkpoints.directory / "removing_step_0000000020")
+  assert [path.name for path in left] == held and checkpoints.steps() == [30, 40]
+  assert checkpoints.restore(jax.eval_shape(lambda: tree(0.0))).step == 40
+  assert sorted(os.listdir(checkpoints.directory)) == ["step_0000000030", "step_0000000040"]
+  leftover = checkpoints.directory / "writing_step_0000000050"
+  leftover.write_text("a file")
+  with monkeypatch.context() as patch:
+    patch.setattr(os, "unlink", os.rmdir)  # which no file obeys
+    assert checkpoints.restore(jax.eval_shape(lambda: tree(0.0))).step == 40
+  assert leftover.exists()
 
 
-def test_a_step_can_be_saved_again(checkpoints):
-  checkpoints.save(30, tree(99.0), NO_ROWS)
-  assert_same(checkpoints.restore(tree(0.0)).tree, tree(99.0))
-  assert sorted(os.listdir(checkpoints.directory)) == ["step_0000000020", "step_0000000030"]
+def test_a_checkpoint_is_never_replaced(checkpoints):
+  """Between the old one's end and the new one's beginning there would be none."""
+  before = contents(checkpoints.directory)
+  with pytest.raises(UserError, match=r"step 30 could not be written .*not empty.* that are whole: 20, 30"):
+    checkpoints.save(30, tree(99.0), NO_ROWS)
+  assert contents(checkpoints.directory) == before
+
+
+@pytest.mark.parametrize("error", [ImportError("no orbax"), MemoryError(), RuntimeError("can't start new thread")])
+def test_whatever_keeps_a_checkpoint_from_being_written_is_one_sentence(checkpoints, monkeypatch, error):
+  def fail(self):
+    raise error
+
+  before = contents(checkpoints.directory)
+  with monkeypatch.context() as patch:
+    patch.setattr(Checkpoints, "_open", fail)
+    with pytest.raises(UserError, match=r"step 40 could not be written .*; checkpoints that are whole: 20, 30"):
+      checkpoints.save(40, tree(0.0), NO_ROWS)
+  assert contents(checkpoints.directory) == before
+
+
+def test_clearing_takes_checkpoints_and_nothing_else(checkpoints):
+  for name in ("step_0000000030.bak", "damaged_step_0000000010", "damaged_step_0000000010.bak"):
+    shutil.copytree(checkpoints.directory / "step_0000000030", checkpoints.directory / name)
+  checkpoints.clear()
+  assert sorted(os.listdir(checkpoints.directory)) == ["damaged_step_0000000010.bak", "step_0000000030.bak"]
+  assert checkpoints.restore(tree(0.0)) is None
+
+
+@pytest.mark.parametrize("act", [lambda it: it.restore(tree(0.0)), lambda it: it.clear()], ids=["restore", "clear"])
+def test_a_folder_that_cannot_be_renamed_is_one_sentence(checkpoints, monkeypatch, act):
+  (checkpoints.directory / "step_0000000030/record.json").write_text("{}")
+
+  def fail(*args):
+    raise PermissionError(errno.EACCES, "Permission denied")
+
+  before = contents(checkpoints.directory)
+  monkeypatch.setattr(pathlib.Path, "rename", fail)
+  with pytest.raises(UserError, match=r"step_00000000\d0 cannot be moved to .*step_00000000\d0 \(Permission denied\)"):
+    act(checkpoints)
+  assert contents(checkpoints.directory) == before
+
+
+@pytest.mark.parametrize("link", ["cohort_000", "."])
+def test_a_link_to_a_disk_that_is_not_there_is_no_fresh_start(tmp_path, link):
+  folder = tmp_path / "checkpoints"
+  folder.mkdir()
+  (folder / link).rmdir() if link == "." else None
+  (folder / link).symlink_to(tmp_path / "unplugged")
+  with pytest.raises(UserError, match=r"is a link to something that is not there"):
+    Checkpoints(folder / "cohort_000", 1, OWNER).restore(tree(0.0))
+
+
+@pytest.mark.parametrize("name", ["record.json", "arrays/manifest.ocdbt"])
+def test_a_pipe_in_the_place_of_a_file_does_not_wait(checkpoints, name):
+  path = checkpoints.directory / "step_0000000030" / name
+  path.unlink()
+  os.mkfifo(path)
+  with pytest.raises(UserError, match=r"step 30 in .* cannot be read \(Not a regular file\)"):
+    checkpoints.restore(jax.eval_shape(lambda: tree(0.0)))
 
 
 def test_an_unwritable_directory_is_one_sentence(tmp_path):

@@ -36,7 +36,7 @@ def test_one_axis_may_move_several_paths():
 
 def test_structural_values_start_programs_and_numbers_share_one():
   config = tiny_config(ensemble__seeds=2, ensemble__grid={"eta": ETA, "net": DEPTH})
-  cohorts = cohorts_of(config, members_of(config), only_floats, lambda c: 100)
+  cohorts = cohorts_of(config, members_of(config), only_floats, lambda c, count: 100)
   assert [len(c.members) for c in cohorts] == [4, 4]
   assert [c.config["model"]["depth"] for c in cohorts] == [1, 2]
   assert all(c.varying == ("gradients.noise.eta",) for c in cohorts)
@@ -48,7 +48,7 @@ def test_structural_values_start_programs_and_numbers_share_one():
 
 def test_groups_are_cut_into_chunks_in_order():
   config = tiny_config(ensemble__seeds=7)
-  cohorts = cohorts_of(config, members_of(config), only_floats, lambda c: 3)
+  cohorts = cohorts_of(config, members_of(config), only_floats, lambda c, count: 3)
   assert [[m.seed for m in c.members] for c in cohorts] == [[0, 1, 2], [3, 4, 5], [6]]
   assert [c.index for c in cohorts] == [0, 1, 2]
 

@@ -16,7 +16,7 @@ LEAST = {
 @pytest.mark.parametrize("path", LEAST)
 def test_the_least_number_is_taken_and_one_less_is_refused(path):
   check(put(tiny_config(), {path: LEAST[path]}))
-  check(put(tiny_config(), {path: 2**20}))
+  check(put(tiny_config(), {path: 10**6}))
   with pytest.raises(UserError, match=rf"config\.{path} is {LEAST[path] - 1}"):
     check(put(tiny_config(), {path: LEAST[path] - 1}))
   for other in (float(LEAST[path]), True, "1", None):
@@ -28,7 +28,7 @@ def test_every_seed_has_32_bits():
   check(tiny_config(seed=2**32 - 1))
   check(tiny_config(seed=2**32 - 5, ensemble__seeds=5))
   for changes in ({"seed": 2**32}, {"seed": 2**32 - 5, "ensemble__seeds": 6}):
-    with pytest.raises(UserError, match="seed 4294967296, which has more than 32 bits"):
+    with pytest.raises(UserError, match="seed 4294967296, which has more than 32 bits|seed is 4294967296; give a"):
       check(tiny_config(**changes))
 
 
@@ -49,7 +49,7 @@ def test_no_section_may_be_missing_or_of_another_type(section):
   check(config)
   with pytest.raises(UserError, match=rf"config\.{section} is missing"):
     check({name: value for name, value in config.items() if name != section})
-  with pytest.raises(UserError, match=rf"config\.{section} is 'x', but"):
+  with pytest.raises(UserError, match=rf"config\.{section} is 'x' \(str\), but"):
     check(config | {section: "x"})
   with pytest.raises(UserError, match=rf"config\.{section}s does not exist"):
     check(config | {f"{section}s": config[section]})

@@ -147,7 +147,7 @@ def test_what_is_chosen_for_a_device_follows_the_config(held_out, monkeypatch):
     chunk=chunk, jaxprs=jaxprs) or 3)
   monkeypatch.setattr(dispatch, "steps_per_dispatch", lambda steps, jaxprs, intervals: asked.update(
     steps=steps, intervals=list(intervals)) or 4)
-  assert held_out.members_that_fit() == 3 and held_out.steps_per_dispatch() == 4
+  assert held_out.members_at_once(9) == 3 and held_out.members_at_once(2) == 2 and held_out.steps_per_dispatch() == 4
   assert asked["chunk"] == get(held_out.config, "ensemble.chunk") == 0 and asked["jaxprs"] is held_out.jaxprs
   assert asked["steps"] == 3 and sorted(asked["intervals"]) == [0, 3, 3, 6, 6, 12]
   assert "dot_general" in str(held_out.jaxprs) and len(held_out.jaxprs) == 1
@@ -194,12 +194,12 @@ def test_probes_get_their_split_in_batches_padded_with_weight_zero(monkeypatch):
 @pytest.mark.parametrize(("every", "shown"), [(-1, "-1"), (2.0, "2.0"), (True, "True"), ("6", "'6'"), (None, "None")])
 def test_a_probe_needs_a_whole_number_of_steps(every, shown, held_out):
   fields = {"name": "accuracy", "split": "test", "every": every}
-  with pytest.raises(UserError, match=rf"config\.probes\.p\.every is {shown}; give the steps between measurements"):
-    prepare._check_probe("p", fields, held_out.dataset)
+  with pytest.raises(UserError, match=rf"config\.probes\.p\.every is {shown}"):
+    prepare.check_probe("p", fields, held_out.dataset)
 
 
 def test_other_mistakes_of_a_probe_are_found_before_training(held_out):
-  check = lambda **fields: prepare._check_probe("p", {"every": 0} | fields, held_out.dataset)
+  check = lambda **fields: prepare.check_probe("p", {"every": 0} | fields, held_out.dataset)
   check(name="accuracy", split="validation", limit=0)
   check(name="weight_statistics")
   with pytest.raises(UserError, match=r"config\.probes\.p\.limit is -1"):

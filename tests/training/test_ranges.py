@@ -52,6 +52,6 @@ def test_every_level_of_a_sweep_is_held_to_the_range(grid, message):
   check(config)
   with pytest.raises(UserError) as caught:
     for cohort in cohorts_of(config, members_of(config), lambda inner, points: prepare(inner).can_vary(points),
-                             lambda inner: prepare(inner).members_that_fit()):
+                             lambda inner, count: prepare(inner).members_at_once(count)):
       prepare(cohort.config)
   assert message in str(caught.value)

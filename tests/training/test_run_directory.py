@@ -4,6 +4,7 @@ import fcntl
 import json
 import os
 import shutil
+import signal
 import threading
 
 import pytest
@@ -12,7 +13,9 @@ from experiments.benchmarks import damage
 from lib import reporting, training
 from lib.core import UserError
 from lib.reporting import read_json
-from lib.training.config import fingerprint, to_json
+from lib.training import run_directory
+from lib.training.config import fingerprint, put, to_json
+from lib.training.prepare import Preparer
 from lib.training.references import checkpoints_of, member_variables
 from lib.training.run_directory import claimed, lock
 
@@ -77,12 +80,13 @@ def test_a_disk_that_is_full_at_the_start_leaves_a_directory_that_can_be_started
     with pytest.raises(UserError, match="(cannot|could not) be written .*No space left on device"):
       training.run(damage.config_of(), tmp_path / "a/b")
   assert not [name for name in names(tmp_path) if name.endswith(".tmp")]
-  assert (tmp_path / "a").exists() == bool(files_before_the_disk_is_full)
+  assert (tmp_path / "a").exists() == (files_before_the_disk_is_full == 2)  # the third is of a checkpoint
   finish(tmp_path / "a/b", whole)
 
 
 @pytest.mark.parametrize("change", [
   {"losses__ce__weight": "heavy"}, {"batch_size": 10**6}, {"data__source": {"name": "mnist"}}, {"model__width": -1},
+  {"probes": {"late": {"name": "agreement", "reference": "nobody", "every": 0}}},
 ])
 def test_a_rejected_command_leaves_nothing_behind(tmp_path, change):
   with pytest.raises(UserError):
@@ -92,6 +96,18 @@ def test_a_rejected_command_leaves_nothing_behind(tmp_path, change):
   with pytest.raises(UserError):
     training.run(damage.config_of(**change), tmp_path / "run", data_dir=tmp_path / "nowhere")
   assert names(tmp_path) == ["run"]
+
+
+def test_members_that_do_not_fit_are_refused_before_the_directory_is_theirs(tmp_path, monkeypatch):
+  """The sentence says to lower the chunk, and the same directory must take that config."""
+  def check(experiment, data, references, jaxprs, num_members, mode):
+    if num_members > 1:
+      raise UserError("they do not fit")
+
+  monkeypatch.setattr(training.dispatch, "check_memory", check)
+  with pytest.raises(UserError, match="they do not fit"):
+    training.run(damage.config_of(), tmp_path / "run")
+  assert names(tmp_path) == []
 
 
 def test_only_one_process_gets_a_directory(tmp_path, monkeypatch):
@@ -124,6 +140,17 @@ def test_links_are_not_followed(interrupted, whole, tmp_path, name):
   else:
     finish(interrupted, whole)
   assert (tmp_path / "thesis.tex").read_text() == "important"
+
+
+def test_a_directory_that_was_taken_and_left_before_the_lock_is_not_continued(tmp_path, monkeypatch):
+  def lock_late(path):
+    reporting.write_json(path.with_name("config.json"), to_json(damage.config_of(seed=1)))
+    return lock(path)
+
+  monkeypatch.setattr(run_directory, "lock", lock_late)
+  with pytest.raises(UserError, match="belongs to another config"), claimed(tmp_path / "run", damage.config_of()):
+    pytest.fail("it was claimed")
+  assert read_json(tmp_path / "run/config.json")["seed"] == 1
 
 
 def test_a_pipe_instead_of_the_lock_does_not_wait(tmp_path):
@@ -176,6 +203,83 @@ def test_a_finished_run_drops_what_was_added_to_its_metrics(copy, whole):
   finish(copy, whole)
 
 
+def test_a_refused_run_does_not_touch_its_metrics(interrupted):
+  """An editor took the end of the last line, and the row was dropped before the run was refused."""
+  path = interrupted / "metrics.jsonl"
+  record = max((interrupted / "checkpoints/cohort_001").glob("step_*")) / "record.json"
+  counted = path.read_bytes()[: json.loads(record.read_text())["record"]["metrics"]["bytes"]]
+  path.write_bytes(counted[:-1])
+  with pytest.raises(UserError, match="no longer begins with"):
+    training.run(damage.config_of(), interrupted)
+  assert path.read_bytes() == counted[:-1]
+  path.unlink()
+  with pytest.raises(UserError, match="no longer begins with"):
+    training.run(damage.config_of(), interrupted)
+  assert not path.exists()
+
+
+def spoil(workdir):
+  """Makes the first cohort go on from step 9, so that the second one is trained again."""
+  (workdir / "checkpoints/cohort_000/step_0000000012/record.json").write_text("{}")
+
+
+def test_cohorts_that_are_trained_again_leave_copies_of_the_user(interrupted, whole):
+  kept = interrupted / "checkpoints/cohort_001/step_0000000009.bak"
+  shutil.copytree(kept.with_suffix(""), kept)
+  spoil(interrupted)
+  finish(interrupted, whole)
+  assert kept.is_dir()
+
+
+def test_cohorts_behind_a_link_are_trained_again_with_all_rows(interrupted, whole, tmp_path):
+  folder = interrupted / "checkpoints/cohort_001"
+  folder.rename(tmp_path / "scratch")
+  folder.symlink_to(tmp_path / "scratch")
+  spoil(interrupted)
+  finish(interrupted, whole)
+
+
+@pytest.mark.parametrize("behind", ["checkpoints/cohort_001", "results.json"])
+def test_a_cohort_whose_checkpoints_somebody_removed_costs_nothing_else(copy, behind):
+  (copy / "results.json").unlink() if behind != "results.json" else shutil.rmtree(copy / "checkpoints/cohort_001")
+  shutil.rmtree(copy / "checkpoints/cohort_000")
+  before = {path: data for path, data in contents(copy).items() if path.name != "manifest.json"}
+  with pytest.raises(UserError, match=rf"cohort_000 has no checkpoint, but .*{behind} is there, .* or remove"):
+    training.run(damage.config_of(), copy)
+  assert {path: data for path, data in contents(copy).items() if path.name != "manifest.json"} == before
+
+
+def test_a_run_that_goes_on_training_is_not_finished(copy, monkeypatch):
+  spoil(copy)
+
+  def kill(*args):
+    raise KeyboardInterrupt
+
+  monkeypatch.setattr(training.loop.Loop, "_take_steps", kill)
+  with pytest.raises(KeyboardInterrupt):
+    training.run(damage.config_of(), copy)
+  assert not (copy / "results.json").exists()
+
+
+def test_a_signal_behind_a_checkpoint_does_not_put_it_at_stake(interrupted, whole, monkeypatch):
+  """It was written once more, and between the old one and the new one there was none."""
+  folder = max((interrupted / "checkpoints/cohort_001").glob("step_*"))
+  before = folder.stat().st_ino
+  enter = training.preemption.StopSignal.__enter__
+
+  def enter_and_receive(self):
+    enter(self).received = signal.SIGTERM
+    return self
+
+  with monkeypatch.context() as patch:
+    patch.setattr(training.preemption.StopSignal, "__enter__", enter_and_receive)
+    with pytest.raises(training.Preempted, match="after step 9"):
+      training.run(damage.config_of(), interrupted)
+  assert folder.stat().st_ino == before
+  assert read_json(interrupted / "manifest.json")["history"][-1]["step"] == 9
+  finish(interrupted, whole)
+
+
 def test_a_checkpoint_of_another_cohort_is_refused(interrupted):
   """Both cohorts have the same shapes: without a record, the members would get each other's parameters."""
   newest = max((interrupted / "checkpoints/cohort_001").glob("step_*"))
@@ -214,6 +318,15 @@ def test_a_teacher_whose_checkpoint_is_not_what_its_results_name_is_refused(copy
   with pytest.raises(UserError, match="holds other parameters of member 1 than its results.json names"):
     member_variables(copy, 1)
   assert checkpoints_of(copy, 1).steps() == [9, 12]
+
+
+def test_no_teacher_of_a_grid_can_be_exchanged_unseen(whole):
+  """Under one label, the checksum of the last one stood for all."""
+  prepare, seen = Preparer("data"), []
+  for member in (1, 0, 1):
+    prepare(put(damage.student_of(whole), {"references.teacher.member": member}))
+    seen.append(prepare.checksums["config.references.teacher"].split())
+  assert [len(each) for each in seen] == [1, 2, 2] and seen[1] == seen[2] and seen[1][0] == seen[0][0]
 
 
 @pytest.mark.slow  # a run for every file

@@ -35,7 +35,7 @@ def lowered():
 @pytest.mark.slow  # compiles three small networks
 @pytest.mark.parametrize("model, scheduled", [
   (VANILLANET, {"lam": {"name": "epoch_ramp", "epochs": 4, "steps_per_epoch": 1}}),
-  (VANILLANET, {"lam": {"name": "step_ramp", "steps": 5, "shape": "cosine"}}),
+  pytest.param(VANILLANET, {"lam": {"name": "step_ramp", "steps": 5, "shape": "cosine"}}, marks=pytest.mark.long),
   (RESNET, {"drop_path": {"name": "linear_schedule", "init_value": 0.0, "end_value": 0.5, "transition_steps": 5}}),
   (VIT, {"drop_path": {"name": "step_ramp", "steps": 12}}),
 ], ids=["lam by epoch", "lam by step", "resnet drop path", "vit drop path"])
