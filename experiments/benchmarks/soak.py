@@ -73,6 +73,7 @@ def wait_for(
 
 def main(argv: Sequence[str]) -> None:
   del argv
+  signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored behind an &, and so would the runs
   began, root, draw = time.monotonic(), pathlib.Path(tempfile.mkdtemp()), random.Random(_SEED.value)
   counts = {name: collections.Counter() for name in ("sent", "refused", "different")}
   process = start(root / "undisturbed")

@@ -145,14 +145,23 @@ def test_arguments_reach_a_binary_that_takes_them(directory):
 
 
 def test_an_interrupt_is_one_sentence_and_130(directory):
-  process = subprocess.Popen(
-    [sys.executable, "binary.py", C, "--mode=wait"],
-    cwd=directory, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment(),
-  )
-  assert process.stdout.readline() == "ready\n"
-  time.sleep(0.1)  # into the sleep
-  process.send_signal(signal.SIGINT)
-  _, stderr = process.communicate(timeout=60)
+  # A shell starts what is put behind an & with Ctrl-C ignored, and whoever is started by that inherits it.
+  inherited = signal.signal(signal.SIGINT, signal.default_int_handler)
+  try:
+    process = subprocess.Popen(
+      [sys.executable, "binary.py", C, "--mode=wait"],
+      cwd=directory, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment(),
+    )
+  finally:
+    signal.signal(signal.SIGINT, inherited)
+  with process:
+    try:
+      assert process.stdout.readline() == "ready\n"
+      time.sleep(0.1)  # into the sleep
+      process.send_signal(signal.SIGINT)
+      _, stderr = process.communicate(timeout=60)
+    finally:
+      process.kill()
   assert process.returncode == 130
   assert stderr.count("\n") == 1 and stderr.startswith("error: interrupted; run the same command again")
 
