@@ -9,6 +9,7 @@ after how many the command refused to go on, and how many stood before an end wi
 """
 
 import collections
+import contextlib
 import os
 import pathlib
 import random
@@ -58,10 +59,10 @@ def wait_for(
   """Returns at a moment of a run, or when its process has ended."""
   metrics = workdir / "metrics.jsonl"
   size = lambda: metrics.stat().st_size if metrics.exists() else 0
-  before = size()
+  before, left_behind = size(), _unfinished(workdir)
   happened: dict[str, Callable[[], bool]] = {
     "start": lambda: True,
-    "checkpoint": lambda: any(workdir.glob("checkpoints/*/writing_step_*")),
+    "checkpoint": lambda: bool(_unfinished(workdir) - left_behind),
     "metrics": lambda: size() != before,
     "end": lambda: (workdir / LAST).exists(),
   }
@@ -69,6 +70,15 @@ def wait_for(
   while not happened[moment]() and process.poll() is None and time.monotonic() < deadline:
     time.sleep(0.001)
   time.sleep(draw.uniform(0, {"start": startup, "end": 0.1}.get(moment, 0.02)))
+
+
+def _unfinished(workdir: pathlib.Path) -> set[int]:
+  """Returns the inodes of the checkpoints that are being written, or were when a kill came."""
+  inodes = set()
+  for path in workdir.glob("checkpoints/*/writing_step_*"):
+    with contextlib.suppress(FileNotFoundError):  # it has been renamed
+      inodes.add(path.stat().st_ino)
+  return inodes
 
 
 def main(argv: Sequence[str]) -> None:
@@ -124,7 +134,9 @@ def _disturb(
         counts["sent"][number, moment] += 1
         progress.update(counts["sent"].total())
     _, said = process.communicate(timeout=_LIMIT.value)
-    if process.returncode not in {0, *(CODES[number] if number is not None else ())}:
+    # Python itself ends with 1 where Ctrl-C meets it before it runs anything.
+    by_python = number == signal.SIGINT and said.rstrip().endswith("KeyboardInterrupt")
+    if process.returncode not in {0, *(CODES[number] if number is not None else ())} and not by_python:
       last = sent[-1] if sent else ("no signal", "start")
       counts["refused"][last] += 1
       print(f"after {last} the command ended with code {process.returncode}: {said}", file=sys.stderr)
