@@ -112,7 +112,8 @@ def main(argv: Sequence[str]) -> None:
     for number in SIGNALS for moment in MOMENTS
   ]
   rows.append(["all", "", *(counts[name].total() for name in counts)])
-  print(reporting.markdown_table(["signal", "moment", "sent", "another exit code", "could not go on", "other bytes"], rows))
+  headers = ["signal", "moment", "sent", "another exit code", "could not go on", "other bytes"]
+  print(reporting.markdown_table(headers, rows))
   print(f"\n{runs} runs, {processes} processes, {time.monotonic() - began:.0f} s; start-up took {startup:.1f} s.")
   shutil.rmtree(root)
   if counts["refused"].total() or counts["different"].total():
