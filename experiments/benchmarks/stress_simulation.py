@@ -1,4 +1,4 @@
-"""Whether the simulation of the GPU kernel always ends: one call many times, beside processes that keep the cores busy.
+"""Stress test of the simulated GPU kernel: does one call end, many times, beside processes that keep the cores busy.
 
   python -m experiments.benchmarks.stress_simulation [--times=50] [--busy=2] [--limit=600] [--threads=0]
 

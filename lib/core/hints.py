@@ -1,4 +1,4 @@
-"""What a field's type hint lets a config put there: a type, and for a number its range.
+"""Type hints of the fields that a config sets: a type, and for a number its range.
 
     alpha: Share                                 # from 0 to 1
     steps: Count                                 # a whole number of at least 1
@@ -137,7 +137,7 @@ def check_fields(built: Any, path: str) -> None:
 
 
 def matches(value: Any, hint: Any) -> bool:
-  """Whether a config value fits a type hint, ranges aside; hints that a config cannot express accept everything."""
+  """Tells whether a config value fits a type hint, ranges aside; hints that a config cannot express accept everything."""
   origin = typing.get_origin(hint)
   if origin is Annotated:
     return matches(value, typing.get_args(hint)[0])

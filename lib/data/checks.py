@@ -1,4 +1,4 @@
-"""What arrays must be before anything is trained on them; what is not so is one sentence."""
+"""Checks of arrays before anything is trained on them; each fault is one sentence."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How every file of a run directory is read and written: whole or not at all, durably, and as plain JSON."""
+"""Reading and writing the files of a run directory: whole or not at all, durably, and as plain JSON."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How members are called, and many members' numbers as one: mean, standard error, count."""
+"""Names of members, and many members' numbers as one: mean, standard error, count."""
 
 from __future__ import annotations
 
