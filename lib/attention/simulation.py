@@ -1,4 +1,4 @@
-"""Threads and limits that make simulated kernels end: threads enough to run all warpgroups at once, and a limit on every wait.
+"""Threads and limits that make simulated kernels end: a thread for every warpgroup, and a limit on every wait.
 
 For every warpgroup, JAX's interpreter of Mosaic GPU kernels calls a compiled program of its CPU client, each from a
 thread of its own. A wait at a barrier is a callback of such a program, and so is the launch of all of them. XLA may run

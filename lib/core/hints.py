@@ -137,7 +137,7 @@ def check_fields(built: Any, path: str) -> None:
 
 
 def matches(value: Any, hint: Any) -> bool:
-  """Tells whether a config value fits a type hint, ranges aside; hints that a config cannot express accept everything."""
+  """Tells if a config value fits a type hint, ranges aside; hints that a config cannot express accept everything."""
   origin = typing.get_origin(hint)
   if origin is Annotated:
     return matches(value, typing.get_args(hint)[0])
