@@ -1,4 +1,4 @@
-"""What a JSON file must hold: shapes as literals, and one clause that names the place where a value has another.
+"""Shapes of JSON files as literals, and one clause that names the place where a value has another.
 
 A shape is a `Kind`, a list of one shape ([NUMBER]: a list of numbers, of any length), a dict of shapes by field name
 ({"step": COUNT}: an object with this field, and perhaps others), or `Each(shape)`: an object whose values, under any
@@ -47,7 +47,7 @@ class Optional:
 
 
 def is_number(value: Any) -> bool:
-  """Whether a value is a finite number that a float can hold; true and false are none."""
+  """Tells if a value is a finite number that a float can hold; true and false are none."""
   return isinstance(value, (int, float)) and not isinstance(value, bool) and -_LARGEST <= value <= _LARGEST
 
 

@@ -37,7 +37,7 @@ class MetricsWriter:
 
   @property
   def position(self) -> dict[str, Any]:
-    """What the file holds, for a checkpoint that counts on it: {"bytes", "sha256"} of all rows flushed so far."""
+    """Fingerprint of the file for a checkpoint that counts on it: {"bytes", "sha256"} of all rows flushed so far."""
     return {"bytes": self._bytes, "sha256": self._sha256.hexdigest()}
 
   def write(self, rows: Iterable[Mapping[str, Any]]) -> None:
@@ -68,7 +68,7 @@ class MetricsWriter:
       self._board.flush()
 
   def holds(self, position: Mapping[str, Any]) -> bool:
-    """Whether the file begins with the rows of an earlier `position`."""
+    """Tells if the file begins with the rows of an earlier `position`."""
     start = self._data()[: position["bytes"]]
     return len(start) == position["bytes"] and hashlib.sha256(start).hexdigest() == position["sha256"]
 
