@@ -5,7 +5,9 @@ import ctypes
 import gc
 import os
 import pathlib
+import resource
 import socket
+import sys
 
 # Must be set before jax starts its backend. Most of what tests wait for is LLVM: programs that run once, for a moment.
 os.environ["XLA_FLAGS"] = " ".join((
@@ -23,6 +25,7 @@ import pytest
 from experiments import terminal
 
 _LARGE = 2**30  # bytes; a module adds up to one half of it
+_peaks = pytest.StashKey[list[int]]()  # bytes; of every worker that has ended
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
 terminal.enable_compilation_cache()
@@ -59,6 +62,29 @@ def _resident() -> int:
     return int(pathlib.Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
   except OSError:
     return 2**62
+
+
+def pytest_sessionfinish(session):
+  """Hands the peak of this process to the one that reports, where this is a worker of pytest-xdist."""
+  if hasattr(session.config, "workeroutput"):
+    session.config.workeroutput["peak"] = _peak()
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node):
+  """Keeps the peak of a worker that has ended; one that was killed has none."""
+  node.config.stash.setdefault(_peaks, []).append(getattr(node, "workeroutput", {}).get("peak", 0))
+
+
+def pytest_terminal_summary(terminalreporter, config):
+  """Prints the most memory that one process of the tests held."""
+  peak = max(config.stash.get(_peaks, [_peak()]))
+  terminalreporter.write_line(f"peak memory of one process: {peak / 2**30:.2f} GiB")
+
+
+def _peak() -> int:
+  """Returns the most bytes of memory that this process has held at once."""
+  return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1024 if sys.platform == "linux" else 1)
 
 
 @pytest.fixture
