@@ -3,7 +3,7 @@
 # make test-long    what guards something and takes longer; continuous integration runs it behind make test
 #
 # PYTHON=... chooses the interpreter, VENV=... the place of the environment, WORKERS=... the number of test processes.
-# make mutants takes ROOM=..., a folder of lib/, and SAMPLE=..., SEED=..., BUDGET=... (seconds of tests for one change).
+# make mutants takes ROOM=..., a folder of lib/nurture/, and SAMPLE=..., SEED=..., BUDGET=... (seconds of tests for one change).
 
 PYTHON ?= $(shell for p in python3.12 python3.11 python3; do \
     $$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1 && echo $$p && break; done)
@@ -23,7 +23,7 @@ help:
 	@echo "make test-fast    the tests that take less than ten seconds each"
 	@echo "make test-long    the tests that take too long for make test"
 	@echo "make lint         ruff"
-	@echo "make mutants      ROOM=training: changes single places of lib/training and counts what its tests notice"
+	@echo "make mutants      ROOM=training: changes single places of lib/nurture/training and counts what its tests notice"
 	@echo "make clean        remove the environment and all caches; runs/ stays"
 
 quickstart: $(VENV)/installed
@@ -50,17 +50,17 @@ clean:
 	rm -rf $(VENV) .pytest_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
-# The stamps make the installation happen once, and again when the requirements change.
-$(VENV)/installed: requirements.txt | $(BIN)/python
-	$(BIN)/python -m pip install --quiet --requirement requirements.txt
+# The stamps make the installation happen once, and again when pyproject.toml changes.
+$(VENV)/installed: pyproject.toml | $(BIN)/python
+	$(BIN)/python -m pip install --quiet --editable .
 	touch $@
 
-$(VENV)/installed-dev: requirements-dev.txt $(VENV)/installed
-	$(BIN)/python -m pip install --quiet --requirement requirements.txt --requirement requirements-dev.txt
+$(VENV)/installed-dev: $(VENV)/installed
+	$(BIN)/python -m pip install --quiet --editable ".[dev]"
 	touch $@
 
-$(VENV)/installed-mutants: requirements-mutants.txt $(VENV)/installed-dev
-	$(BIN)/python -m pip install --quiet --requirement requirements-mutants.txt
+$(VENV)/installed-mutants: $(VENV)/installed-dev
+	$(BIN)/python -m pip install --quiet --editable ".[mutants]"
 	touch $@
 
 $(BIN)/python:

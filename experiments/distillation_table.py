@@ -16,9 +16,9 @@ import numpy as np
 from absl import flags
 
 from experiments import terminal
-from lib import reporting
-from lib.core import UserError
-from lib.reporting import schema
+from nurture import reporting
+from nurture.core import UserError
+from nurture.reporting import schema
 
 _METRIC = flags.DEFINE_string("metric", "test/accuracy", "What to show, a share.", **terminal.SHARED)
 _SELECT = flags.DEFINE_string("select", "validation/accuracy", "What chooses the learning rate, a share.")

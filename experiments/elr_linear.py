@@ -38,8 +38,8 @@ import numpy as np
 from absl import flags
 
 from experiments import terminal
-from lib import reporting
-from lib.core import UserError
+from nurture import reporting
+from nurture.core import UserError
 
 _WORKDIR = flags.DEFINE_string(
   "workdir", None, "Directory for results.json, manifest.json and the plot.", **terminal.SHARED,

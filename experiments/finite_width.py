@@ -14,7 +14,7 @@ over widths w and seeds, on handwritten digits:
   (root mean square): the network of infinite width from the same start.
 
 The slope of log distance in log width is fitted for each seed, so that seeds give its standard error. Θ comes from
-neural-tangents, Θ_0 and Θ_T from lib.ntk.empirical.
+neural-tangents, Θ_0 and Θ_T from nurture.ntk.empirical.
 
 Takes 34 s on 2 CPU cores, compilation included, and prints
 
@@ -41,11 +41,11 @@ from absl import flags
 from flax import linen as nn
 
 from experiments import terminal
-from lib import reporting
-from lib.core import UserError
-from lib.data import DATASETS
-from lib.ntk import infinite
-from lib.ntk.empirical import ntk
+from nurture import reporting
+from nurture.core import UserError
+from nurture.data import DATASETS
+from nurture.ntk import infinite
+from nurture.ntk.empirical import ntk
 
 _WORKDIR = flags.DEFINE_string(
   "workdir", None, "Directory for results.json, manifest.json and the plot.", **terminal.SHARED,

@@ -20,9 +20,9 @@ import numpy as np
 from absl import flags
 
 from experiments import terminal
-from lib import reporting
-from lib.core import UserError
-from lib.reporting import schema
+from nurture import reporting
+from nurture.core import UserError
+from nurture.reporting import schema
 
 _LAYER = flags.DEFINE_string("layer", None, "Kernel whose weights to look at; default: the one in the middle.")
 

@@ -10,9 +10,9 @@ import math
 from collections.abc import Sequence
 
 from experiments import terminal
-from lib import reporting
-from lib.core import UserError
-from lib.reporting import schema
+from nurture import reporting
+from nurture.core import UserError
+from nurture.reporting import schema
 
 # Neelakantan et al. 2015, arXiv:1511.06807, table 1: (row, noise) -> (best, mean) in %, of 20 seeds x 2 rates.
 PUBLISHED = {

@@ -21,8 +21,8 @@ import numpy as np
 from absl import flags
 
 from experiments import terminal
-from lib import reporting
-from lib.core import UserError
+from nurture import reporting
+from nurture.core import UserError
 
 _METRIC = flags.DEFINE_multi_string(
   "metric", ["test/accuracy"], "Metric to analyse; may be given several times.", **terminal.SHARED,

@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from lib.ntk.regression import krr_fit_predict, random_features
+from nurture.ntk.regression import krr_fit_predict, random_features
 
 BLOCK = 1000  # features drawn at once
 
@@ -75,7 +75,7 @@ def gaussian_trial(
   error is the exact expectation over test inputs, and the mean over `draws` of label noise and of the signs of v.
 
   Args:
-    lam, v2, n, noise: as in `lib.ntk.eigenframework.rf_predict`.
+    lam, v2, n, noise: as in `nurture.ntk.eigenframework.rf_predict`.
     sizes: k, increasing. Empty for the kernel itself, which counts as one size.
     ridges: [R].
   """

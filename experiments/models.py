@@ -24,10 +24,10 @@ from absl import flags
 from flax import linen as nn
 
 from experiments import terminal
-from lib import models, reporting
-from lib.core import Outputs, Preset, UserError, fields_of
-from lib.core.build import suggest
-from lib.reporting.tables import MISSING
+from nurture import models, reporting
+from nurture.core import Outputs, Preset, UserError, fields_of
+from nurture.core.build import suggest
+from nurture.reporting.tables import MISSING
 
 _NAME = flags.DEFINE_string("name", None, "Model whose layers are shown. Default: the table of all.")
 _FILTER = flags.DEFINE_string("filter", "", "Part of the names that the table shows, such as vit.")

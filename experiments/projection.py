@@ -21,13 +21,13 @@ import numpy as np
 from absl import flags
 
 from experiments import terminal
-from lib import data, models, reporting
-from lib.core import Outputs, UserError
-from lib.reporting.plots import COLORS, literal
-from lib.similarity.projection import project
-from lib.training.config import Config, check, plain, put
-from lib.training.ensemble import Member, members_of
-from lib.training.references import member_variables
+from nurture import data, models, reporting
+from nurture.core import Outputs, UserError
+from nurture.reporting.plots import COLORS, literal
+from nurture.similarity.projection import project
+from nurture.training.config import Config, check, plain, put
+from nurture.training.ensemble import Member, members_of
+from nurture.training.references import member_variables
 
 _MEMBER = flags.DEFINE_multi_integer("member", [0], "Member of every run; may be given several times.")
 _CLASSES = flags.DEFINE_list("classes", ["0", "1", "2"], "Three class numbers.")

@@ -49,10 +49,10 @@ from experiments.random_features_tables import (
   image_part,
   rf_part,
 )
-from lib import data, reporting
-from lib.core import UserError
-from lib.ntk import eigenframework, infinite
-from lib.ntk.regression import feature_kernel
+from nurture import data, reporting
+from nurture.core import UserError
+from nurture.ntk import eigenframework, infinite
+from nurture.ntk.regression import feature_kernel
 
 _WORKDIR = flags.DEFINE_string(
   "workdir", None, "Directory for results.json, manifest.json and the plot.", **terminal.SHARED,

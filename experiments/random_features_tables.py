@@ -9,10 +9,10 @@ import jax
 import numpy as np
 
 from experiments import kernel_tasks
-from lib import reporting
-from lib.core import UserError
-from lib.ntk.eigenframework import fit_powerlaw, fitting_error, krr_predict, noise_threshold, optimal_fitting_ratio
-from lib.ntk.regression import learning_curve
+from nurture import reporting
+from nurture.core import UserError
+from nurture.ntk.eigenframework import fit_powerlaw, fitting_error, krr_predict, noise_threshold, optimal_fitting_ratio
+from nurture.ntk.regression import learning_curve
 
 NOISES = (0.0, 1.0, 5.0, 50.0)  # relative, s² = σ² / test error without noise and ridge
 LARGE = 1e6  # samples that are as good as infinitely many

@@ -18,10 +18,10 @@ import numpy as np
 from absl import flags
 
 from experiments import terminal
-from lib import reporting
-from lib.core import UserError
-from lib.core.build import suggest
-from lib.reporting import schema
+from nurture import reporting
+from nurture.core import UserError
+from nurture.core.build import suggest
+from nurture.reporting import schema
 
 _METRIC = flags.DEFINE_multi_string(
   "metric", [], "Metric to show, as it is called in metrics.jsonl; may be given several times. Default: the first six.",

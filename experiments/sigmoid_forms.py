@@ -2,11 +2,11 @@
 
   python -m experiments.sigmoid_forms [--lengths=64,256,1024,4096,16384] [--workdir=runs/sigmoid_forms]
 
-Takes 6 s on 2 CPU cores. The forms of lib/attention/numerics.py are evaluated in float32 with the errors that NVIDIA
-documents for the instructions they become, at their largest: of one sign for all weights ("systematic"), or uniform
-between the bounds ("random"). Weights are rounded to bfloat16 before they multiply the values, as in the kernel. Logits
-and values are standard normal. What a real GPU does, `python -m experiments.benchmarks.attention` measures.
-"""
+Takes 6 s on 2 CPU cores. The forms of lib/nurture/attention/numerics.py are evaluated in float32 with the errors that
+NVIDIA documents for the instructions they become, at their largest: of one sign for all weights ("systematic"), or
+uniform between the bounds ("random"). Weights are rounded to bfloat16 before they multiply the values, as in the
+kernel. Logits and values are standard normal. What a real GPU does, `python -m experiments.benchmarks.attention`
+measures. """
 
 import pathlib
 from collections.abc import Callable, Sequence
@@ -16,9 +16,9 @@ import numpy as np
 from absl import flags
 
 from experiments import terminal
-from lib import reporting
-from lib.attention import numerics
-from lib.core import UserError
+from nurture import reporting
+from nurture.attention import numerics
+from nurture.core import UserError
 
 _LENGTHS = flags.DEFINE_list("lengths", ["64", "256", "1024", "4096", "16384"], "Numbers of keys n.", **terminal.SHARED)
 _WORKDIR = flags.DEFINE_string(

@@ -12,9 +12,9 @@ from typing import Any, NoReturn
 
 from absl import app, flags, logging
 
-from lib.core import UserError
-from lib.core.build import suggest
-from lib.reporting.files import exists, is_directory
+from nurture.core import UserError
+from nurture.core.build import suggest
+from nurture.reporting.files import exists, is_directory
 
 CACHE_VARIABLE = "NURTURE_COMPILATION_CACHE"
 USER_ERROR, INTERRUPTED = 2, 130  # exit codes

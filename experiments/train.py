@@ -16,8 +16,8 @@ from absl import flags
 from ml_collections import config_flags
 
 from experiments import report, terminal
-from lib import reporting, training
-from lib.core.build import suggest
+from nurture import reporting, training
+from nurture.core.build import suggest
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "Config file, such as configs/quickstart.py.")
 _WORKDIR = flags.DEFINE_string(

@@ -18,8 +18,8 @@ import numpy as np
 from absl import flags
 
 from experiments import terminal
-from lib import reporting
-from lib.core import UserError
+from nurture import reporting
+from nurture.core import UserError
 
 _OVER = flags.DEFINE_string("over", "lr", "Axis of the grid whose level is chosen.")
 _POOL = flags.DEFINE_multi_string("pool", [], "Axis whose levels are replicates; may be given several times.")

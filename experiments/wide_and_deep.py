@@ -41,13 +41,13 @@ import numpy as np
 from absl import flags
 
 from experiments import terminal
-from lib import reporting
-from lib.core import UserError
-from lib.ntk import predictors
-from lib.ntk.deep import log_kernel_of_cosines
-from lib.ntk.dual import Dual, classify, erf, hermite, optimal_hermite, relu, sine, singularity_exponent
-from lib.ntk.sphere import log_cosines
-from lib.reporting.plots import COLORS
+from nurture import reporting
+from nurture.core import UserError
+from nurture.ntk import predictors
+from nurture.ntk.deep import log_kernel_of_cosines
+from nurture.ntk.dual import Dual, classify, erf, hermite, optimal_hermite, relu, sine, singularity_exponent
+from nurture.ntk.sphere import log_cosines
+from nurture.reporting.plots import COLORS
 
 _WORKDIR = flags.DEFINE_string(
   "workdir", None, "Directory for results.json, manifest.json and the plot.", **terminal.SHARED,

@@ -14,7 +14,7 @@ os.environ["XLA_FLAGS"] = " ".join((
   os.environ.get("XLA_FLAGS", ""), "--xla_force_host_platform_device_count=2", "--xla_backend_optimization_level=0",
 ))
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
-os.environ.setdefault("PJRT_NPROC", "16")  # threads for what waits for another: see lib/attention/simulation.py
+os.environ.setdefault("PJRT_NPROC", "16")  # threads for what waits for another: see lib/nurture/attention/simulation.py
 os.environ.setdefault("MPLBACKEND", "Agg")
 # Many tests compile the same small programs, here and in processes that they start.
 os.environ.setdefault("NURTURE_COMPILATION_CACHE", str(pathlib.Path(__file__).parents[1] / ".pytest_cache/compiled"))

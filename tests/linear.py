@@ -7,12 +7,12 @@ import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 
-from lib.core import DataSpec, Outputs
-from lib.core.schedules import as_schedule
-from lib.data.batches import Preprocess
-from lib.training import step as steps
-from lib.transforms.losses import LOSSES
-from lib.transforms.optimizers import build_optimizer
+from nurture.core import DataSpec, Outputs
+from nurture.core.schedules import as_schedule
+from nurture.data.batches import Preprocess
+from nurture.training import step as steps
+from nurture.transforms.losses import LOSSES
+from nurture.transforms.optimizers import build_optimizer
 
 D, K = 3, 4
 ROOT = jax.random.key(5)

@@ -7,7 +7,7 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from lib import reporting
+from nurture import reporting
 
 CONFIG = {
   "seed": 0,

@@ -30,7 +30,7 @@ def imports(source, package):
 
 
 def violations(source, package):
-  """Returns the imports of a source in lib/<room>/, experiments/ or configs/ that go up or sideways."""
+  """Returns the imports of a source in nurture/<room>/, experiments/ or configs/ that go up or sideways."""
   top, *rest = package.split(".")
   found = []
   for name in imports(source, package):
@@ -39,11 +39,11 @@ def violations(source, package):
       allowed = parts[0] in ("math", "ml_collections")
     elif top == "experiments":
       allowed = parts[0] != "configs"
-    elif parts[0] == "lib" and rest:
+    elif parts[0] == "nurture" and rest:
       room = parts[1] if len(parts) > 1 else ""
       allowed = room == rest[0] or FLOORS.get(room, 99) < FLOORS[rest[0]]
     else:
-      allowed = parts[0] not in ("lib", "experiments", "configs")
+      allowed = parts[0] not in ("nurture", "experiments", "configs")
     found += [] if allowed else [name]
   return found
 
@@ -55,7 +55,7 @@ def sources():
 
 
 def test_every_room_has_a_floor():
-  rooms = {p.parent.name for p in (ROOT / "lib").glob("*/__init__.py")}
+  rooms = {p.parent.name for p in (ROOT / "lib" / "nurture").glob("*/__init__.py")}
   assert {"core", "reporting"} <= rooms <= set(FLOORS)
 
 
@@ -65,27 +65,27 @@ def test_imports_go_down_only():
 
 
 @pytest.mark.parametrize("package, source", [
-  ("lib.core", "from lib.reporting import tables"),
-  ("lib.models", "import lib.data"),
-  ("lib.data", "from lib import transforms"),
-  ("lib.transforms.losses", "def f():\n  from lib.models.mlp import Mlp"),
-  ("lib.probes", "from ..training import loop"),
-  ("lib.similarity", "from lib.ntk import dual"),
-  ("lib.training", "import experiments.train"),
-  ("lib", "import configs.quickstart"),
-  ("lib.ntk", "import lib"),
+  ("nurture.core", "from nurture.reporting import tables"),
+  ("nurture.models", "import nurture.data"),
+  ("nurture.data", "from nurture import transforms"),
+  ("nurture.transforms.losses", "def f():\n  from nurture.models.mlp import Mlp"),
+  ("nurture.probes", "from ..training import loop"),
+  ("nurture.similarity", "from nurture.ntk import dual"),
+  ("nurture.training", "import experiments.train"),
+  ("nurture", "import configs.quickstart"),
+  ("nurture.ntk", "import nurture"),
   ("experiments", "from configs import quickstart"),
   ("configs.study", "import jax"),
-  ("configs", "from lib.core import UserError"),
+  ("configs", "from nurture.core import UserError"),
 ])
 def test_a_wrong_import_is_caught(package, source):
   assert len(violations(source, package)) == 1
 
 
 @pytest.mark.parametrize("package, source", [
-  ("lib.training", "from lib.probes import accuracy\nimport jax, lib.core.trees"),
-  ("lib.transforms.losses", "from lib.transforms.losses.elr import x\nfrom ..targets import y\nfrom . import z"),
-  ("experiments", "from lib import reporting\nfrom experiments import terminal"),
+  ("nurture.training", "from nurture.probes import accuracy\nimport jax, nurture.core.trees"),
+  ("nurture.transforms.losses", "from nurture.transforms.losses import elr\nfrom ..targets import y\nfrom . import z"),
+  ("experiments", "from nurture import reporting\nfrom experiments import terminal"),
   ("configs", "import ml_collections\nfrom ml_collections import config_dict"),
 ])
 def test_a_right_import_passes(package, source):
@@ -108,7 +108,7 @@ def loaded_by(statement):
 
 
 def test_start_up_loads_nothing_heavy():
-  rooms = [f"lib.{room}" for room in FLOORS if (ROOT / "lib" / room / "__init__.py").exists()]
+  rooms = [f"nurture.{room}" for room in FLOORS if (ROOT / "lib" / "nurture" / room / "__init__.py").exists()]
   assert loaded_by(f"import {', '.join(rooms)}") == []
 
 

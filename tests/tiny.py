@@ -1,6 +1,6 @@
 """The smallest experiment that has every section of a real one, for tests of what stands around it."""
 
-from lib.training.config import put
+from nurture.training.config import put
 
 
 def tiny_config(**changes):

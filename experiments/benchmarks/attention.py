@@ -36,10 +36,10 @@ import jax.numpy as jnp
 from absl import flags
 
 from experiments import terminal
-from lib import reporting
-from lib.attention import numerics, sigmoid_attention, softmax_attention
-from lib.attention.mosaic_gpu import MosaicGPU
-from lib.core import UserError
+from nurture import reporting
+from nurture.attention import numerics, sigmoid_attention, softmax_attention
+from nurture.attention.mosaic_gpu import MosaicGPU
+from nurture.core import UserError
 
 _FEATURES = flags.DEFINE_list("features", ["64", "128"], "Features of a head.")
 _LENGTHS = flags.DEFINE_list("lengths", [], "Tokens; default 1024,4096,16384, on CPU 256,1024.")

@@ -23,9 +23,9 @@ from absl import flags
 
 from experiments import terminal
 from experiments.benchmarks import shrink
-from lib import reporting, training
-from lib.core import UserError
-from lib.training.config import plain, put
+from nurture import reporting, training
+from nurture.core import UserError
+from nurture.training.config import plain, put
 
 _PART = flags.DEFINE_enum(
   "part", "all", ["all", "interrupted", "finished", "teacher"], "Which directory is damaged.", **terminal.SHARED,

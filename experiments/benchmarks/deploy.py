@@ -18,8 +18,8 @@ import numpy as np
 from absl import flags
 
 from experiments import terminal
-from lib import models, reporting
-from lib.core import UserError, trees
+from nurture import models, reporting
+from nurture.core import UserError, trees
 
 _MODEL = flags.DEFINE_string("model", "vanillanet_6", "A row of MODELS with a deployed form.")
 _SIDE = flags.DEFINE_integer("side", 224, "Side of the images in pixels.", lower_bound=1)

@@ -23,11 +23,11 @@ import numpy as np
 from absl import flags
 
 from experiments import terminal
-from lib import data, reporting
-from lib.core import DataSpec
-from lib.data import Dataset, Split
-from lib.training.dispatch import Programs, members_that_fit
-from lib.training.experiment import Experiment
+from nurture import data, reporting
+from nurture.core import DataSpec
+from nurture.data import Dataset, Split
+from nurture.training.dispatch import Programs, members_that_fit
+from nurture.training.experiment import Experiment
 
 _MEMBERS = flags.DEFINE_list("members", ["1", "16", "128"], "Sizes of the ensemble.")
 _ROUNDS = flags.DEFINE_integer("rounds", 7, "Times that every contender is measured.", lower_bound=1, **terminal.SHARED)

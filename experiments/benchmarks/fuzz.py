@@ -31,13 +31,13 @@ from absl import flags
 
 from experiments import terminal
 from experiments.benchmarks import shrink
-from lib import data, reporting, training
-from lib.core import Preset, UserError
-from lib.models import MODELS
-from lib.training import phases
-from lib.training.config import check, put
-from lib.training.ensemble import cohorts_of, members_of
-from lib.training.prepare import Prepared, Preparer, check_probe
+from nurture import data, reporting, training
+from nurture.core import Preset, UserError
+from nurture.models import MODELS
+from nurture.training import phases
+from nurture.training.config import check, put
+from nurture.training.ensemble import cohorts_of, members_of
+from nurture.training.prepare import Prepared, Preparer, check_probe
 
 _CONFIGS = flags.DEFINE_list("configs", [], "Parts of names of configs; all without it.", **terminal.SHARED)
 _LIMIT = flags.DEFINE_integer("limit", 0, "Cases, drawn at random; 0 is all.", lower_bound=0, **terminal.SHARED)

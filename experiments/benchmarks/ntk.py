@@ -6,14 +6,14 @@
 
 peers     the trace kernel of an MLP 784-512-512-10 on 64 samples, of a CNN with two convolutions of 32 features on 32
           images of 16 x 16 x 3, and of a vision transformer of one block (16 tokens of width 64) on 32, by
-          lib.ntk.empirical and by neural-tangents' implementations 1 (its default, Jacobian contraction) and 3
+          nurture.ntk.empirical and by neural-tangents' implementations 1 (its default, Jacobian contraction) and 3
           (structured derivatives, repaired). Every round times each contender once, in turn, so that ratios are of
           neighbours in time; reported are medians over rounds after a warm-up, the compilation apart, and the largest
           difference from our kernel relative to its largest entry.
 resnet18  the kernel of CIFAR-10 images through resnet18_cifar at initialization, by blocks: time, and peak memory of
           the process, on a GPU of the device. Without --data_dir the images are random.
-deep      how long the NTK of 50 ReLU layers takes to compile: lib.ntk.deep against neural-tangents' stax.serial of 50
-          pairs of layers and its stax.repeat, which loops, too.
+deep      how long the NTK of 50 ReLU layers takes to compile: nurture.ntk.deep against neural-tangents' stax.serial of
+          50 pairs of layers and its stax.repeat, which loops, too.
 
 Without neural-tangents its contenders are left out. On 2 CPU cores peers takes 84 s with 15 rounds, deep 57 s with 7,
 and resnet18 759 s (beside other jobs) with 2,000 images, --reduce=pseudo and blocks of 250, in 7.25 GB.
@@ -32,11 +32,11 @@ import numpy as np
 from absl import flags
 
 from experiments import terminal
-from lib import data, models, reporting
-from lib.core import UserError, build
-from lib.ntk.deep import fc_kernel
-from lib.ntk.empirical import ntk
-from lib.ntk.infinite import neural_tangents
+from nurture import data, models, reporting
+from nurture.core import UserError, build
+from nurture.ntk.deep import fc_kernel
+from nurture.ntk.empirical import ntk
+from nurture.ntk.infinite import neural_tangents
 
 _PART = flags.DEFINE_enum("part", "peers", ["peers", "resnet18", "deep"], "What to measure.")
 _ROUNDS = flags.DEFINE_integer("rounds", 7, "Times that every contender is measured.", lower_bound=1, **terminal.SHARED)
@@ -47,7 +47,7 @@ _DEPTH = flags.DEFINE_integer("depth", 50, "Hidden layers, for deep.", lower_bou
 _DATA_DIR = flags.DEFINE_string("data_dir", None, "Directory of data sets, for resnet18.", **terminal.SHARED)
 _OUT = flags.DEFINE_string("out", "runs/benchmark_ntk", "Directory for the numbers and the plot.", **terminal.SHARED)
 
-OURS, DEEP = "factored", "lib.ntk.deep"
+OURS, DEEP = "factored", "nurture.ntk.deep"
 # Networks by config, with the number of samples and the shape of one.
 NETWORKS = {
   "mlp": ({"name": "mlp", "depth": 2, "width": 512}, 64, (784,)),

@@ -5,7 +5,7 @@ import pathlib
 
 import numpy as np
 
-from lib.training.config import plain, put
+from nurture.training.config import plain, put
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 CONFIGS = sorted((ROOT / "configs").rglob("*.py"))

@@ -25,7 +25,7 @@ from collections.abc import Callable, Sequence
 from absl import flags
 
 from experiments import terminal
-from lib import reporting
+from nurture import reporting
 
 _SIGNALS = flags.DEFINE_integer("signals", 100, "Signals to send in all.", lower_bound=1, **terminal.SHARED)
 _EACH = flags.DEFINE_integer(

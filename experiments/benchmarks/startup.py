@@ -15,12 +15,13 @@ import jax
 from absl import flags
 
 from experiments import terminal
-from lib import reporting
+from nurture import reporting
 
 _ROUNDS = flags.DEFINE_integer("rounds", 5, "Times that every import is measured.", lower_bound=1, **terminal.SHARED)
 
 MODULES = (
-  "jax", "flax.linen", "lib.core", "lib.data", "lib.models", "lib.transforms.losses", "lib.probes", "lib.training",
+  "jax", "flax.linen", "nurture.core", "nurture.data", "nurture.models", "nurture.transforms.losses",
+  "nurture.probes", "nurture.training",
 )
 HEAVY = ("tensorflow", "tensorflow_datasets", "matplotlib", "sklearn", "orbax.checkpoint")
 _CODE = """

@@ -8,7 +8,7 @@ the stacks of all its threads and is ended. Printed are how many ended, gave a w
 the limit, and how long those took that ended; the exit code is 0 if all ended with the right result.
 
 --threads sets the size of the thread pool of JAX's CPU client (its variable PJRT_NPROC) in these processes; 0 leaves it
-to the simulation, as for every user. See `lib.attention.simulation`.
+to the simulation, as for every user. See `nurture.attention.simulation`.
 """
 
 import faulthandler
@@ -26,11 +26,11 @@ import numpy as np
 from absl import flags
 
 from experiments import terminal
-from lib import reporting
-from lib.attention import alibi_slopes, sigmoid_attention
-from lib.attention.mosaic_gpu import MosaicGPU
-from lib.attention.simulation import interpreter
-from lib.core import UserError
+from nurture import reporting
+from nurture.attention import alibi_slopes, sigmoid_attention
+from nurture.attention.mosaic_gpu import MosaicGPU
+from nurture.attention.simulation import interpreter
+from nurture.core import UserError
 
 _TIMES = flags.DEFINE_integer(
   "times", 50, "Processes that simulate the call, one after another.", lower_bound=1, **terminal.SHARED,

@@ -16,10 +16,10 @@ import jax
 from absl import flags
 
 from experiments import terminal
-from lib import reporting
-from lib.training.config import put
-from lib.training.experiment import hyper_parameters
-from lib.training.prepare import Preparer
+from nurture import reporting
+from nurture.training.config import put
+from nurture.training.experiment import hyper_parameters
+from nurture.training.prepare import Preparer
 
 _DEPTH = flags.DEFINE_integer("depth", 24, "Hidden layers.", lower_bound=1)
 _WIDTH = flags.DEFINE_integer("width", 128, "Units of a hidden layer.", lower_bound=1)

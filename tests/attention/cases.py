@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from lib.attention import alibi_slopes, sigmoid_attention
+from nurture.attention import alibi_slopes, sigmoid_attention
 
 # name: (batch, queries, keys, heads, kv_heads), fields. "per head" and "array" are drawn.
 CASES = {

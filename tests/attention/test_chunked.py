@@ -8,8 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from lib.attention import Chunked, sigmoid_attention
-from lib.core import UserError
+from nurture.attention import Chunked, sigmoid_attention
+from nurture.core import UserError
 from tests.attention.cases import CASES, arguments, reference, value_and_gradients
 
 
@@ -100,7 +100,7 @@ def test_low_precision_is_rounded_at_the_end_only():
 
 MEMORY = """
 import resource, jax, jax.numpy as jnp
-from lib.attention import sigmoid_attention
+from nurture.attention import sigmoid_attention
 resource.setrlimit(resource.RLIMIT_AS, (24 * 2**30, 24 * 2**30))
 query = jax.random.normal(jax.random.key(0), (1, 32_768, 1, 64))
 window = dict(is_causal=True, local_window_size=4095)  # an eighth of the work, and the same memory

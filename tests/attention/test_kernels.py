@@ -13,13 +13,13 @@ import numpy as np
 import pytest
 from jax.experimental.pallas import tpu as pltpu
 
-from lib.attention import alibi_slopes, mosaic_gpu, sigmoid_attention
-from lib.attention.api import kernel
-from lib.attention.call import Band
-from lib.attention.mosaic_gpu import SHARED_MEMORY, MosaicGPU
-from lib.attention.mosaic_tpu import MosaicTPU
-from lib.attention.simulation import interpreter
-from lib.core import UserError
+from nurture.attention import alibi_slopes, mosaic_gpu, sigmoid_attention
+from nurture.attention.api import kernel
+from nurture.attention.call import Band
+from nurture.attention.mosaic_gpu import SHARED_MEMORY, MosaicGPU
+from nurture.attention.mosaic_tpu import MosaicTPU
+from nurture.attention.simulation import interpreter
+from nurture.core import UserError
 from tests.attention.cases import CASES, arguments, reference, value_and_gradients
 
 GPU = MosaicGPU(stages=2, interpret=interpreter(detect_races=True))

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from experiments import sigmoid_forms
-from lib.attention import numerics
+from nurture.attention import numerics
 
 LOGITS = np.linspace(-25, 20, 20_001).astype(np.float32)
 EXACT = 1 / (1 + np.exp(-LOGITS.astype(np.float64)))

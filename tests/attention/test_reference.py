@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from flax import linen as nn
 
-from lib.attention import Chunked, alibi_slopes, api, sigmoid_attention, softmax_attention
-from lib.core import UserError
+from nurture.attention import Chunked, alibi_slopes, api, sigmoid_attention, softmax_attention
+from nurture.core import UserError
 
 BOTH = pytest.mark.parametrize("attention", [sigmoid_attention, softmax_attention])
 

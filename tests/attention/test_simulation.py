@@ -9,9 +9,9 @@ import jax.numpy as jnp
 import pytest
 from jax.experimental.pallas import mosaic_gpu as plgpu
 
-from lib.attention import sigmoid_attention, simulation
-from lib.attention.mosaic_gpu import MosaicGPU
-from lib.core import UserError
+from nurture.attention import sigmoid_attention, simulation
+from nurture.attention.mosaic_gpu import MosaicGPU
+from nurture.core import UserError
 
 
 def test_the_pool_has_the_threads_that_the_environment_says_when_jax_starts():

@@ -1,10 +1,10 @@
 """One or more minimal configs for every row of every table that the contracts are checked on."""
 
-from lib.core import Preset, build
-from lib.models import MODELS
-from lib.probes import PROBES
-from lib.transforms import GRADIENTS, LOSSES, OPTIMIZERS, PARAMETERS, TARGETS
-from lib.transforms.optimizers import build_optimizer
+from nurture.core import Preset, build
+from nurture.models import MODELS
+from nurture.probes import PROBES
+from nurture.transforms import GRADIENTS, LOSSES, OPTIMIZERS, PARAMETERS, TARGETS
+from nurture.transforms.optimizers import build_optimizer
 
 TABLES = {
   "models": MODELS, "targets": TARGETS, "losses": LOSSES, "gradients": GRADIENTS, "parameters": PARAMETERS,

@@ -6,8 +6,8 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from lib.core import DataSpec, Network, Outputs
-from lib.probes import ProbeSpec
+from nurture.core import DataSpec, Network, Outputs
+from nurture.probes import ProbeSpec
 from tests.contracts.laws import assert_close, assert_finite, assert_maps, assert_pure, shapes
 from tests.contracts.rows import configs, label, made
 

@@ -8,9 +8,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from lib.core import Context, DataSpec, Outputs, UserError
-from lib.transforms.losses.forgetting_events import ForgettingEvents
-from lib.transforms.losses.target_divergence import TargetDivergence
+from nurture.core import Context, DataSpec, Outputs, UserError
+from nurture.transforms.losses.forgetting_events import ForgettingEvents
+from nurture.transforms.losses.target_divergence import TargetDivergence
 from tests.contracts.laws import assert_close, assert_finite, assert_maps, assert_pure, assert_scans, shapes
 from tests.contracts.rows import ONE_PREDICTION, configs, label, made
 

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import optax
 import pytest
 
-from lib.core import rng
+from nurture.core import rng
 from tests.contracts.laws import assert_finite, assert_maps, assert_pure, assert_scans, shapes
 from tests.contracts.rows import configs, label, made
 

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from lib.core import DataSpec, Outputs
+from nurture.core import DataSpec, Outputs
 from tests.contracts import test_models as models
 from tests.contracts import test_probes as probes
 from tests.contracts import test_targets_and_losses as losses

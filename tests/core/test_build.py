@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from flax import linen as nn
 
-from lib.core import Preset, UserError, build, fields_of
-from lib.core.build import suggest
+from nurture.core import Preset, UserError, build, fields_of
+from nurture.core.build import suggest
 
 
 @dataclasses.dataclass(frozen=True)

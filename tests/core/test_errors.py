@@ -2,7 +2,7 @@
 
 import pytest
 
-from lib.core import UserError, model_at
+from nurture.core import UserError, model_at
 
 
 @pytest.mark.parametrize(("said", "shown"), [

@@ -8,8 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from lib.core import UserError, build
-from lib.core.hints import (
+from nurture.core import UserError, build
+from nurture.core.hints import (
   Count,
   Limit,
   Memory,

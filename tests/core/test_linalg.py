@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from lib.core import linalg, trees
+from nurture.core import linalg, trees
 
 
 @pytest.mark.parametrize("scale", [1e-37, 1e-30, 1e-20, 1.0, 1e19, 1e25, 1e37])

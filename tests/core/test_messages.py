@@ -4,7 +4,7 @@ import ast
 import pathlib
 import re
 
-ROOT = pathlib.Path(__file__).resolve().parents[2] / "lib"
+ROOT = pathlib.Path(__file__).resolve().parents[2] / "lib" / "nurture"
 FIELDS = "source|label_noise|augment|normalize|validation|subset|test_subset|noisy_validation"
 BARE = re.compile(rf"(?<!config\.)\bdata\.({FIELDS})\b|(?<!config\.)\bdata\.$")
 # Paths that are read, not shown.

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from lib.core import rng
+from nurture.core import rng
 
 N = 200_000
 

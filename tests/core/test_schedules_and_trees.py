@@ -7,8 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from lib.core import Context, DataSpec, Network, UserError, trees
-from lib.core.schedules import as_schedule
+from nurture.core import Context, DataSpec, Network, UserError, trees
+from nurture.core.schedules import as_schedule
 
 
 def test_a_number_is_a_constant_schedule():

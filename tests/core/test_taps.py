@@ -2,8 +2,8 @@
 
 import pytest
 
-from lib.core import UserError
-from lib.core.taps import ACTIVATION_KINDS, kind, select
+from nurture.core import UserError
+from nurture.core.taps import ACTIVATION_KINDS, kind, select
 
 NAMES = ("000_conv", "001_norm", "002_relu", "003_stage1.block0.conv", "004_stage1.block0.gelu", "005_dense")
 TAPS = {name: i for i, name in enumerate(NAMES)}

@@ -7,8 +7,8 @@ import optax
 import pytest
 from jax.flatten_util import ravel_pytree
 
-from lib.core import UserError
-from lib.curvature.hvp import gauss_newton, hessian, hvp
+from nurture.core import UserError
+from nurture.curvature.hvp import gauss_newton, hessian, hvp
 
 LABEL = jnp.arange(6) % 3
 

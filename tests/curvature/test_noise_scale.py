@@ -5,8 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from lib.core import UserError
-from lib.curvature.noise_scale import batch_gradients, noise_and_signal, simple_noise_scale
+from nurture.core import UserError
+from nurture.curvature.noise_scale import batch_gradients, noise_and_signal, simple_noise_scale
 
 MEAN, STD = np.array([0.3, -0.4]), np.array([1.0, 2.0])  # |G|^2 = 0.25, tr Sigma = 5
 

@@ -5,10 +5,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from lib.core import UserError
-from lib.curvature import spectrum
-from lib.curvature.hvp import hessian
-from lib.curvature.lanczos import lanczos, ritz
+from nurture.core import UserError
+from nurture.curvature import spectrum
+from nurture.curvature.hvp import hessian
+from nurture.curvature.lanczos import lanczos, ritz
 from tests.curvature.test_hvp import cross_entropy, dense, model, network
 
 SPECTRUM = np.array([5.0, 3.0, 2.0, 2.0, 1.0, 0.5, 0.0, 0.0, -1.0, -4.0])

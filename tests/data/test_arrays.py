@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from lib.core import UserError
-from lib.data import Dataset, Split, padded_batches
+from nurture.core import UserError
+from nurture.data import Dataset, Split, padded_batches
 
 
 def _split(n=11, shape=(4, 4, 3)):
@@ -27,7 +27,7 @@ def test_arrays_of_different_lengths_are_refused():
 
 
 def test_moments_are_those_of_float64_per_channel(monkeypatch):
-  monkeypatch.setattr("lib.data.arrays._ROWS", 7)  # several parts, the last one short
+  monkeypatch.setattr("nurture.data.arrays._ROWS", 7)  # several parts, the last one short
   split = _split()
   mean, std = split.moments
   exact = split.inputs.astype(np.float64)

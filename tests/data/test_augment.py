@@ -5,8 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from lib.core import UserError, build
-from lib.data import AUGMENTATIONS
+from nurture.core import UserError, build
+from nurture.data import AUGMENTATIONS
 
 _B = 6
 _ROWS = {

@@ -5,8 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from lib.core import UserError
-from lib.data import Dataset, Split, input_shape, preprocess
+from nurture.core import UserError
+from nurture.data import Dataset, Split, input_shape, preprocess
 
 
 def _dataset(shape=(8, 8, 3), name="image"):

@@ -7,8 +7,8 @@ import sys
 import numpy as np
 import pytest
 
-from lib.core import UserError
-from lib.data import catalogue, load
+from nurture.core import UserError
+from nurture.data import catalogue, load
 
 _NOISE = {"name": "symmetric", "rate": 0.5, "include_true": False}
 
@@ -160,6 +160,6 @@ def test_noise_on_sequences_is_refused(tmp_path):
 
 def test_importing_the_room_loads_no_heavy_library():
   heavy = {"tensorflow", "tensorflow_datasets", "sklearn", "PIL", "matplotlib"}
-  code = f"import sys, lib.data; print(sorted({heavy} & set(sys.modules)))"
+  code = f"import sys, nurture.data; print(sorted({heavy} & set(sys.modules)))"
   out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
   assert out.stdout.strip() == "[]"

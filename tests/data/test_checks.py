@@ -5,9 +5,9 @@ import dataclasses
 import numpy as np
 import pytest
 
-from lib.core import UserError, memory
-from lib.data import Dataset, Split, padded_batches
-from lib.data.checks import as_int32, check_memory
+from nurture.core import UserError, memory
+from nurture.data import Dataset, Split, padded_batches
+from nurture.data.checks import as_int32, check_memory
 
 _N, _K = 6, 3
 _IMAGES = np.zeros((_N, 4, 4, 1), np.uint8)

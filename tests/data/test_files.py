@@ -8,9 +8,9 @@ import tracemalloc
 import numpy as np
 import pytest
 
-from lib.core import UserError
-from lib.data import load
-from lib.data.files import Cifar10, Cifar100, Digits, FashionMnist, Mnist, Text
+from nurture.core import UserError
+from nurture.data import load
+from nurture.data.files import Cifar10, Cifar100, Digits, FashionMnist, Mnist, Text
 
 _NAME_BYTES = lambda value: "bytes" if isinstance(value, bytes) else None  # gzip writes the time
 _TINY = {"train_examples": 6, "test_examples": 3}
@@ -372,7 +372,7 @@ def test_what_the_system_refuses_is_not_called_damage(tmp_path, monkeypatch):
   with pytest.raises(UserError, match="images-idx3-ubyte.gz cannot be read .Permission denied.; mend that") as error:
     Mnist(**_TINY).load(tmp_path)
   assert "download" not in _one_sentence(error)
-  monkeypatch.setattr("lib.data.folder.os.stat", refuse)
+  monkeypatch.setattr("nurture.data.folder.os.stat", refuse)
   with pytest.raises(UserError, match="cannot be looked up .Permission denied"):
     Mnist(**_TINY).load(tmp_path)
 

@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from lib.core import UserError, build
-from lib.data import LABEL_NOISE
-from lib.data.label_noise import MAPPINGS
+from nurture.core import UserError, build
+from nurture.data import LABEL_NOISE
+from nurture.data.label_noise import MAPPINGS
 
 _K = 10
 _LABELS = np.random.default_rng(1).permutation(np.repeat(np.arange(_K, dtype=np.int32), 2000))

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from lib.data import NORMALIZATIONS, Split
+from nurture.data import NORMALIZATIONS, Split
 
 
 def _split(inputs):

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 import scipy.stats
 
-from lib.core import UserError
-from lib.data import epoch_order_index as plain_index
-from lib.data import order
+from nurture.core import UserError
+from nurture.data import epoch_order_index as plain_index
+from nurture.data import order
 
 # Compiled once a shape: uncompiled, each call builds the loop of the cycle walk again.
 epoch_order_index = jax.jit(plain_index, static_argnums=(2, 3))

@@ -7,10 +7,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from lib import models
-from lib.core import UserError, build, rng, trees
-from lib.data import DATASETS, Dataset, Split, load, preprocess
-from lib.data.synthetic import Copy, Multiplication, Parity
+from nurture import models
+from nurture.core import UserError, build, rng, trees
+from nurture.data import DATASETS, Dataset, Split, load, preprocess
+from nurture.data.synthetic import Copy, Multiplication, Parity
 
 N = 1500
 _SIZE = dict(num_examples=N, test_examples=N)  # equal, so both splits are one program
@@ -192,7 +192,7 @@ def test_one_symbol_cannot_be_copied_and_a_vocabulary_has_an_end(symbols):
 
 @every_task
 def test_the_estimate_of_memory_is_above_what_the_compiler_reports(task):
-  from lib.data.synthetic import _WORDS, _generate  # noqa: PLC0415
+  from nurture.data.synthetic import _WORDS, _generate  # noqa: PLC0415
 
   long = dataclasses.replace(task, min_length=20, max_length=20)
   memory = _generate.lower(long, jax.random.key(0), 1000).compile().memory_analysis()

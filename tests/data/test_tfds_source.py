@@ -8,8 +8,8 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from lib.core import UserError
-from lib.data.tfds_source import Tfds, _write_cache, read_builder
+from nurture.core import UserError
+from nurture.data.tfds_source import Tfds, _write_cache, read_builder
 
 # Runs in a process of its own: preparing registers classes and, for tfrecord, imports tensorflow.
 _PREPARE = """
@@ -45,7 +45,7 @@ assert ("tensorflow" in sys.modules) == ("tfrecord" in sys.argv)
 
 _LOAD = """
 import json, sys
-from lib.data.tfds_source import Tfds
+from nurture.data.tfds_source import Tfds
 data = Tfds(**json.loads(sys.argv[2])).load(sys.argv[1])
 print(json.dumps({
   "modules": [m for m in ("tensorflow", "tensorflow_datasets") if m in sys.modules],
@@ -110,7 +110,7 @@ def test_a_damaged_cache_is_one_sentence(prepared, tmp_path):
 def test_tfrecord_is_read_in_the_same_order_and_ragged_images_need_resize(prepared, tmp_path):
   _python(_PREPARE, tmp_path, "tfrecord", "ragged")
   refused = """
-from lib.core import UserError
+from nurture.core import UserError
 try: Tfds('tiny_images').load(sys.argv[1])
 except UserError as error: assert 'several sizes' in str(error)
 else: raise SystemExit(1)
@@ -228,7 +228,8 @@ def test_a_long_name_makes_no_long_file_name():
 
 
 def test_an_unknown_set_is_one_sentence(tmp_path):
-  code = "import sys\nfrom lib.data.tfds_source import Tfds, UserError\ntry: Tfds('no_such_set').load(sys.argv[1])\n"
+  code = "import sys\nfrom nurture.data.tfds_source import Tfds, UserError\n"
+  code += "try: Tfds('no_such_set').load(sys.argv[1])\n"
   message = _python(code + "except UserError as error: print(error)", tmp_path)
   assert message.startswith("config.data.source.dataset is 'no_such_set', which tfds does not know")
   assert str(tmp_path) in message
@@ -238,7 +239,7 @@ def test_a_set_that_cannot_be_downloaded_says_how_to_prepare_it(tmp_path):
   code = """
 import sys
 import tensorflow_datasets as tfds
-from lib.data.tfds_source import Tfds, UserError
+from nurture.data.tfds_source import Tfds, UserError
 def refuse(self, **_):
   raise ConnectionError("no route\\nto host")
 tfds.core.DatasetBuilder.download_and_prepare = refuse

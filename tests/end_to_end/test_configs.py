@@ -8,11 +8,11 @@ import jax.numpy as jnp
 import pytest
 
 from experiments.benchmarks.shrink import CONFIGS, PARTS, ROOT, config_of, first, label, load, shrunk
-from lib import training
-from lib.reporting import read_json
-from lib.training.config import put
-from lib.training.ensemble import members_of
-from lib.training.prepare import Preparer
+from nurture import training
+from nurture.reporting import read_json
+from nurture.training.config import put
+from nurture.training.ensemble import members_of
+from nurture.training.prepare import Preparer
 
 # Are trained for two steps; the others are traced only, which finds what is wrong with a config and costs a tenth.
 TRAINED = ("quickstart", "mnist_mlp", "cifar10_cnn", "everything")

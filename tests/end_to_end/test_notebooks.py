@@ -16,8 +16,8 @@ NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 # Put behind the cell that imports: what a notebook trains takes an eighth of its steps, unless something is scheduled
 # over them, and is dispatched in pieces of one length, so that it is compiled once.
 SHORTER = """
-from lib import training
-from lib.training.config import plain, put
+from nurture import training
+from nurture.training.config import plain, put
 
 run = training.run
 
@@ -59,7 +59,7 @@ def test_uses_what_exists(path):
   source = "\n".join(cell.source for cell in nbformat.read(path, as_version=4).cells if cell.cell_type == "code")
   tree, modules, found = ast.parse(source), {}, 0
   for node in ast.walk(tree):
-    if isinstance(node, ast.ImportFrom) and node.module.split(".")[0] in ("lib", "experiments", "configs"):
+    if isinstance(node, ast.ImportFrom) and node.module.split(".")[0] in ("nurture", "experiments", "configs"):
       module = importlib.import_module(node.module)
       for alias in node.names:
         if not hasattr(module, alias.name):

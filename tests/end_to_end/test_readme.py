@@ -8,8 +8,8 @@ import sys
 
 import pytest
 
-from lib import training
-from lib.transforms.losses import LOSSES
+from nurture import training
+from nurture.transforms.losses import LOSSES
 from tests.tiny import tiny_config
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]

@@ -6,7 +6,7 @@ import sys
 import pytest
 
 from experiments.benchmarks.attention import Shape
-from lib.reporting import read_json
+from nurture.reporting import read_json
 
 
 def benchmark(*arguments):

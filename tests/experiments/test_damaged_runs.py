@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from experiments import distillation_table, gradient_noise, gradient_noise_table, projection, report
-from lib import reporting
-from lib.core import UserError
-from lib.training.config import to_json
+from nurture import reporting
+from nurture.core import UserError
+from nurture.training.config import to_json
 from tests.literal_run import member, write_run
 from tests.tiny import tiny_config
 

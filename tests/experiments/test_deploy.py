@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from lib.reporting import read_json
+from nurture.reporting import read_json
 
 
 def benchmark(*arguments):

@@ -6,7 +6,7 @@ import sys
 import pytest
 
 from experiments.distillation_table import students_of
-from lib.core import UserError
+from nurture.core import UserError
 from tests.literal_run import member, write_run
 
 

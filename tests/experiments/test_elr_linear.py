@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from experiments.elr_linear import draw, early_phase, simulate, summarize
-from lib.core import UserError
-from lib.reporting import read_json
+from nurture.core import UserError
+from nurture.reporting import read_json
 
 SETTINGS = {"delta": 0.4, "sigma": 0.1, "eta": 0.5, "beta": 0.7}
 

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from experiments.finite_width import MEASURES, NETS, limit, make_task, measure, panels, slopes, study
-from lib.core import UserError
-from lib.ntk.empirical import ntk
-from lib.reporting import read_json
+from nurture.core import UserError
+from nurture.ntk.empirical import ntk
+from nurture.reporting import read_json
 
 
 @pytest.fixture(scope="module")

@@ -6,10 +6,10 @@ import math
 import pytest
 
 from experiments.benchmarks import fuzz
-from lib.core import UserError
-from lib.training.config import put
-from lib.training.ensemble import members_of
-from lib.training.prepare import Preparer
+from nurture.core import UserError
+from nurture.training.config import put
+from nurture.training.ensemble import members_of
+from nurture.training.prepare import Preparer
 
 
 @pytest.fixture(scope="module", params=["quickstart", "elr/digits.py"])

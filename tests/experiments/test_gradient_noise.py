@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from experiments.gradient_noise import escape_step, predicted_std, ratios_before_escape
-from lib import reporting, training
+from nurture import reporting, training
 from tests.literal_run import member, write_run
 from tests.tiny import tiny_config
 

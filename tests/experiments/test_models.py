@@ -12,9 +12,9 @@ import pytest
 from flax import linen as nn
 
 from experiments import models as binary
-from lib import models
-from lib.core import Outputs, Preset, UserError
-from lib.models.rnn import RNN
+from nurture import models
+from nurture.core import Outputs, Preset, UserError
+from nurture.models.rnn import RNN
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 

@@ -9,9 +9,9 @@ import pytest
 from absl.testing import flagsaver
 
 from experiments.benchmarks import ntk as benchmark
-from lib import models
-from lib.core import UserError
-from lib.ntk.infinite import neural_tangents
+from nurture import models
+from nurture.core import UserError
+from nurture.ntk.infinite import neural_tangents
 
 
 def package():

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from experiments.projection import View, last_layer
-from lib import models, training
-from lib.core import Outputs, UserError
+from nurture import models, training
+from nurture.core import Outputs, UserError
 from tests.tiny import tiny_config
 
 

@@ -9,9 +9,9 @@ import pytest
 
 from experiments import kernel_tasks
 from experiments.random_features_tables import PUBLISHED_TASKS, image_part, large_task_sweep, rf_part
-from lib.ntk.eigenframework import krr_predict, optimal_fitting_ratio, rf_predict
-from lib.ntk.regression import feature_kernel, krr_fit_predict, rf_fit_predict
-from lib.reporting import read_json
+from nurture.ntk.eigenframework import krr_predict, optimal_fitting_ratio, rf_predict
+from nurture.ntk.regression import feature_kernel, krr_fit_predict, rf_fit_predict
+from nurture.reporting import read_json
 
 RNG = np.random.default_rng(0)
 RIDGES = np.array([0.01, 1.0])

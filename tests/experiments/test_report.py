@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 from experiments import report
-from lib import reporting
-from lib.core import UserError
+from nurture import reporting
+from nurture.core import UserError
 from tests.literal_run import member, write_run
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]

@@ -20,7 +20,7 @@ import sys, time
 from absl import flags
 from ml_collections import config_flags
 from experiments import terminal
-from lib.core import UserError
+from nurture.core import UserError
 
 CONFIG = config_flags.DEFINE_config_file("config", None, "Path to a config file.")
 flags.DEFINE_string("workdir", "runs", "Directory of the run.")

@@ -7,8 +7,8 @@ import sys
 import numpy as np
 import pytest
 
-from lib import reporting
-from lib.core import UserError
+from nurture import reporting
+from nurture.core import UserError
 from tests.literal_run import member, results_of, write_run
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]

@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 
 from experiments.wide_and_deep import DIRICHLET, activations, chosen, compare, draw, grid_of, interpolate, rows
-from lib.core import UserError
-from lib.ntk.deep import deep_log_kernel, log_kernel_of_cosines
-from lib.ntk.sphere import log_cosines
-from lib.reporting import read_json
+from nurture.core import UserError
+from nurture.ntk.deep import deep_log_kernel, log_kernel_of_cosines
+from nurture.ntk.sphere import log_cosines
+from nurture.reporting import read_json
 
 
 @pytest.mark.parametrize("d", DIRICHLET)

@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 from flax import linen as nn
 
-from lib import models, training
-from lib.core import UserError
-from lib.core.taps import select
-from lib.models.capture import capture
-from lib.reporting import read_rows
+from nurture import models, training
+from nurture.core import UserError
+from nurture.core.taps import select
+from nurture.models.capture import capture
+from nurture.reporting import read_rows
 from tests.tiny import tiny_config
 
 B, D = 4, 5

@@ -7,8 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from lib.core import UserError, build
-from lib.models.decoder import Decoder
+from nurture.core import UserError, build
+from nurture.models.decoder import Decoder
 
 POSITIONS = ("sinusoidal", "learned", "rope", "alibi", "none")
 TOKENS = np.random.default_rng(0).integers(0, 7, size=(2, 8))

@@ -5,9 +5,9 @@ import jax.numpy as jnp
 import pytest
 
 from configs.guidance import full_size
-from lib import models
-from lib.core.taps import kind, select
-from lib.transforms.losses.layer_maps import layer_pairs
+from nurture import models
+from nurture.core.taps import kind, select
+from nurture.transforms.losses.layer_maps import layer_pairs
 
 
 def taps_of(config, which):

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from lib import models
-from lib.core import build
-from lib.models import INITIALIZERS
+from nurture import models
+from nurture.core import build
+from nurture.models import INITIALIZERS
 
 DENSE, CONV = (300, 200), (3, 3, 40, 150)  # fan-ins of 300 and 360, fan-outs of 200 and 1350
 

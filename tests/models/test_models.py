@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from flax import linen as nn
 
-from lib import models
-from lib.core import UserError
-from lib.models.layers import DropPath, PatchConv, depth_rate
+from nurture import models
+from nurture.core import UserError
+from nurture.models.layers import DropPath, PatchConv, depth_rate
 
 NUM_CLASSES = 10
 

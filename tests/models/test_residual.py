@@ -5,10 +5,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from lib.core import build
-from lib.core.taps import kind, select
-from lib.models.residual import Layers, ResidualBlock
-from lib.models.resnet import RESNETS, ResNet
+from nurture.core import build
+from nurture.core.taps import kind, select
+from nurture.models.residual import Layers, ResidualBlock
+from nurture.models.resnet import RESNETS, ResNet
 
 LAYERS = Layers("relu", "batch", "torch_default", "torch_default", "float64")
 

@@ -7,9 +7,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from lib.core import UserError, build
-from lib.core.taps import kind, select
-from lib.models.resnet import RESNETS, ResNet
+from nurture.core import UserError, build
+from nurture.core.taps import kind, select
+from nurture.models.resnet import RESNETS, ResNet
 
 
 def abstract(module, *shape):

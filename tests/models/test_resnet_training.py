@@ -5,8 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from lib.core.taps import kind
-from lib.models.resnet import ResNet
+from nurture.core.taps import kind
+from nurture.models.resnet import ResNet
 
 
 def images(*shape):

@@ -5,9 +5,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from lib.core import UserError, build
-from lib.core.taps import kind, select
-from lib.models.rnn import RNNS
+from nurture.core import UserError, build
+from nurture.core.taps import kind, select
+from nurture.models.rnn import RNNS
 
 B, T, K, C, W = 3, 5, 4, 2, 6
 

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from flax import linen as nn
 
-from lib import models
-from lib.core import UserError
-from lib.core.taps import kind
+from nurture import models
+from nurture.core import UserError
+from nurture.core.taps import kind
 
 TINY = {"layers": ((4, 3), "pool", (6, 3), (8, 1))}
 THIRTEEN = {"layers": ((2, 3),) * 4 + ("pool",) + ((2, 3),) * 3 + ("pool",) + ((2, 3),) * 2 + ("pool",)

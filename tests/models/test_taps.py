@@ -5,11 +5,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from lib import models
-from lib.core import UserError
-from lib.core.taps import ACTIVATION_KINDS, kind, select
-from lib.models.layers import ACTIVATIONS
-from lib.models.taps import Taps
+from nurture import models
+from nurture.core import UserError
+from nurture.core.taps import ACTIVATION_KINDS, kind, select
+from nurture.models.layers import ACTIVATIONS
+from nurture.models.taps import Taps
 
 
 def collected(*kinds):

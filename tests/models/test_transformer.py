@@ -8,11 +8,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from lib.attention.positions import rope, sincos2d, sinusoidal
-from lib.core import UserError
-from lib.core.taps import select
-from lib.models.decoder import Decoder
-from lib.models.vit import ViT
+from nurture.attention.positions import rope, sincos2d, sinusoidal
+from nurture.core import UserError
+from nurture.core.taps import select
+from nurture.models.decoder import Decoder
+from nurture.models.vit import ViT
 
 TOKENS = np.random.default_rng(0).integers(0, 7, size=(3, 6))
 LEARNED = {"attention": "sigmoid", "attention_bias": "learned"}

@@ -7,11 +7,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from lib import models
-from lib.core import UserError
-from lib.core.schedules import as_schedule
-from lib.models.layers import adaptive_max_pool, grouped_conv, shifted_sum
-from lib.models.vanillanet import annealed_relu
+from nurture import models
+from nurture.core import UserError
+from nurture.core.schedules import as_schedule
+from nurture.models.layers import adaptive_max_pool, grouped_conv, shifted_sum
+from nurture.models.vanillanet import annealed_relu
 
 TINY = {"dims": (4, 6, 6), "strides": (2, 1), "stem_patch": 2, "act_num": 1}
 

@@ -7,8 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from lib.core import UserError, build
-from lib.models.vit import VITS, ViT
+from nurture.core import UserError, build
+from nurture.models.vit import VITS, ViT
 
 
 def variables_of(module, shape):

@@ -60,7 +60,7 @@ def main(argv: list[str]) -> int:
 
 def _options(argv: list[str]) -> argparse.Namespace:
   parser = argparse.ArgumentParser(prog="make mutants", description=__doc__)
-  parser.add_argument("--room", required=True, help="a folder of lib/")
+  parser.add_argument("--room", required=True, help="a folder of lib/nurture/")
   parser.add_argument("--files", default="", help="some of its files, such as step.py,loop.py; all without it")
   parser.add_argument("--sample", type=int, default=60, help="changes to try; 0 for one of every place")
   parser.add_argument("--seed", type=int, default=0, help="of the sample")
@@ -72,12 +72,12 @@ def _options(argv: list[str]) -> argparse.Namespace:
 
 
 def _run(root: pathlib.Path, options: argparse.Namespace) -> int:
-  sources = [str(path.relative_to(root)) for path in sorted((root / "lib" / options.room).rglob("*.py"))]
+  sources = [str(path.relative_to(root)) for path in sorted((root / "lib" / "nurture" / options.room).rglob("*.py"))]
   if not sources:
-    print(f"error: lib/{options.room} has no Python files; give a folder of lib/.", file=sys.stderr)
+    print(f"error: lib/nurture/{options.room} has no Python files; give a folder of lib/nurture/.", file=sys.stderr)
     return 2
   if options.files:
-    sources = [file for file in sources if file.split("/", 2)[2] in options.files.split(",")]
+    sources = [file for file in sources if file.split("/", 3)[3] in options.files.split(",")]
   tests = ROOMS.get(options.room, (f"tests/{options.room}",))
   workers = Workers(root)
   reach = _reach(root, workers, tests, options.kept)
@@ -108,7 +108,7 @@ def _run(root: pathlib.Path, options: argparse.Namespace) -> int:
 
 
 def _reach(root: pathlib.Path, workers: Workers, tests: Iterable[str], kept: pathlib.Path) -> dict[str, Any] | None:
-  """Returns what each test reaches, measured once for one text of lib/ and tests/."""
+  """Returns what each test reaches, measured once for one text of lib/nurture/ and tests/."""
   digest = hashlib.sha256(repr(tests).encode())
   for path in sorted([*(root / "lib").rglob("*.py"), *(root / "tests").rglob("*.py")]):
     digest.update(path.read_bytes())

@@ -50,6 +50,7 @@ class Workers:
   def __init__(self, root: pathlib.Path):
     self.root = root
     os.environ |= {"JAX_PLATFORMS": "cpu", "MPLBACKEND": "Agg", "OPENBLAS_NUM_THREADS": "1"}
+    os.environ["PYTHONPATH"] = str(root / "lib")  # processes that tests start must not take the package installed
     self._context = multiprocessing.get_context("forkserver")
     self._context.set_forkserver_preload(list(PRELOADED))
 
@@ -65,7 +66,7 @@ class Workers:
     return self._start(_test, (str(self.root), list(files), order, cpu_seconds), 60 + 10 * cpu_seconds)
 
   def map_tests(self, files: Sequence[str], destination: pathlib.Path) -> Outcome:
-    """Runs all tests and writes which lines of lib/ each of them reaches, and its seconds of the processor, to JSON."""
+    """Runs all tests; writes which lines of lib/nurture/ each reaches, and its seconds of the processor, to JSON."""
     return self._start(_map, (str(self.root), list(files), str(destination)), 3600)
 
   def _start(self, target: Any, arguments: tuple, limit: float) -> Outcome:
@@ -105,7 +106,7 @@ def _map(root: str, files: list[str], destination: str) -> None:
 def _pytest(root: str, files: list[str], options: list[str], plugins: list[Any], leave: bool = True) -> int:
   os.setsid()
   os.chdir(root)
-  sys.path.insert(0, root)
+  sys.path[:0] = [root, os.path.join(root, "lib")]
   sys.dont_write_bytecode = True  # a file that changes twice within a second would keep its old bytecode
   log = os.open(os.path.join(root, "tests.log"), os.O_CREAT | os.O_WRONLY | os.O_TRUNC)
   os.dup2(log, 1)

@@ -7,10 +7,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from lib.core import UserError
-from lib.ntk.deep import deep_log_kernel, deep_signed_log_kernel, fc_kernel, log_kernel_of_cosines
-from lib.ntk.dual import erf, gelu, hermite, optimal_hermite, relu, sine
-from lib.ntk.predictors import one_nn_predict, smoother_predict
+from nurture.core import UserError
+from nurture.ntk.deep import deep_log_kernel, deep_signed_log_kernel, fc_kernel, log_kernel_of_cosines
+from nurture.ntk.dual import erf, gelu, hermite, optimal_hermite, relu, sine
+from nurture.ntk.predictors import one_nn_predict, smoother_predict
 
 NONE = -math.inf
 SQUARE = hermite([NONE, NONE, 0])

@@ -7,9 +7,20 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from lib.core import UserError
-from lib.ntk import dual as duals
-from lib.ntk.dual import DUALS, classify, erf, gelu, hermite, linear, optimal_hermite, relu, sine, singularity_exponent
+from nurture.core import UserError
+from nurture.ntk import dual as duals
+from nurture.ntk.dual import (
+  DUALS,
+  classify,
+  erf,
+  gelu,
+  hermite,
+  linear,
+  optimal_hermite,
+  relu,
+  sine,
+  singularity_exponent,
+)
 
 NONE = -math.inf
 ALL = {

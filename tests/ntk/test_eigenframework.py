@@ -5,8 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from lib.core import UserError
-from lib.ntk.eigenframework import (
+from nurture.core import UserError
+from nurture.ntk.eigenframework import (
   fit_powerlaw,
   fitting_error,
   held_out_error,

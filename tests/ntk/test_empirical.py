@@ -9,14 +9,14 @@ import numpy as np
 import pytest
 from flax import linen as nn
 
-from lib import models
-from lib.core import UserError
-from lib.ntk import empirical
-from lib.ntk.contraction import num_bytes
-from lib.ntk.empirical import ntk, ntk_matvec, ntk_sketch
-from lib.ntk.memory import choose_block, needed_bytes, row_bytes
-from lib.ntk.network import checked_network
-from lib.ntk.sketch import _projected
+from nurture import models
+from nurture.core import UserError
+from nurture.ntk import empirical
+from nurture.ntk.contraction import num_bytes
+from nurture.ntk.empirical import ntk, ntk_matvec, ntk_sketch
+from nurture.ntk.memory import choose_block, needed_bytes, row_bytes
+from nurture.ntk.network import checked_network
+from nurture.ntk.sketch import _projected
 
 
 class Linear(nn.Module):
@@ -134,7 +134,7 @@ def test_sketches_are_unbiased_and_keep_their_bound(reduce, key):
 
 
 def test_signs_are_signs_and_pieces_of_columns_are_independent(key, monkeypatch):
-  monkeypatch.setattr("lib.ntk.sketch._COLUMNS", 8)
+  monkeypatch.setattr("nurture.ntk.sketch._COLUMNS", 8)
   signs = np.asarray(_projected(jnp.eye(20), key, 500))
   np.testing.assert_array_equal(np.abs(signs), 1)
   correlations = signs @ signs.T / 500 - np.eye(20)
@@ -149,7 +149,7 @@ def test_signs_are_signs_and_pieces_of_columns_are_independent(key, monkeypatch)
 def test_blocks_take_no_more_than_is_said(config, reduce, monkeypatch):
   """By XLA's own account of its programs; 8 rows against 8 others, with 4 MiB of work."""
   work, block = 2**22, 8
-  monkeypatch.setattr("lib.ntk.contraction.WORK", work)
+  monkeypatch.setattr("nurture.ntk.contraction.WORK", work)
   model, x = models.build(config, num_classes=10), jnp.zeros((block, 32, 32, 3))
   variables = jax.eval_shape(model.init, jax.random.key(0), x[:1])
   network = checked_network(lambda variables, x: model.apply(variables, x).logits, variables, x)
@@ -175,8 +175,8 @@ def test_blocks_take_no_more_than_is_said(config, reduce, monkeypatch):
 def test_memory_is_kept_where_one_part_dominates(model, samples, monkeypatch):
   """Tables of an embedding, patches of a large window, and results of many samples: by XLA's own account."""
   work = 2**20
-  monkeypatch.setattr("lib.ntk.contraction.WORK", work)
-  monkeypatch.setattr("lib.ntk.memory.WORK", work)
+  monkeypatch.setattr("nurture.ntk.contraction.WORK", work)
+  monkeypatch.setattr("nurture.ntk.memory.WORK", work)
   module = Calls(model)
   block = 1500 if samples(2).ndim == 2 and samples(2).shape[1] == 8 else 16
   x = samples(block)

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 from flax import linen as nn
 
-from lib import models
-from lib.ntk.contraction import Linear
-from lib.ntk.empirical import ntk
-from lib.ntk.factored import make_plan
+from nurture import models
+from nurture.ntk.contraction import Linear
+from nurture.ntk.empirical import ntk
+from nurture.ntk.factored import make_plan
 
 N = 3
 IMAGE, TOKENS = (4, 4, 2), (4,)
@@ -236,6 +236,6 @@ def test_both_sides_of_a_contraction_and_its_pieces_agree(shape, full, monkeypat
     return factor.contract(factor, full), factor.contract(other, full)
 
   for work in (2**28, 64):
-    monkeypatch.setattr("lib.ntk.contraction.WORK", work)
+    monkeypatch.setattr("nurture.ntk.contraction.WORK", work)
     for result in jax.jit(lambda a, d: both(a, d))(a, d):
       np.testing.assert_allclose(result, expected, rtol=2e-5, atol=2e-5)

@@ -1,4 +1,4 @@
-"""neural-tangents through `lib.ntk.infinite`: what is repaired, and kernels against closed forms and each other."""
+"""neural-tangents through `nurture.ntk.infinite`: what is repaired, and kernels against closed forms and each other."""
 
 import importlib.util
 import subprocess
@@ -10,9 +10,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from lib.core import UserError
-from lib.ntk import infinite
-from lib.ntk.infinite import repair
+from nurture.core import UserError
+from nurture.ntk import infinite
+from nurture.ntk.infinite import repair
 
 if importlib.util.find_spec("neural_tangents") is None:
   pytest.skip("neural-tangents is not installed", allow_module_level=True)
@@ -36,7 +36,7 @@ def draw(*shape, seed=0):
 def test_a_fresh_process_loads_no_tensorflow_and_keeps_jax_as_it_was():
   code = """
 import sys, jax, jax.core, jax.interpreters.ad
-from lib.ntk import infinite
+from nurture.ntk import infinite
 assert "neural_tangents" not in sys.modules
 modules = jax.core, jax.interpreters, jax.interpreters.ad
 before = [dict(vars(m)) for m in modules]

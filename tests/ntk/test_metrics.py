@@ -5,8 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from lib.core import UserError
-from lib.ntk import metrics
+from nurture.core import UserError
+from nurture.ntk import metrics
 
 N = 8
 DRAWS = np.random.default_rng(0)

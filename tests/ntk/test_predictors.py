@@ -6,8 +6,8 @@ import jax
 import numpy as np
 import pytest
 
-from lib.core import UserError
-from lib.ntk.predictors import (
+from nurture.core import UserError
+from nurture.ntk.predictors import (
   hilbert_predict,
   majority_predict,
   one_nn_predict,

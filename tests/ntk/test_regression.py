@@ -7,9 +7,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from lib.core import UserError
-from lib.ntk.eigenframework import fit_powerlaw, krr_predict, rf_predict
-from lib.ntk.regression import feature_kernel, krr_fit_predict, learning_curve, random_features, rf_fit_predict
+from nurture.core import UserError
+from nurture.ntk.eigenframework import fit_powerlaw, krr_predict, rf_predict
+from nurture.ntk.regression import feature_kernel, krr_fit_predict, learning_curve, random_features, rf_fit_predict
 
 RNG = np.random.default_rng(0)
 X, X_TEST = RNG.normal(size=(30, 5)), RNG.normal(size=(7, 5))

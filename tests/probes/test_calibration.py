@@ -8,10 +8,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from lib.core import Outputs, UserError, build
-from lib.probes import PROBES
-from lib.probes.calibration import Calibration
-from lib.probes.stability import Stability
+from nurture.core import Outputs, UserError, build
+from nurture.probes import PROBES
+from nurture.probes.calibration import Calibration
+from nurture.probes.stability import Stability
 
 # The "images" are the logits; a reference says them backwards.
 ECHO = types.SimpleNamespace(

@@ -7,12 +7,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from lib import training
-from lib.core import Network, Outputs, UserError
-from lib.probes.agreement import Agreement
-from lib.probes.representation import Representation
-from lib.probes.term_gradients import TermGradients
-from lib.similarity import linear_cka
+from nurture import training
+from nurture.core import Network, Outputs, UserError
+from nurture.probes.agreement import Agreement
+from nurture.probes.representation import Representation
+from nurture.probes.term_gradients import TermGradients
+from nurture.similarity import linear_cka
 from tests.tiny import tiny_config
 
 N, D, K = 24, 5, 3

@@ -7,15 +7,15 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from lib import training
-from lib.core import DataSpec, Network, Outputs, UserError
-from lib.data.arrays import Split, padded_batches
-from lib.probes import ProbeSpec
-from lib.probes.elr_gradient import ElrGradient, regularizer_gradient
-from lib.probes.forgetting import Forgetting
-from lib.reporting import read_rows
-from lib.transforms.losses.elr import EarlyLearningRegularization
-from lib.transforms.losses.forgetting_events import ForgettingEvents
+from nurture import training
+from nurture.core import DataSpec, Network, Outputs, UserError
+from nurture.data.arrays import Split, padded_batches
+from nurture.probes import ProbeSpec
+from nurture.probes.elr_gradient import ElrGradient, regularizer_gradient
+from nurture.probes.forgetting import Forgetting
+from nurture.reporting import read_rows
+from nurture.transforms.losses.elr import EarlyLearningRegularization
+from nurture.transforms.losses.forgetting_events import ForgettingEvents
 from tests.tiny import tiny_config
 
 K, N = 4, 7

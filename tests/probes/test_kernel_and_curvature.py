@@ -9,15 +9,15 @@ import numpy as np
 import optax
 import pytest
 
-from lib.core import DataSpec, Network, Outputs, UserError, build
-from lib.ntk import metrics
-from lib.probes import ProbeSpec
-from lib.probes.laziness import Laziness
-from lib.probes.noise_scale import NoiseScale
-from lib.probes.sample import in_chunks, whole_sample
-from lib.probes.sharpness import Sharpness
-from lib.probes.spectral_density import SpectralDensity
-from lib.probes.tangent_kernel import TangentKernel
+from nurture.core import DataSpec, Network, Outputs, UserError, build
+from nurture.ntk import metrics
+from nurture.probes import ProbeSpec
+from nurture.probes.laziness import Laziness
+from nurture.probes.noise_scale import NoiseScale
+from nurture.probes.sample import in_chunks, whole_sample
+from nurture.probes.sharpness import Sharpness
+from nurture.probes.spectral_density import SpectralDensity
+from nurture.probes.tangent_kernel import TangentKernel
 from tests.curvature.test_hvp import exact_hessian
 
 N, D, K = 12, 4, 3

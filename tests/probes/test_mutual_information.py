@@ -7,9 +7,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from lib.core import DataSpec, Outputs, UserError
-from lib.probes import ProbeSpec
-from lib.probes.mutual_information import MutualInformation, mutual_information
+from nurture.core import DataSpec, Outputs, UserError
+from nurture.probes import ProbeSpec
+from nurture.probes.mutual_information import MutualInformation, mutual_information
 
 # The "images" are the logits.
 ECHO = types.SimpleNamespace(

@@ -7,9 +7,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from lib.core import DataSpec, Network, Outputs, UserError, build
-from lib.data.arrays import padded_batches
-from lib.probes import PROBES, ProbeSpec
+from nurture.core import DataSpec, Network, Outputs, UserError, build
+from nurture.data.arrays import padded_batches
+from nurture.probes import PROBES, ProbeSpec
 
 K = 3
 

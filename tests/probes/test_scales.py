@@ -7,11 +7,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from lib.probes.gradient_norms import GradientNorms
-from lib.probes.mutual_information import mutual_information
-from lib.probes.spectral_density import SpectralDensity
-from lib.probes.term_gradients import TermGradients
-from lib.probes.weight_statistics import WeightStatistics
+from nurture.probes.gradient_norms import GradientNorms
+from nurture.probes.mutual_information import mutual_information
+from nurture.probes.spectral_density import SpectralDensity
+from nurture.probes.term_gradients import TermGradients
+from nurture.probes.weight_statistics import WeightStatistics
 
 DRAWS = np.random.default_rng(0)
 A, B = ({"w": DRAWS.normal(size=(4, 3)).astype(np.float32), "b": DRAWS.normal(size=3).astype(np.float32)} for _ in "ab")

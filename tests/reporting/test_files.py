@@ -8,9 +8,9 @@ import os
 import pytest
 
 from experiments import terminal
-from lib import reporting
-from lib.core import UserError
-from lib.reporting import files
+from nurture import reporting
+from nurture.core import UserError
+from nurture.reporting import files
 
 LONG = "x" * 300
 

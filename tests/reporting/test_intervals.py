@@ -4,8 +4,8 @@ import matplotlib.figure
 import numpy as np
 import pytest
 
-from lib.reporting import Intervals, intervals
-from lib.reporting.plots import COLORS
+from nurture.reporting import Intervals, intervals
+from nurture.reporting.plots import COLORS
 
 
 @pytest.fixture

@@ -10,8 +10,8 @@ import jax
 import numpy as np
 import pytest
 
-from lib.core import UserError
-from lib.reporting import collect, manifest, read_json, start, stop
+from nurture.core import UserError
+from nurture.reporting import collect, manifest, read_json, start, stop
 
 
 def git(directory, *arguments):
@@ -21,8 +21,8 @@ def git(directory, *arguments):
 
 @pytest.fixture
 def repository(tmp_path):
-  (tmp_path / "lib").mkdir()
-  (tmp_path / "lib" / "__init__.py").write_text("one = 1\n")
+  (tmp_path / "lib" / "nurture").mkdir(parents=True)
+  (tmp_path / "lib" / "nurture" / "__init__.py").write_text("one = 1\n")
   git(tmp_path, "init")
   git(tmp_path, "add", ".")
   git(tmp_path, "commit", "-m", "first")
@@ -36,7 +36,7 @@ def test_a_clean_checkout_has_a_revision_and_no_diff(repository):
 
 
 def test_changes_and_new_files_are_seen_staged_or_not(repository):
-  (repository / "lib" / "__init__.py").write_text("two = 2\n")
+  (repository / "lib" / "nurture" / "__init__.py").write_text("two = 2\n")
   (repository / "new.py").write_text("")
   git(repository, "add", "lib")
   state = manifest.git_state(repository)
@@ -51,15 +51,15 @@ def test_a_hundred_new_files_are_listed(repository):
 
 def test_a_long_diff_is_cut_with_a_note(repository, monkeypatch):
   monkeypatch.setattr(manifest, "DIFF_LIMIT", 100)
-  (repository / "lib" / "__init__.py").write_text("x\n" * 500)
+  (repository / "lib" / "nurture" / "__init__.py").write_text("x\n" * 500)
   diff = manifest.git_state(repository)["diff"]
   assert len(diff) < 160 and diff.endswith("more characters are not kept]\n")
 
 
 def test_no_checkout_is_none_even_inside_another_repository(repository, tmp_path):
   inner = repository / "site-packages"
-  (inner / "lib").mkdir(parents=True)
-  (inner / "lib" / "__init__.py").write_text("")
+  (inner / "lib" / "nurture").mkdir(parents=True)
+  (inner / "lib" / "nurture" / "__init__.py").write_text("")
   assert manifest.git_state(inner) is None
 
 

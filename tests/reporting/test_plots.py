@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from matplotlib import image
 
-from lib.reporting import Intervals, Panel, curves, draw_means, intervals
-from lib.reporting.plots import COLORS
-from lib.reporting.results import mean_and_sem
+from nurture.reporting import Intervals, Panel, curves, draw_means, intervals
+from nurture.reporting.plots import COLORS
+from nurture.reporting.results import mean_and_sem
 
 STEPS = np.arange(5)
 
@@ -133,7 +133,7 @@ def test_names_with_dollars_are_no_formulas(tmp_path, figure):
 
 def test_drawing_does_not_load_pyplot(tmp_path):
   code = (
-    "import sys; from lib.reporting import Panel, curves; assert 'matplotlib' not in sys.modules\n"
+    "import sys; from nurture.reporting import Panel, curves; assert 'matplotlib' not in sys.modules\n"
     f"curves({str(tmp_path / 'x.png')!r}, [Panel('t', 'y', {{'a': ([0, 1], [0, 1])}})])\n"
     "print('matplotlib' in sys.modules, 'matplotlib.pyplot' in sys.modules)"
   )

@@ -3,7 +3,7 @@
 import io
 import sys
 
-from lib.reporting import Progress
+from nurture.reporting import Progress
 
 
 class Terminal(io.StringIO):

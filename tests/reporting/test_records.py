@@ -1,6 +1,6 @@
 """Records of this room cannot be written to."""
 
-from lib import reporting
+from nurture import reporting
 from tests.records import records_of, unfrozen
 
 

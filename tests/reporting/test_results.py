@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 from ml_collections import config_dict
 
-from lib.core import UserError
-from lib.reporting import files, label_of, read_json, summarize, without_rounding, write_json
-from lib.reporting.results import mean_and_sem
+from nurture.core import UserError
+from nurture.reporting import files, label_of, read_json, summarize, without_rounding, write_json
+from nurture.reporting.results import mean_and_sem
 
 
 def test_json_keeps_order_and_indents_by_one(tmp_path):

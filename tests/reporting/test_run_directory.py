@@ -4,9 +4,9 @@ import json
 
 import pytest
 
-from lib import reporting
-from lib.core import UserError
-from lib.reporting.schema import COUNT, NUMBER, Each, Optional, mismatch
+from nurture import reporting
+from nurture.core import UserError
+from nurture.reporting.schema import COUNT, NUMBER, Each, Optional, mismatch
 from tests.literal_run import CONFIG, member, write_run
 
 ROWS = [{"step": step, "member": m, "loss": 0.5} for step in (0, 100) for m in range(4)]

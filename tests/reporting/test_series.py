@@ -4,8 +4,8 @@ import matplotlib.figure
 import numpy as np
 import pytest
 
-from lib import reporting
-from lib.core import UserError
+from nurture import reporting
+from nurture.core import UserError
 
 ROWS = [
   {"member": member, "step": step, "w/std": (1 + member) * 2.0 * step, "loss": 1.0}

@@ -5,7 +5,7 @@ import re
 import numpy as np
 import pytest
 
-from lib.reporting import format_mean_sem, markdown_table, plain_table
+from nurture.reporting import format_mean_sem, markdown_table, plain_table
 
 
 @pytest.mark.parametrize("mean, sem, text", [

@@ -5,8 +5,8 @@ import math
 import numpy as np
 import pytest
 
-from lib import reporting
-from lib.core import UserError
+from nurture import reporting
+from nurture.core import UserError
 from tests.literal_run import member, results_of, write_run
 
 

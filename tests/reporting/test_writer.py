@@ -10,8 +10,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from lib.core import UserError
-from lib.reporting import NO_ROWS, MetricsWriter, read_rows
+from nurture.core import UserError
+from nurture.reporting import NO_ROWS, MetricsWriter, read_rows
 
 
 def row(cohort, step, member=0, **more):
@@ -219,7 +219,7 @@ def test_events_carry_the_scalars_and_load_no_tensorflow(path, tmp_path):
   pytest.importorskip("tensorboard")
   code = f"""
 import sys
-from lib.reporting import NO_ROWS, MetricsWriter
+from nurture.reporting import NO_ROWS, MetricsWriter
 with MetricsWriter({str(path)!r}, {str(tmp_path / "events")!r}) as writer:
   writer.resume(NO_ROWS, 0, -1)
   for c, s in [(0, 0), (0, 1), (1, 0), (1, 1)]:

@@ -8,8 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from lib.core import UserError
-from lib.similarity import cca, cka_of_sums, gram, hsic_sums, linear_cka, rbf_cka
+from nurture.core import UserError
+from nurture.similarity import cca, cka_of_sums, gram, hsic_sums, linear_cka, rbf_cka
 
 
 def published():

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from lib.similarity import MEASURES, gram, linear_cka, procrustes
+from nurture.similarity import MEASURES, gram, linear_cka, procrustes
 
 EVERY = pytest.mark.parametrize("name", MEASURES)
 WIDTHS = ((5, 4), (20, 17))  # fewer features than samples, and more

@@ -9,8 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from lib.core import UserError
-from lib.similarity import MEASURES, Gram, gram, rsa
+from nurture.core import UserError
+from nurture.similarity import MEASURES, Gram, gram, rsa
 
 EVERY = pytest.mark.parametrize("name", MEASURES)
 N, D = 24, 6
@@ -165,7 +165,7 @@ def test_not_a_number_stays_not_a_number(name):
 
 @EVERY
 @pytest.mark.parametrize("x, y, sentence", [
-  (np.ones((4, 2, 3)), np.ones((4, 3)), r"x is \[4, 2, 3\].*lib.similarity.flatten"),
+  (np.ones((4, 2, 3)), np.ones((4, 3)), r"x is \[4, 2, 3\].*nurture.similarity.flatten"),
   (np.ones((14, 3)), np.ones((15, 3)), "x has 14 samples and y has 15"),
 ])
 def test_shapes_that_do_not_fit(name, x, y, sentence):

@@ -10,10 +10,10 @@ import pytest
 import scipy.linalg
 import scipy.spatial
 
-from lib import similarity
-from lib.core import UserError
-from lib.similarity import error_consistency, flatten
-from lib.similarity.decompositions import left_singular
+from nurture import similarity
+from nurture.core import UserError
+from nurture.similarity import error_consistency, flatten
+from nurture.similarity.decompositions import left_singular
 
 cca, pwcca, procrustes, linear_regression = map(
   jax.jit, (similarity.cca, similarity.pwcca, similarity.procrustes, similarity.linear_regression)

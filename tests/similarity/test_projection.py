@@ -5,8 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from lib.core import UserError
-from lib.similarity import projection
+from nurture.core import UserError
+from nurture.similarity import projection
 
 project = jax.jit(projection.project, static_argnums=2)
 

@@ -1,6 +1,6 @@
 """Records of this room cannot be written to."""
 
-from lib import similarity
+from nurture import similarity
 from tests.records import records_of, unfrozen
 
 

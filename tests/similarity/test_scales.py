@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 import scipy.spatial
 
-from lib.similarity import MEASURES, cka_of_sums, gram, hsic_sums, linear_cka, linear_regression, rsa, svcca
-from lib.similarity import pwcca as pwcca_in_float32
-from lib.similarity.decompositions import negligible, principal_subspace
-from lib.similarity.gram import recentred, squared_distances, standardized
+from nurture.similarity import MEASURES, cka_of_sums, gram, hsic_sums, linear_cka, linear_regression, rsa, svcca
+from nurture.similarity import pwcca as pwcca_in_float32
+from nurture.similarity.decompositions import negligible, principal_subspace
+from nurture.similarity.gram import recentred, squared_distances, standardized
 from tests.similarity.test_cka import ratio
 from tests.similarity.test_gradients import WIDTHS, value_and_gradients
 from tests.similarity.test_gradients import pair as small_pair

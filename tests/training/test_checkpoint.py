@@ -12,10 +12,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from lib.core import UserError
-from lib.reporting import NO_ROWS
-from lib.training import checkpoint
-from lib.training.checkpoint import Checkpoints
+from nurture.core import UserError
+from nurture.reporting import NO_ROWS
+from nurture.training import checkpoint
+from nurture.training.checkpoint import Checkpoints
 
 # 2026-11: when a read fails, orbax closes its event loop before the last callbacks of tensorstore arrive there.
 pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")

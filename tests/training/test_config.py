@@ -5,8 +5,8 @@ import math
 import pytest
 from ml_collections import ConfigDict, FieldReference
 
-from lib.core import UserError
-from lib.training.config import check, differences, get, plain, put, to_json
+from nurture.core import UserError
+from nurture.training.config import check, differences, get, plain, put, to_json
 from tests.tiny import tiny_config
 
 

@@ -8,13 +8,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from lib.core import DataSpec, rng, trees
-from lib.data import epoch_order_index
-from lib.training import dispatch
-from lib.training.dispatch import Programs, members_that_fit, next_boundary, steps_per_dispatch
-from lib.training.experiment import hyper_parameters
-from lib.training.prepare import Preparer
-from lib.training.state import State
+from nurture.core import DataSpec, rng, trees
+from nurture.data import epoch_order_index
+from nurture.training import dispatch
+from nurture.training.dispatch import Programs, members_that_fit, next_boundary, steps_per_dispatch
+from nurture.training.experiment import hyper_parameters
+from nurture.training.prepare import Preparer
+from nurture.training.state import State
 from tests.tiny import tiny_config
 
 

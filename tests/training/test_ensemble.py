@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from lib import training
-from lib.core import UserError
-from lib.training.ensemble import cohorts_of, members_of, sharding_devices
+from nurture import training
+from nurture.core import UserError
+from nurture.training.ensemble import cohorts_of, members_of, sharding_devices
 from tests.tiny import tiny_config
 
 ETA = {"path": "gradients.noise.eta", "levels": (0.0, 0.01)}

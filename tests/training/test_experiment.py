@@ -5,10 +5,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from lib.core import UserError
-from lib.training import step as steps
-from lib.training.experiment import hyper_parameters, uses_convolution
-from lib.training.prepare import Preparer, _abstract_batch
+from nurture.core import UserError
+from nurture.training import step as steps
+from nurture.training.experiment import hyper_parameters, uses_convolution
+from nurture.training.prepare import Preparer, _abstract_batch
 from tests.tiny import tiny_config
 
 MLP = {"name": "mlp", "depth": 1, "width": 4, "activation": "relu"}

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from lib import training
-from lib.reporting import read_rows
+from nurture import training
+from nurture.reporting import read_rows
 from tests.tiny import tiny_config
 
 

@@ -2,9 +2,9 @@
 
 import pytest
 
-from lib.core import DataSpec, UserError
-from lib.training.config import SECTIONS, check, put
-from lib.training.references import Reference
+from nurture.core import DataSpec, UserError
+from nurture.training.config import SECTIONS, check, put
+from nurture.training.references import Reference
 from tests.tiny import tiny_config
 
 LEAST = {

@@ -13,20 +13,20 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from lib.core import rng
-from lib.training import loop
-from lib.training.checkpoint import Restored
-from lib.training.ensemble import Cohort, members_of
-from lib.training.loop import AttachedProbe, Loop, NotFinite, intervals_of, probe_key
-from lib.training.preemption import Preempted
-from lib.training.state import State
+from nurture.core import rng
+from nurture.training import loop
+from nurture.training.checkpoint import Restored
+from nurture.training.ensemble import Cohort, members_of
+from nurture.training.loop import AttachedProbe, Loop, NotFinite, intervals_of, probe_key
+from nurture.training.preemption import Preempted
+from nurture.training.state import State
 from tests.tiny import tiny_config
 
 CE = {"name": "cross_entropy", "weight": 1.0}
 
 
 class Programs:
-  """Stands for lib.training.dispatch.Programs; notes every dispatch as (step, length, phase)."""
+  """Stands for nurture.training.dispatch.Programs; notes every dispatch as (step, length, phase)."""
 
   by_member = None
 

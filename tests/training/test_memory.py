@@ -4,8 +4,8 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from lib.core import UserError, memory
-from lib.training.prepare import Preparer
+from nurture.core import UserError, memory
+from nurture.training.prepare import Preparer
 from tests.tiny import tiny_config
 
 GUIDE = {"guide": {"model": {"name": "mlp", "width": 10**9}}}

@@ -7,15 +7,15 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from lib import training
-from lib.core import UserError
-from lib.reporting import read_rows
-from lib.training import loop, phases
-from lib.training.config import put
-from lib.training.experiment import hyper_parameters
-from lib.training.prepare import Preparer
-from lib.training.references import checkpoints_of, member_variables
-from lib.transforms.losses import LOSSES
+from nurture import training
+from nurture.core import UserError
+from nurture.reporting import read_rows
+from nurture.training import loop, phases
+from nurture.training.config import put
+from nurture.training.experiment import hyper_parameters
+from nurture.training.prepare import Preparer
+from nurture.training.references import checkpoints_of, member_variables
+from nurture.transforms.losses import LOSSES
 from tests.tiny import tiny_config
 
 CE = {"name": "cross_entropy", "weight": 1.0}

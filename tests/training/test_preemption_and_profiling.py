@@ -7,8 +7,8 @@ import threading
 import jax
 import pytest
 
-from lib.training.preemption import Preempted, StopSignal
-from lib.training.profiling import Profiler
+from nurture.training.preemption import Preempted, StopSignal
+from nurture.training.profiling import Profiler
 
 
 @pytest.fixture(autouse=True)

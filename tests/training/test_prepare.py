@@ -5,13 +5,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from lib.core import Outputs, UserError, trees
-from lib.probes import PROBES
-from lib.training import dispatch, prepare
-from lib.training import step as steps
-from lib.training.config import get
-from lib.training.experiment import hyper_parameters
-from lib.training.prepare import Preparer
+from nurture.core import Outputs, UserError, trees
+from nurture.probes import PROBES
+from nurture.training import dispatch, prepare
+from nurture.training import step as steps
+from nurture.training.config import get
+from nurture.training.experiment import hyper_parameters
+from nurture.training.prepare import Preparer
 from tests.tiny import tiny_config
 
 MLP = {"name": "mlp", "depth": 1, "width": 4, "activation": "relu"}

@@ -2,10 +2,10 @@
 
 import pytest
 
-from lib.core import UserError
-from lib.training.config import check
-from lib.training.ensemble import cohorts_of, members_of
-from lib.training.prepare import Preparer
+from nurture.core import UserError
+from nurture.training.config import check
+from nurture.training.ensemble import cohorts_of, members_of
+from nurture.training.prepare import Preparer
 from tests.tiny import tiny_config
 
 NAN = float("nan")

@@ -1,6 +1,6 @@
 """Records of this room cannot be written to."""
 
-from lib import training
+from nurture import training
 from tests.records import records_of, unfrozen
 
 

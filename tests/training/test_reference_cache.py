@@ -5,10 +5,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from lib.core import DataSpec, Outputs, UserError
-from lib.similarity import gram
-from lib.training import reference_cache
-from lib.training.reference_cache import abstract_cache, filled
+from nurture.core import DataSpec, Outputs, UserError
+from nurture.similarity import gram
+from nurture.training import reference_cache
+from nurture.training.reference_cache import abstract_cache, filled
 
 SPEC = DataSpec(num_examples=9, num_classes=2, input_shape=(3,), batch_size=2)
 IDS = np.asarray([4, 1, 8, 3], np.int32)

@@ -7,15 +7,15 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from lib import training
-from lib.core import UserError, trees
-from lib.reporting import read_json
-from lib.training import reference_cache
-from lib.training.config import put
-from lib.training.experiment import hyper_parameters
-from lib.training.prepare import Preparer
-from lib.training.references import member_variables
-from lib.transforms.losses import LOSSES
+from nurture import training
+from nurture.core import UserError, trees
+from nurture.reporting import read_json
+from nurture.training import reference_cache
+from nurture.training.config import put
+from nurture.training.experiment import hyper_parameters
+from nurture.training.prepare import Preparer
+from nurture.training.references import member_variables
+from nurture.transforms.losses import LOSSES
 from tests.tiny import tiny_config
 
 MLP = {"name": "mlp", "depth": 2, "width": 8, "activation": "relu"}

@@ -10,13 +10,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from lib import data, models, training
-from lib.core import UserError, rng
-from lib.reporting import Progress, read_json, read_rows
-from lib.training import dispatch
-from lib.training.config import plain
-from lib.training.references import member_variables
-from lib.transforms.losses import LOSSES
+from nurture import data, models, training
+from nurture.core import UserError, rng
+from nurture.reporting import Progress, read_json, read_rows
+from nurture.training import dispatch
+from nurture.training.config import plain
+from nurture.training.references import member_variables
+from nurture.transforms.losses import LOSSES
 from tests.tiny import tiny_config
 
 ETA = {"path": "gradients.noise.eta", "levels": (0.0, 0.01)}

@@ -2,8 +2,8 @@
 
 import pytest
 
-from lib import reporting, training
-from lib.core import UserError
+from nurture import reporting, training
+from nurture.core import UserError
 from tests.tiny import tiny_config
 
 

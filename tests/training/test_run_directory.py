@@ -10,14 +10,14 @@ import threading
 import pytest
 
 from experiments.benchmarks import damage
-from lib import reporting, training
-from lib.core import UserError
-from lib.reporting import read_json
-from lib.training import run_directory
-from lib.training.config import fingerprint, put, to_json
-from lib.training.prepare import Preparer
-from lib.training.references import checkpoints_of, member_variables
-from lib.training.run_directory import claimed, lock
+from nurture import reporting, training
+from nurture.core import UserError
+from nurture.reporting import read_json
+from nurture.training import run_directory
+from nurture.training.config import fingerprint, put, to_json
+from nurture.training.prepare import Preparer
+from nurture.training.references import checkpoints_of, member_variables
+from nurture.training.run_directory import claimed, lock
 
 
 def names(directory):

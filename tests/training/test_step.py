@@ -8,13 +8,13 @@ import numpy as np
 import optax
 import pytest
 
-from lib.core import rng, trees
-from lib.training import step as steps
-from lib.transforms.gradients import GRADIENTS
-from lib.transforms.losses import LOSSES
-from lib.transforms.optimizers import build_optimizer
-from lib.transforms.parameters import PARAMETERS
-from lib.transforms.targets import TARGETS
+from nurture.core import rng, trees
+from nurture.training import step as steps
+from nurture.transforms.gradients import GRADIENTS
+from nurture.transforms.losses import LOSSES
+from nurture.transforms.optimizers import build_optimizer
+from nurture.transforms.parameters import PARAMETERS
+from nurture.transforms.targets import TARGETS
 from tests.linear import BATCH, ROOT, Call, D, K, by_hand, close, make_parts, norm, term, update
 
 

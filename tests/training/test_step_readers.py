@@ -9,14 +9,14 @@ import optax
 import pytest
 from flax import linen as nn
 
-from lib.core import Outputs, UserError, rng, trees
-from lib.core.schedules import as_schedule
-from lib.data.batches import Preprocess
-from lib.training import step as steps
-from lib.transforms.gradients import GRADIENTS
-from lib.transforms.losses import LOSSES
-from lib.transforms.optimizers import build_optimizer
-from lib.transforms.parameters import PARAMETERS
+from nurture.core import Outputs, UserError, rng, trees
+from nurture.core.schedules import as_schedule
+from nurture.data.batches import Preprocess
+from nurture.training import step as steps
+from nurture.transforms.gradients import GRADIENTS
+from nurture.transforms.losses import LOSSES
+from nurture.transforms.optimizers import build_optimizer
+from nurture.transforms.parameters import PARAMETERS
 from tests.linear import BATCH, ROOT, Call, D, K, by_hand, close, make_parts, norm, term, update
 
 

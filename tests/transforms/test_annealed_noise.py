@@ -7,9 +7,9 @@ import optax
 import pytest
 from scipy import stats
 
-from lib import models
-from lib.core import UserError, build, rng
-from lib.transforms.gradients import GRADIENTS
+from nurture import models
+from nurture.core import UserError, build, rng
+from nurture.transforms.gradients import GRADIENTS
 
 N = 200_000
 

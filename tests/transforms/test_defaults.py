@@ -4,7 +4,7 @@ import inspect
 
 import pytest
 
-from lib.transforms import GRADIENTS, LOSSES, PARAMETERS, TARGETS
+from nurture.transforms import GRADIENTS, LOSSES, PARAMETERS, TARGETS
 
 # Rows and arguments that are not named here have no defaults.
 DEFAULTS = {

@@ -7,8 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from lib.core import Context, DataSpec, Outputs
-from lib.transforms.losses.discriminator import Discriminator
+from nurture.core import Context, DataSpec, Outputs
+from nurture.transforms.losses.discriminator import Discriminator
 
 B, K = 16, 10
 STUDENT = jax.random.normal(jax.random.key(1), (B, K))

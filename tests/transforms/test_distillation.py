@@ -5,11 +5,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from lib.core import Context, DataSpec, Outputs, UserError, build
-from lib.transforms.losses.cross_entropy import CrossEntropy
-from lib.transforms.losses.distillation import Distillation
-from lib.transforms.targets.distillation import DistillationTargets
-from lib.transforms.targets.label_smoothing import LabelSmoothing
+from nurture.core import Context, DataSpec, Outputs, UserError, build
+from nurture.transforms.losses.cross_entropy import CrossEntropy
+from nurture.transforms.losses.distillation import Distillation
+from nurture.transforms.targets.distillation import DistillationTargets
+from nurture.transforms.targets.label_smoothing import LabelSmoothing
 
 B, K = 5, 4
 SPEC = DataSpec(num_examples=9, num_classes=K, input_shape=(3,), batch_size=B)

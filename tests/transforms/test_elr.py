@@ -7,12 +7,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from lib import training
-from lib.core import Context, DataSpec, Outputs, UserError
-from lib.transforms.losses.cross_entropy import CrossEntropy
-from lib.transforms.losses.elr import EarlyLearningRegularization, clamped
-from lib.transforms.losses.forgetting_events import ForgettingEvents
-from lib.transforms.losses.target_divergence import TargetDivergence
+from nurture import training
+from nurture.core import Context, DataSpec, Outputs, UserError
+from nurture.transforms.losses.cross_entropy import CrossEntropy
+from nurture.transforms.losses.elr import EarlyLearningRegularization, clamped
+from nurture.transforms.losses.forgetting_events import ForgettingEvents
+from nurture.transforms.losses.target_divergence import TargetDivergence
 from tests.tiny import tiny_config
 
 B, K, N = 4, 5, 9

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 
 from configs.elr import elr_plus_cifar10, elr_plus_cifar100
-from lib import training
-from lib.core import Context, DataSpec, Outputs, UserError, build
-from lib.training.references import member_variables
-from lib.transforms.losses import LOSSES
+from nurture import training
+from nurture.core import Context, DataSpec, Outputs, UserError, build
+from nurture.training.references import member_variables
+from nurture.transforms.losses import LOSSES
 from tests.tiny import tiny_config
 
 B, K, N = 4, 3, 9

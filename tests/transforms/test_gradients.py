@@ -5,8 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from lib.core import build
-from lib.transforms.gradients import GRADIENTS
+from nurture.core import build
+from nurture.transforms.gradients import GRADIENTS
 
 GRADIENT = {"b": jnp.array([0.0, 3.0]), "w": jnp.array([[4.0, 0.0], [0.0, -12.0]])}  # of norm 13
 PARAMS = {"b": jnp.array([1.0, 1.0]), "w": jnp.array([[3.0, 0.0], [4.0, 0.5]])}

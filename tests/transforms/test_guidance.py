@@ -7,10 +7,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from lib.core import Context, DataSpec, Outputs, UserError, build
-from lib.similarity import gram
-from lib.transforms.losses import LOSSES
-from lib.transforms.losses.layer_maps import layer_pairs
+from nurture.core import Context, DataSpec, Outputs, UserError, build
+from nurture.similarity import gram
+from nurture.transforms.losses import LOSSES
+from nurture.transforms.losses.layer_maps import layer_pairs
 
 B = 12
 SPEC = DataSpec(num_examples=B, num_classes=3, input_shape=(4,), batch_size=B)

@@ -6,9 +6,9 @@ import numpy as np
 import optax
 import pytest
 
-from lib.core import Context, DataSpec, Outputs, build
-from lib.transforms.losses import LOSSES
-from lib.transforms.targets.label_smoothing import LabelSmoothing
+from nurture.core import Context, DataSpec, Outputs, build
+from nurture.transforms.losses import LOSSES
+from nurture.transforms.targets.label_smoothing import LabelSmoothing
 
 SPEC = DataSpec(num_examples=9, num_classes=4, input_shape=(3,), batch_size=5)
 

@@ -6,8 +6,8 @@ import numpy as np
 import optax
 import pytest
 
-from lib.core import UserError
-from lib.transforms.optimizers import OPTIMIZERS, build_optimizer
+from nurture.core import UserError
+from nurture.transforms.optimizers import OPTIMIZERS, build_optimizer
 
 PARAMS = {"b": jnp.array([1.0, -2.0]), "w": jnp.array([[1.0, 2.0], [3.0, 4.0]])}
 GRADIENT = jax.tree.map(lambda p: 0.1 * p + 0.3, PARAMS)

@@ -5,8 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from lib.core import build
-from lib.transforms.parameters import PARAMETERS
+from nurture.core import build
+from nurture.transforms.parameters import PARAMETERS
 
 STEPS = 12
 

@@ -9,10 +9,10 @@ import numpy as np
 import optax
 import pytest
 
-from lib.core import UserError, build, fields_of, hints
-from lib.core.schedules import SCHEDULES, as_schedule
-from lib.transforms import GRADIENTS, LOSSES, OPTIMIZERS, PARAMETERS, TARGETS
-from lib.transforms.optimizers import build_optimizer
+from nurture.core import UserError, build, fields_of, hints
+from nurture.core.schedules import SCHEDULES, as_schedule
+from nurture.transforms import GRADIENTS, LOSSES, OPTIMIZERS, PARAMETERS, TARGETS
+from nurture.transforms.optimizers import build_optimizer
 from tests.contracts.rows import CONFIGS
 
 NAN, INF = float("nan"), float("inf")

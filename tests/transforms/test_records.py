@@ -1,6 +1,6 @@
 """Records of this room cannot be written to."""
 
-from lib import transforms
+from nurture import transforms
 from tests.records import records_of, unfrozen
 
 

@@ -6,9 +6,9 @@ import numpy as np
 import optax
 import pytest
 
-from lib.core import Context, UserError, build
-from lib.data.augment import Mixup
-from lib.transforms.targets import TARGETS
+from nurture.core import Context, UserError, build
+from nurture.data.augment import Mixup
+from nurture.transforms.targets import TARGETS
 
 K = 10
 

@@ -1,0 +1,10 @@
+"""What every other room stands on: records, building from configs, keys, trees and schedules."""
+
+from nurture.core.build import Preset, build, fields_of, lookup
+from nurture.core.errors import UserError, model_at
+from nurture.core.types import Batch, Context, DataSpec, Network, Outputs
+
+__all__ = [
+  "Batch", "Context", "DataSpec", "Network", "Outputs", "Preset", "UserError",
+  "build", "fields_of", "lookup", "model_at",
+]

@@ -1,0 +1,104 @@
+"""The records that pass between the rooms: what a batch is, what a model returns, what a transform reads."""
+
+from __future__ import annotations
+
+import dataclasses
+import types
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import jax
+
+Array = jax.Array
+
+# A batch is a plain dict, so that a data set may add fields without a new type:
+#   image  [B, H, W, C] or [B, D]   or   tokens [B, T]
+#   label  [B] int32 (class)        or   [B, T] int32 (next token; -1 where no prediction is asked)
+#   true_label  like label          the label before label noise; equal to it where there is none
+#   id     [B] int32                stable index in the data set as it was read, before any split
+#   weight [B] float32              0 for padding, 1 otherwise
+Batch = dict[str, Array]
+
+
+class Outputs(NamedTuple):
+  """What every model returns.
+
+  Attributes:
+    logits: [B, K] (or [B, T, K] for a sequence model).
+    taps: intermediate arrays by name, each [B, ...], named so that sorted order is call order
+      ("003_conv"). A tap that nobody reads costs nothing under jit. Those of a reference with a cache are
+      `nurture.similarity.Gram` matrices [B, B].
+  """
+
+  logits: Array
+  taps: dict[str, Array]
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Context:
+  """Everything that a target transform or a loss term may read in one step; none of it is written to.
+
+  Attributes:
+    step: [] int32, number of updates already made.
+    key: a key of this step and of the reader alone (each transform gets its own stream).
+    batch: the batch after augmentation and normalization.
+    targets: [B, K] (or [B, T, K]) class probabilities; while targets are being made, those so far.
+    outputs: the model's `Outputs` in training mode; None while targets are being made.
+    references: `Outputs` of each network that config.references names, by its label; nothing flows back into it.
+    progress: [] float32 in [0, 1], the share of the run that is done.
+  """
+
+  step: Array
+  key: Array
+  batch: Batch
+  targets: Array
+  outputs: Outputs | None
+  references: Mapping[str, Outputs]
+  progress: Array
+
+
+@dataclasses.dataclass(frozen=True)
+class DataSpec:
+  """What is known about the data before any array is touched; sizes of states follow from it.
+
+  Attributes:
+    num_examples: every `id` lies in [0, num_examples).
+    num_classes: K.
+    input_shape: shape of one model input, without the batch axis.
+    batch_size: B of a training batch.
+    input_name: the batch field that the model reads, "image" or "tokens".
+    class_names: K names, for tables and plots.
+  """
+
+  num_examples: int
+  num_classes: int
+  input_shape: tuple[int, ...]
+  batch_size: int
+  input_name: str = "image"
+  class_names: tuple[str, ...] = ()
+
+
+class Network(NamedTuple):
+  """The trained network as a probe sees it: pure functions of the variables, and what stands behind them.
+
+  Attributes:
+    model: the linen module, for what only some models can do.
+    inputs: batch -> model input, normalized as in training, without augmentation.
+    apply: (variables, input) -> `Outputs` in evaluation mode.
+    loss: (variables, batch) -> [] float32, the experiment's weighted loss, with the terms' current
+      states and the model in evaluation mode. Differentiable, so gradients and curvature need no more.
+    terms: (variables, batch) -> {label: [] float32}, the weighted terms that add up to the loss.
+    references: batch -> {label: `Outputs`} of the networks that config.references names.
+    loss_states: {label: state} of the loss terms as they stand.
+    initial: () -> the variables before the first step, computed again from the seed.
+  """
+
+  model: Any
+  inputs: Callable[[Batch], Array]
+  apply: Callable[[Any, Array], Outputs]
+  loss: Callable[[Any, Batch], Array]
+  terms: Callable[[Any, Batch], dict[str, Array]] = lambda variables, batch: {}
+  references: Callable[[Batch], Mapping[str, Outputs]] = lambda batch: {}
+  loss_states: Mapping[str, Any] = types.MappingProxyType({})
+  initial: Callable[[], Any] = dict

@@ -1,0 +1,131 @@
+"""The data sets by name, and how the data section of a config becomes splits."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import zlib
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from nurture.core import UserError, build
+from nurture.core.build import suggest
+from nurture.data.arrays import Dataset, Split
+from nurture.data.batches import preprocess
+from nurture.data.files import Cifar10, Cifar100, Digits, FashionMnist, Mnist, Text
+from nurture.data.label_noise import LABEL_NOISE
+from nurture.data.synthetic import Copy, Multiplication, Parity
+from nurture.data.tfds_source import Tfds
+
+DATASETS = {
+  "digits": Digits,
+  "mnist": Mnist,
+  "fashion_mnist": FashionMnist,
+  "cifar10": Cifar10,
+  "cifar100": Cifar100,
+  "text": Text,
+  "parity": Parity,
+  "copy": Copy,
+  "multiplication": Multiplication,
+  "tfds": Tfds,
+}
+
+_FIELDS = {
+  "source": "a row of DATASETS, such as {'name': 'mnist'}",
+  "seed": "a whole number",
+  "validation": "a number of training examples, 0 for none",
+  "subset": "a number of training examples, 0 for all",
+  "test_subset": "a number of test examples, 0 for all",
+  "label_noise": "{} or a row of LABEL_NOISE",
+  "noisy_validation": "true or false",
+  "normalize": "a name",
+  "augment": "a dict of rows of AUGMENTATIONS by label",
+}
+
+
+def load(config: Mapping[str, Any], data_dir: str | os.PathLike) -> Dataset:
+  """Reads a data set, puts noise on its labels, splits it and cuts it down, in this order.
+
+  Noise is drawn once over the whole training file, so the same seed gives the same labels at any size of the
+  validation split or subset. Validation examples keep their noise if noisy_validation, else they have their
+  true labels; test labels are never noisy. The validation split is drawn from the training file, then the subset
+  from what remains; a smaller subset of the same seed is contained in a larger one. All splits are in
+  the order of their ids. Noise, validation split and subsets draw from random streams of their own.
+
+  Args:
+    config: the data section: {"source", "seed", "validation", "subset", "test_subset", "label_noise",
+      "noisy_validation", "normalize", "augment"}, all of them required. "source" may also be a name, and
+      "tfds:SET" stands for {"name": "tfds", "dataset": SET}.
+    data_dir: the directory that holds the files; what each set needs in it stands at its class.
+
+  Raises:
+    UserError: for a bad config, and for files that are missing or damaged.
+  """
+  _check(config)
+  dataset = build(DATASETS, _source(config["source"]), path="config.data.source").load(data_dir)
+  rng = lambda name: np.random.default_rng([config["seed"], zlib.crc32(name.encode())])
+  noisy = _with_noise(dataset, config["label_noise"], rng("label_noise"))
+
+  held, rest = _draw(noisy.train, config["validation"], rng("validation"), "config.data.validation", leave=1)
+  if not config["noisy_validation"]:
+    held = dataclasses.replace(held, label=held.true_label)
+  if config["subset"]:
+    rest, _ = _draw(rest, config["subset"], rng("subset"), "config.data.subset")
+  test = noisy.test
+  if config["test_subset"]:
+    test, _ = _draw(test, config["test_subset"], rng("test_subset"), "config.data.test_subset")
+  dataset = dataclasses.replace(dataset, train=rest, validation=held, test=test)
+  preprocess(config, dataset)  # checks the rest of the config, and computes the moments before anything is traced
+  return dataset
+
+
+def _check(config: Mapping[str, Any]) -> None:
+  for field in config:
+    if field not in _FIELDS:
+      raise UserError(f"config.data.{field} does not exist; {suggest(field, _FIELDS)}.")
+  for field, meaning in _FIELDS.items():
+    if field not in config:
+      raise UserError(f"config.data.{field} is missing; give {meaning}.")
+  whole = lambda v: isinstance(v, (int, np.integer)) and not isinstance(v, bool) and v >= 0
+  mapping = lambda v: isinstance(v, Mapping)
+  checks = {
+    **dict.fromkeys(("seed", "validation", "subset", "test_subset"), whole),
+    "source": lambda v: isinstance(v, (str, Mapping)),
+    "label_noise": lambda v: isinstance(v, (str, Mapping)),
+    "noisy_validation": lambda v: isinstance(v, (bool, np.bool_)),
+    "normalize": lambda v: isinstance(v, str),
+    "augment": mapping,
+  }
+  for field, good in checks.items():
+    if not good(config[field]):
+      raise UserError(f"config.data.{field} is {config[field]!r}; give {_FIELDS[field]}.")
+
+
+def _source(source: str | Mapping[str, Any]) -> dict[str, Any]:
+  source = {"name": source} if isinstance(source, str) else dict(source)
+  name = source.get("name")
+  if isinstance(name, str) and name.startswith("tfds:"):
+    source |= {"name": "tfds", "dataset": name.removeprefix("tfds:")}
+  return source
+
+
+def _with_noise(dataset: Dataset, config: str | Mapping[str, Any], rng: np.random.Generator) -> Dataset:
+  if not config:
+    return dataset
+  noise = build(LABEL_NOISE, config, path="config.data.label_noise")
+  train = dataset.train
+  if train.label.ndim != 1:
+    raise UserError(f"config.data.label_noise needs one label an example, but {dataset.name} has a sequence; set it "
+                    "to {}.")
+  label = noise(train.true_label, dataset.num_classes, rng)
+  return dataclasses.replace(dataset, train=dataclasses.replace(train, label=label))
+
+
+def _draw(split: Split, count: int, rng: np.random.Generator, path: str, leave: int = 0) -> tuple[Split, Split]:
+  """Returns (`count` random examples, the others), both in the order of the split."""
+  if count > len(split) - leave:
+    raise UserError(f"{path} is {count}, but there are {len(split)} examples; give at most {len(split) - leave}.")
+  order = rng.permutation(len(split))
+  return split.take(np.sort(order[:count])), split.take(np.sort(order[count:]))

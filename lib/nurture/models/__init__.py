@@ -1,0 +1,62 @@
+"""Models: linen modules that map an input to `Outputs(logits, taps)`.
+
+`module.apply(variables, x, train=False, **scheduled)` is the whole interface. In training mode batch statistics are a
+mutable collection and dropout draws from the stream "dropout". What changes over training (VanillaNet's slope `lam`,
+`drop_path`) is a keyword argument that may be traced. `select` picks taps; `capture` makes a model of any linen module.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from flax import linen as nn
+
+from nurture import core
+from nurture.core.taps import select
+from nurture.models.capture import capture
+from nurture.models.cnn import CNN, LENET5, VGG11, VGG13, VGG16, VGG19, VGG_SMALL
+from nurture.models.decoder import Decoder
+from nurture.models.initializers import INITIALIZERS
+from nurture.models.layers import ACTIVATIONS
+from nurture.models.mlp import DEEP_FCN, MLP, WIDE_FCN
+from nurture.models.pair import Pair
+from nurture.models.resnet import RESNETS
+from nurture.models.rnn import RNNS
+from nurture.models.simplenet import SIMPLENETS
+from nurture.models.taps import Taps
+from nurture.models.vanillanet import VANILLANETS
+from nurture.models.vit import VITS
+
+MODELS = {
+  "cnn": CNN,
+  "decoder": Decoder,
+  "deep_fcn": DEEP_FCN,
+  "lenet5": LENET5,
+  "mlp": MLP,
+  "pair": Pair,
+  "vgg11": VGG11,
+  "vgg13": VGG13,
+  "vgg16": VGG16,
+  "vgg19": VGG19,
+  "vgg_small": VGG_SMALL,
+  "wide_fcn": WIDE_FCN,
+  **RESNETS,
+  **RNNS,
+  **SIMPLENETS,
+  **VANILLANETS,
+  **VITS,
+}
+
+
+def build(config: str | Mapping[str, Any], **overrides: Any) -> nn.Module:
+  """Builds a model from its name, or from a config {"name": ..., field: value}; overrides win over the config.
+
+  Raises:
+    UserError: for an unknown name or field, or a value of the wrong type.
+  """
+  config = {"name": config} if isinstance(config, str) else dict(config)
+  return core.build(MODELS, config | overrides, path="config.model")
+
+
+__all__ = ["ACTIVATIONS", "INITIALIZERS", "MODELS", "Taps", "build", "capture", "select"]

@@ -1,0 +1,76 @@
+"""How far a network has left its start and its linearization there: lazy against rich training."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any, Literal
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from nurture.core import Batch, Network
+from nurture.core.hints import Whole
+from nurture.ntk import metrics
+from nurture.ntk.empirical import ntk
+from nurture.probes.sample import in_float32, whole_sample
+from nurture.probes.spec import ProbeSpec
+
+Tree = Any
+
+
+@dataclasses.dataclass(frozen=True)
+class Laziness:
+  """What training changed since the initial parameters theta_0, over a fixed sample; all are 0 in the lazy limit:
+
+      parameters          |theta - theta_0| / |theta_0|
+      kernel              |K - K_0| / |K_0|, K the neural tangent kernel
+      kernel_distance     1 - <K, K_0> / (|K| |K_0|)
+      linearization_gap   |f - f_lin| / |f - f_0| of the logits, with f_lin = f_0 + J_0 (theta - theta_0)
+      loss_gap            cross-entropy of f_lin minus that of f
+
+  One piece, as for `TangentKernel`, of which this computes two. Only parameters are linearized: other collections, such
+  as batch statistics, stand in f, f_0 and f_lin as they are now, and in K_0 as they were.
+
+  Attributes:
+    split: "train", "validation" or "test".
+    limit: takes the first examples only; 0 takes all.
+    reduce, method, block: of `nurture.ntk.empirical.ntk`; block 0 leaves it to the method.
+
+  Raises:
+    UserError: (in prepare) for sequences with a label at each position.
+
+  Reference: Chizat et al. 2019, arXiv:1812.07956; Fort et al. 2020, arXiv:2010.15110.
+  """
+
+  split: str = "train"
+  limit: Whole = 200
+  reduce: Literal["trace", "pseudo"] = "trace"
+  method: Literal["auto", "factored", "jacobian", "ntvp"] = "auto"
+  block: Whole = 0
+
+  def prepare(self, spec: ProbeSpec, key: jax.Array) -> list[Batch]:
+    """Returns one piece, the sample."""
+    return [whole_sample(spec, self.split, self.limit, "laziness")]
+
+  def __call__(self, net: Network, variables: Tree, piece: Batch) -> dict[str, jax.Array]:
+    """Returns the measures of the one piece."""
+    variables, initial, x = in_float32(variables), in_float32(net.initial()), net.inputs(piece)
+    kernel = lambda variables: ntk(
+      net.apply, variables, x, reduce=self.reduce, method=self.method, block=self.block or None
+    )
+    logits = lambda params: net.apply({**variables, "params": params}, x).logits.astype(jnp.float32)
+    loss = lambda values: jnp.mean(optax.softmax_cross_entropy_with_integer_labels(values, piece["label"]))
+    pair = initial["params"], variables["params"]
+    k, start = kernel(variables), kernel(initial)
+    return {
+      "parameters": metrics.relative_change(pair[1], pair[0]),
+      "kernel": metrics.relative_change(k, start),
+      "kernel_distance": metrics.kernel_distance(k, start),
+      "linearization_gap": metrics.linearization_gap(logits, *pair),
+      "loss_gap": loss(metrics.linearized(logits, *pair)[1]) - loss(logits(pair[1])),
+    }
+
+  def finish(self, sums: dict[str, jax.Array]) -> dict[str, jax.Array]:
+    """Returns the measures."""
+    return sums

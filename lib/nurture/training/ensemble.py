@@ -1,0 +1,217 @@
+"""Which members a config asks for, and which of them are trained together as one program.
+
+    config.ensemble = {
+      "seeds": 20,
+      "grid": {"noise": {"path": "gradients.noise.eta", "levels": (0.0, 0.01)}},
+      "chunk": 0, "map": "vmap",
+    }
+
+gives 40 members: every seed at every point of the grid. An axis may move several paths at once
+("path": ("model.depth", "model.width"), "levels": ((2, 64), (4, 32))) and may name its levels
+("names": ("shallow", "deep")), for tables and plots.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import json
+import math
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+
+from nurture.core import UserError
+from nurture.core.build import suggest
+from nurture.reporting import label_of
+from nurture.training.config import MEMBER_SECTIONS, Config, get, put
+from nurture.training.experiment import HyperParameters
+
+
+@dataclasses.dataclass(frozen=True)
+class Member:
+  """One network of an ensemble.
+
+  Attributes:
+    index: position among all members of the run.
+    seed: moves init, order, augmentation and noise; the run's seed plus the number of the replicate.
+    values: where the member stands on each axis of the grid, {axis: level or its name}.
+    assignments: what is put into the config for it, {config path: value}.
+  """
+
+  index: int
+  seed: int
+  values: Mapping[str, Any]
+  assignments: Mapping[str, Any]
+
+  @property
+  def label(self) -> str:
+    """The group that the member belongs to, such as "eta=0.01, lr=0.1", or a level's name; "all" without a grid."""
+    return label_of(self.values)
+
+
+@dataclasses.dataclass(frozen=True)
+class Cohort:
+  """Members that are trained together, as one program over arrays with a leading member axis.
+
+  Attributes:
+    index: position among the cohorts of the run, which are trained one after another.
+    config: the config with the structural values of these members put in.
+    members: at least one.
+    varying: the config paths whose values differ inside the program.
+  """
+
+  index: int
+  config: Config
+  members: tuple[Member, ...]
+  varying: tuple[str, ...]
+
+  def hyper_parameters(self) -> HyperParameters:
+    """Returns the members' hyper-parameters, stacked: "seed" [M] uint32, "values" {path: [M] float32}."""
+    seeds = jnp.asarray([member.seed for member in self.members], jnp.uint32)
+    columns = {path: [member.assignments[path] for member in self.members] for path in self.varying}
+    return {"seed": seeds, "values": {path: jnp.asarray(column, jnp.float32) for path, column in columns.items()}}
+
+
+def members_of(config: Config) -> tuple[Member, ...]:
+  """Expands the grid and the seeds of a config into members, grid points outermost.
+
+  Raises:
+    UserError: if an axis is malformed, its path does not exist, it sets what cannot vary, or two of its levels or two
+      points of the grid could not be told apart.
+  """
+  grid = config["ensemble"]["grid"]
+  axes = [_read_axis(config, label, axis) for label, axis in grid.items()]
+  taken: dict[str, str] = {}
+  for label, axis in zip(grid, axes):
+    for path in axis[0][1]:
+      if path in taken:
+        raise UserError(f"config.ensemble.grid.{label} and {taken[path]} both set {path}; leave it to one of them.")
+      taken[path] = label
+  members, called = [], set()
+  for point in itertools.product(*axes):
+    values = {label: name for label, (name, _) in zip(grid, point)}
+    if label_of(values) in called:  # "a, b" and "c" is written as "a" and "b, c" is
+      raise UserError(f"config.ensemble.grid has two points that are called {label_of(values)!r}; give the levels "
+                      "names that tell them apart.")
+    called.add(label_of(values))
+    assignments = {path: value for _, changes in point for path, value in changes.items()}
+    for replicate in range(config["ensemble"]["seeds"]):
+      members.append(Member(len(members), config["seed"] + replicate, values, assignments))
+  return tuple(members)
+
+
+def cohorts_of(
+  config: Config,
+  members: Iterable[Member],
+  can_vary: Callable[[Config, list[dict[str, float]]], tuple[str, ...]],
+  chunk_size: Callable[[Config, int], int],
+) -> tuple[Cohort, ...]:
+  """Groups members that one program can train, in order of appearance, and cuts the groups into chunks.
+
+  Args:
+    config: the run's config.
+    members: of the run.
+    can_vary: (config, {numeric path: value} of each kind of member) -> the paths that may differ inside one program.
+    chunk_size: (config, how many members have it) -> how many of them to train at once.
+  """
+  members = tuple(members)
+  numeric = [p for p in (members[0].assignments if members else ()) if _is_numeric(m.assignments[p] for m in members)]
+  groups = _group(members, exclude=numeric)
+  cohorts = []
+  for group in groups:
+    shared = put(config, {p: v for p, v in group[0].assignments.items() if p not in numeric})
+    # Values must be put in before a trace can say which of them it needs to know.
+    points = list({m.label: {p: m.assignments[p] for p in numeric} for m in group}.values())
+    varying = can_vary(put(shared, group[0].assignments), points) if numeric else ()
+    for part in _group(group, exclude=varying):
+      inner = put(config, part[0].assignments)
+      size = max(1, chunk_size(inner, len(part)))
+      for start in range(0, len(part), size):
+        cohorts.append(Cohort(len(cohorts), inner, tuple(part[start : start + size]), varying))
+  return tuple(cohorts)
+
+
+def sharding_devices(num_members: int, num_devices: int) -> int:
+  """Returns over how many devices to spread members: the most that hold equal shares."""
+  return next(n for n in range(min(num_members, num_devices), 0, -1) if num_members % n == 0)
+
+
+def _group(members: Iterable[Member], exclude: Iterable[str]) -> list[list[Member]]:
+  """Returns members grouped by their assignments, but for some paths; groups in order of appearance."""
+  exclude, groups = set(exclude), {}
+  for member in members:
+    key = json.dumps([(p, v) for p, v in member.assignments.items() if p not in exclude], default=str)
+    groups.setdefault(key, []).append(member)
+  return list(groups.values())
+
+
+def _is_numeric(values: Iterable[Any]) -> bool:
+  return all(isinstance(v, (int, float, np.number)) and not isinstance(v, bool) for v in values)
+
+
+def _read_axis(config: Config, label: str, axis: Any) -> list[tuple[Any, dict[str, Any]]]:
+  """Returns [(name of the level, {path: value})] of one axis of the grid."""
+  where = f"config.ensemble.grid.{label}"
+  if not isinstance(axis, Mapping):
+    raise UserError(f"{where} is {axis!r}; give a dict with 'path' and 'levels'.")
+  for field in axis:
+    if field not in ("path", "levels", "names"):
+      raise UserError(f"{where}.{field} does not exist; {suggest(field, ('path', 'levels', 'names'))}.")
+  for field in ("path", "levels"):
+    if field not in axis:
+      raise UserError(f"{where}.{field} is missing; an axis needs a config path and the levels to put there.")
+  levels, names = axis["levels"], axis.get("names") or ()
+  if not isinstance(levels, tuple) or not levels:
+    raise UserError(f"{where}.levels is {levels!r}; give a tuple of at least one level.")
+  if names and len(names) != len(levels):
+    raise UserError(f"{where}.names has {len(names)} names for {len(levels)} levels; give one each.")
+  paths = axis["path"] if isinstance(axis["path"], tuple) else (axis["path"],)
+  points = []
+  for i, level in enumerate(levels):
+    entry = level if isinstance(axis["path"], tuple) else (level,)
+    if not isinstance(entry, tuple) or len(entry) != len(paths):
+      raise UserError(f"{where}.levels[{i}] is {level!r}; give one value for each of the {len(paths)} paths.")
+    for path, value in zip(paths, entry):
+      _check_assignment(config, where, path, value)
+    points.append((names[i] if names else _name(label, level), dict(zip(paths, entry))))
+  _check_distinct(where, [name for name, _ in points])
+  return points
+
+
+def _check_distinct(where: str, names: list[Any]) -> None:
+  """Members are grouped by the names of their levels: under one name they would count as replicates."""
+  for i, name in enumerate(names):
+    if not isinstance(name, str) and not (isinstance(name, (int, float)) and math.isfinite(name)):
+      raise UserError(f"{where}.names[{i}] is {name!r}; give text or a finite number.")
+    for j, other in enumerate(names[:i]):
+      if name == other or str(name) == str(other):  # 1, 1.0 and True are equal, 0.1 and "0.1" are written the same
+        raise UserError(f"{where} calls levels[{j}] {other!r} and levels[{i}] {name!r}, which would be one group; "
+                        "leave one out and raise config.ensemble.seeds for more members, or set different 'names'.")
+
+
+def _check_assignment(config: Config, where: str, path: str, value: Any) -> None:
+  if not isinstance(path, str):
+    raise UserError(f"{where}.path is {path!r}; give a dotted config path such as 'optimizer.learning_rate'.")
+  old = get(config, path)
+  section = path.split(".")[0]
+  if section not in MEMBER_SECTIONS:
+    hint = "set config.ensemble.seeds" if path == "seed" else f"only {', '.join(MEMBER_SECTIONS)} can"
+    raise UserError(f"{where}.path is {path!r}, which cannot differ between members; {hint}.")
+  if _is_numeric((old,)) and _is_numeric((value,)):
+    return
+  if isinstance(old, str) and not path.endswith(".name") and (
+    _is_numeric((value,)) or isinstance(value, (Mapping, tuple))
+  ):
+    return  # a field may take a word or a number or a dict; building the object tells
+  if old is not None and type(old) is not type(value) and not (_is_numeric((old,)) and isinstance(value, Mapping)):
+    raise UserError(f"{where} puts {value!r} at {path}, where the config has {old!r}; give values of that type.")
+
+
+def _name(label: str, level: Any) -> Any:
+  """A level without a name is called by its value; JSON has none for infinity and nan, and other types are text."""
+  if isinstance(level, float) and not math.isfinite(level):
+    return f"{label}={level}"
+  return level if isinstance(level, (int, float, str, bool)) else str(level)

@@ -1,0 +1,256 @@
+"""A whole run: from a config and a directory to trained members, their metrics and their results.
+
+Cohorts are trained one after another into one directory. Running the same command again goes on where the
+last one stopped, and gives the same results if nothing is left to do.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import pathlib
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+
+from nurture import reporting
+from nurture.core import UserError, trees
+from nurture.reporting.files import remove_file
+from nurture.training.checkpoint import Checkpoints
+from nurture.training.config import Config, check, plain, to_json
+from nurture.training.ensemble import Cohort, cohorts_of, members_of
+from nurture.training.loop import Loop, NotFinite
+from nurture.training.preemption import Preempted, StopSignal
+from nurture.training.prepare import Prepared, Preparer
+from nurture.training.profiling import Profiler
+from nurture.training.references import cohort_directory, owner_of
+from nurture.training.run_directory import claimed
+from nurture.training.state import State
+
+Results = dict[str, Any]
+
+
+def run(
+  config: Any,
+  workdir: str | pathlib.Path,
+  *,
+  name: str = "run",
+  data_dir: str | pathlib.Path = "data",
+  argv: Sequence[str] = (),
+  profile: bool = False,
+  tensorboard: bool = False,
+) -> Results:
+  """Trains every member of a config, or what is left of it, and writes the run directory.
+
+  Args:
+    config: an experiment (see nurture.training.config), as a ConfigDict or plain dicts.
+    workdir: the run directory; made if needed, continued if it belongs to this config.
+    name: what the run is called in tables.
+    data_dir: where data sets that are not embedded lie.
+    argv: the command line, for the manifest.
+    profile: whether to write a jax.profiler trace of a few dispatches to workdir/profile.
+    tensorboard: whether to write TensorBoard events to workdir/tensorboard.
+
+  Returns:
+    What results.json holds: the summary of every group and the final metrics of every member.
+
+  Raises:
+    UserError: for a mistake in the config, the data or the directory, and when training leaves the finite numbers.
+    Preempted: after SIGTERM or Ctrl-C, with the state saved.
+  """
+  config, workdir = plain(config), pathlib.Path(workdir)
+  check(config)
+  members = members_of(config)
+  prepare = Preparer(data_dir)
+  with claimed(workdir, config):
+    cohorts = cohorts_of(
+      config,
+      members,
+      can_vary=lambda inner, points: prepare(inner).can_vary(points),
+      chunk_size=lambda inner, count: prepare(inner).members_at_once(count),
+    )
+    _start(workdir, config, cohorts, prepare.checksums, argv)
+    began, last = time.monotonic(), {"step": 0}
+    try:
+      finals = _train(config, cohorts, prepare, workdir, name, last, profile, tensorboard)
+      results = _results(config, name, cohorts, finals, workdir)
+    except BaseException as error:
+      with contextlib.suppress(UserError):  # a full disk must not hide the reason
+        reporting.stop(workdir, _reason(error), last["step"], time.monotonic() - began)
+      raise
+    reporting.write_json(workdir / "results.json", results)
+    reporting.stop(workdir, "finished", config["steps"], time.monotonic() - began)
+  return results
+
+
+def _start(
+  workdir: pathlib.Path, config: Config, cohorts: Sequence[Cohort], checksums: Mapping[str, str], argv: Sequence[str]
+) -> None:
+  """Writes config.json and the manifest, or notes the resume in it.
+
+  Raises:
+    UserError: if the data are not those that the run began with.
+  """
+  if reporting.exists(workdir / "manifest.json"):
+    old = reporting.read_manifest(workdir)["checksums"]
+    for file in sorted({*old, *checksums}):
+      if old.get(file) != checksums.get(file):
+        what = "it"
+        if file.startswith("config.references."):  # without a run, it is a product of the machine
+          what = "the run that it comes from, the versions and the kind of device"
+        raise UserError(f"{file} has changed since the run in {workdir} began; restore {what}, or give another "
+                        "--workdir.")
+  reporting.write_json(workdir / "config.json", to_json(config))
+  members = [(member, cohort) for cohort in cohorts for member in cohort.members]
+  members.sort(key=lambda pair: pair[0].index)
+  manifest = reporting.collect(to_json(config), checksums, [member.seed for member, _ in members], argv)
+  manifest["members"] = [
+    {"member": member.index, "cohort": cohort.index, "seed": member.seed, "values": dict(member.values)}
+    for member, cohort in members
+  ]
+  reporting.start(workdir, manifest)
+
+
+def _train(
+  config: Config,
+  cohorts: Sequence[Cohort],
+  prepare: Callable[[Config], Prepared],
+  workdir: pathlib.Path,
+  name: str,
+  last: dict[str, int],
+  profile: bool,
+  tensorboard: bool,
+) -> list[tuple[list[str], np.ndarray]]:
+  """Trains the cohorts; returns for each the sha256 of every member's parameters, and when members died."""
+  total, finals, resumed, rows = config["steps"], [], False, reporting.NO_ROWS
+  profiler = Profiler(workdir / "profile" if profile else None)
+  all_checkpoints = [
+    Checkpoints(
+      cohort_directory(workdir, cohort.index), config["checkpoint"]["keep"],
+      owner_of(to_json(config), cohort.index, [member.seed for member in cohort.members]),
+    )
+    for cohort in cohorts
+  ]
+  with (
+    StopSignal() as stop,
+    reporting.MetricsWriter(workdir / "metrics.jsonl", workdir / "tensorboard" if tensorboard else None) as writer,
+    reporting.Progress(total * len(cohorts), name) as progress,
+    contextlib.closing(profiler),
+  ):
+    for cohort, checkpoints in zip(cohorts, all_checkpoints):
+      later = all_checkpoints[cohort.index + 1 :]
+      prepared = prepare(cohort.config)
+      programs = prepared.programs(len(cohort.members))
+      hp = jax.device_put(cohort.hyper_parameters(), programs.by_member)
+      fields, references = jax.device_put(prepared.fields, programs.replicated), dict(prepared.abstract_references)
+      restored = checkpoints.restore({"state": jax.eval_shape(programs.init, hp),
+                                      "sums": programs.abstract_sums(hp, fields, references)})
+      step = restored.step if restored else -1
+      if not restored and not resumed:
+        _check_nothing_behind(workdir, checkpoints, later)
+      if restored and not resumed:
+        rows = restored.metrics
+        if not writer.holds(rows):
+          raise UserError(
+            f"{workdir}/metrics.jsonl no longer begins with the {rows['bytes']} bytes that the checkpoint of step "
+            f"{step} counts on; restore it from a copy, or remove {checkpoints.directory}/step_{step:010d} to train "
+            "again from the one before it."
+          )
+      if step < total:  # what is kept of references is computed for who trains
+        references = jax.device_put(prepared.references, programs.replicated)
+      if not resumed and (step < total or cohort is cohorts[-1]):  # the first cohort with something left to do
+        if step < total:
+          remove_file(workdir / "results.json")  # it is what makes a run a finished one
+        writer.resume(rows, cohort.index, step)
+        for other in later:  # their rows are gone
+          other.clear()
+        resumed = True
+      loop = Loop(
+        cohort=cohort,
+        programs=programs,
+        hp=hp,
+        fields=fields,
+        references=references,
+        probes=prepared.probes(programs) if step < total else {},
+        per_dispatch=prepared.steps_per_dispatch(),
+        writer=writer,
+        checkpoints=checkpoints,
+        progress=progress,
+        stop=stop,
+        profiler=profiler,
+        last=last,
+        is_ensemble=sum(len(other.members) for other in cohorts) > 1,
+      )
+      finals.append(_final(loop.run(restored)))
+  return finals
+
+
+def _check_nothing_behind(workdir: pathlib.Path, checkpoints: Checkpoints, later: Sequence[Checkpoints]) -> None:
+  """Refuses to train a cohort from the beginning that was trained: no kill removes checkpoints, somebody did."""
+  behind = [other.directory for other in later if other.steps()]
+  if reporting.exists(workdir / "results.json"):
+    behind.append(workdir / "results.json")
+  if behind:
+    raise UserError(
+      f"{checkpoints.directory} has no checkpoint, but {behind[0]} is there, which comes after it; restore the "
+      "checkpoint from a copy, or remove what comes after it (the folders of later cohorts and results.json) to train "
+      "all of that again."
+    )
+
+
+def _final(states: State) -> tuple[list[str], np.ndarray]:
+  params = jax.device_get(states.variables["params"])
+  died_at = np.asarray(states.died_at)
+  return [trees.digest(trees.member(params, i)) for i in range(len(died_at))], died_at
+
+
+def _results(
+  config: Config, name: str, cohorts: Sequence[Cohort], finals: Sequence[tuple[list[str], np.ndarray]],
+  workdir: pathlib.Path,
+) -> Results:
+  """Joins the final rows of metrics.jsonl with the digests into members and groups."""
+  rows = {r["member"]: r for r in reporting.read_rows(workdir / "metrics.jsonl") if r["step"] == config["steps"]}
+  entries, groups = {}, {}
+  for cohort, (digests, died_at) in zip(cohorts, finals):
+    for position, member in enumerate(cohort.members):
+      if member.index not in rows:
+        raise UserError(f"{workdir}/metrics.jsonl has no final row of member {member.index}; restore the file from a "
+                        "copy, or give another --workdir to train again.")
+      entries[member.index] = {
+        "member": member.index,
+        "cohort": cohort.index,
+        "seed": member.seed,
+        "values": dict(member.values),
+        "died_at": int(died_at[position]) if died_at[position] >= 0 else None,
+        "params_sha256": digests[position],
+        "metrics": {k: v for k, v in rows[member.index].items() if k not in ("step", "cohort", "member")},
+      }
+      groups.setdefault(member.label, []).append(member)
+  summaries = []
+  for label, group in groups.items():
+    metrics = entries[group[0].index]["metrics"]
+    summaries.append({
+      "label": label,
+      "values": dict(group[0].values),
+      "members": [m.index for m in group],
+      "dead": [m.index for m in group if entries[m.index]["died_at"] is not None],
+      "metrics": {
+        metric: reporting.summarize(reporting.metric_of(entries[m.index], metric) for m in group)
+        for metric, value in metrics.items()
+        if not isinstance(value, (list, str))
+      },
+    })
+  members = [entries[index] for index in sorted(entries)]
+  digest = hashlib.sha256("".join(entry["params_sha256"] for entry in members).encode()).hexdigest()
+  return {"name": name, "steps": config["steps"], "params_sha256": digest, "groups": summaries, "members": members}
+
+
+def _reason(error: BaseException) -> str:
+  if isinstance(error, Preempted):
+    return "stopped by a signal"
+  if isinstance(error, NotFinite):
+    return "not finite"
+  return "error" if isinstance(error, UserError) else f"defect: {type(error).__name__}"

@@ -1,0 +1,107 @@
+"""The claim on a run directory: whose it is, and that only one process writes to it."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import os
+import pathlib
+from collections.abc import Iterator
+
+from nurture import reporting
+from nurture.core import UserError
+from nurture.training.config import Config, differences, to_json
+from nurture.training.loop import NotFinite
+
+# What a start may have left behind that was killed before it wrote its config.
+_BEFORE_CONFIG = {"lock", reporting.temporary_of(pathlib.Path("config.json")).name}
+# What a start writes before it trains, in the order in which it is taken back: without its config it would be no run.
+_OF_A_START = (
+  *(reporting.temporary_of(pathlib.Path(name)).name for name in ("config.json", "manifest.json", "metrics.jsonl")),
+  "metrics.jsonl", "manifest.json", "config.json", "lock",
+)
+
+
+@contextlib.contextmanager
+def claimed(workdir: pathlib.Path, config: Config) -> Iterator[None]:
+  """Holds a run directory for this process. A start that is refused before it has trained leaves nothing.
+
+  Raises:
+    UserError: if it belongs to another config, to another process, or to something that is no run.
+  """
+  _, missing = _check_whose(workdir, config)
+  try:
+    workdir.mkdir(parents=True, exist_ok=True)
+    held = lock(workdir / "lock")
+  except BlockingIOError:
+    raise UserError(f"another process is training in {workdir}; wait for it or give another --workdir.") from None
+  except OSError as error:
+    if error.errno == errno.ELOOP:
+      raise UserError(f"{workdir}/lock is a symbolic link; remove it.") from error
+    raise UserError(f"{workdir} cannot be written ({error.strerror}); give another --workdir.") from error
+  fresh = False
+  try:
+    names, _ = _check_whose(workdir, config)  # another process may have had it in between
+    fresh = "config.json" not in names
+    yield
+  except BaseException as error:
+    refused = isinstance(error, UserError) and not isinstance(error, NotFinite)
+    with contextlib.suppress(OSError):
+      if fresh and (refused or not (workdir / "config.json").exists()):
+        _take_back(workdir, missing)
+    raise
+  finally:
+    os.close(held)
+
+
+def _take_back(workdir: pathlib.Path, missing: list[pathlib.Path]) -> None:
+  """Removes the files of a start that has trained nothing, and the directories that it made."""
+  metrics = workdir / "metrics.jsonl"
+  if set(os.listdir(workdir)) <= set(_OF_A_START) and not (metrics.exists() and metrics.stat().st_size):
+    for name in _OF_A_START:
+      (workdir / name).unlink(missing_ok=True)
+    for path in missing:
+      path.rmdir()
+
+
+def _check_whose(workdir: pathlib.Path, config: Config) -> tuple[set[str], list[pathlib.Path]]:
+  """Refuses a directory of another config, or of something that is no run.
+
+  Returns:
+    The names of what is in it, and what of its path is missing, innermost first.
+  """
+  try:
+    names = set(os.listdir(workdir)) if workdir.exists() else set()
+    missing = [path for path in (workdir, *workdir.parents) if not path.exists()]
+  except NotADirectoryError:
+    names, missing = {workdir.name}, []
+  except OSError as error:
+    raise UserError(f"{workdir} cannot be read ({error.strerror}); give another --workdir.") from error
+  if "config.json" in names:
+    changed = differences(reporting.read_config(workdir), to_json(config))
+    if changed:
+      more = f" (and {len(changed) - 3} more)" if len(changed) > 3 else ""
+      raise UserError(f"{workdir} belongs to another config: {'; '.join(changed[:3])}{more}; give another --workdir.")
+  elif names - _BEFORE_CONFIG:
+    raise UserError(f"{workdir} exists and is not a run directory; give another --workdir or remove it.")
+  return names, missing
+
+
+def lock(path: pathlib.Path) -> int:
+  """Returns a descriptor of a file that no other process has locked; the file is made if needed and never written to.
+
+  Raises:
+    OSError: BlockingIOError if another process has it.
+  """
+  while True:
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK, 0o666)
+    try:
+      fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+      with contextlib.suppress(FileNotFoundError):
+        if os.path.samestat(os.fstat(descriptor), os.stat(path)):
+          return descriptor
+    except BaseException:
+      os.close(descriptor)
+      raise
+    os.close(descriptor)  # a start that was refused has just removed this file

@@ -1,0 +1,267 @@
+"""One training step, in the order the data flows:
+
+    batch -> references -> targets -> forward -> loss -> gradients -> update -> parameters
+
+Every function here is pure and knows one member; ensembles, scans and devices are added around it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from flax import linen as nn
+
+from nurture.core import Batch, Context, DataSpec, Outputs, UserError, rng, trees
+from nurture.core.schedules import Schedule
+from nurture.training.state import State
+
+Tree = Any
+
+
+class WeightedTerm(NamedTuple):
+  """A loss term and the schedule of its weight in the sum."""
+
+  term: Any
+  weight: Schedule
+
+
+@dataclasses.dataclass(frozen=True)
+class Parts:
+  """The objects that a config describes, built for one member; labels are the config's."""
+
+  spec: DataSpec
+  steps: int
+  preprocess: Any
+  model: nn.Module
+  scheduled: Mapping[str, Schedule]
+  references: Mapping[str, Any]
+  targets: Mapping[str, Any]
+  losses: Mapping[str, WeightedTerm]
+  gradients: Mapping[str, optax.GradientTransformationExtraArgs]
+  optimizer: optax.GradientTransformationExtraArgs
+  parameters: Mapping[str, Any]
+
+
+def init(parts: Parts, root: jax.Array) -> State:
+  """Returns the state before the first step."""
+  at = functools.partial(rng.stream, root)
+  example = jnp.zeros((1, *parts.spec.input_shape), input_dtype(parts.spec))
+  keys = {"params": at("init"), "dropout": at("init.dropout")}
+  variables = parts.model.init(keys, example, **scheduled_values(parts, jnp.int32(0)))
+  params = variables["params"]
+  return State(
+    step=jnp.int32(0),
+    variables=variables,
+    opt_state={
+      "gradients": {label: link.init(params) for label, link in parts.gradients.items()},
+      "optimizer": parts.optimizer.init(params),
+    },
+    loss_states={label: entry.term.init(parts.spec) for label, entry in parts.losses.items()},
+    parameter_states={label: transform.init(params) for label, transform in parts.parameters.items()},
+    died_at=jnp.int32(-1),
+  )
+
+
+def update(
+  parts: Parts, state: State, batch: Batch, root: jax.Array, references: Mapping[str, Tree]
+) -> tuple[State, dict[str, jax.Array]]:
+  """Takes one step.
+
+  Args:
+    parts: the experiment's objects that are at work; states of the others wait unchanged.
+    state: one member's state.
+    batch: rows as gathered from the data set, neither augmented nor normalized.
+    root: the member's root key.
+    references: what the networks in parts.references were loaded as, by label.
+
+  Returns:
+    The next state and {"loss", "loss/<label>" where there are several, "gradient_norm"}, all [] float32
+    and all of the parameters before the update. A term that is not at work is 0 here, and is not logged.
+  """
+  at = functools.partial(rng.stream, root, step=state.step)
+  params = state.variables["params"]
+  (loss, (values, loss_states, changed, _)), gradient = differentiate(parts, state, batch, root, references)
+  gradient_norm = trees.norm(gradient)
+
+  updates, gradient_states = gradient, dict(state.opt_state["gradients"])
+  for label, link in parts.gradients.items():
+    updates, gradient_states[label] = link.update(
+      updates, state.opt_state["gradients"][label], params, key=at(f"gradients.{label}"), step=state.step, value=loss
+    )
+  updates, optimizer_state = parts.optimizer.update(updates, state.opt_state["optimizer"], params, value=loss)
+  new_params = optax.apply_updates(params, updates)
+  parameter_states = {}
+  for label, transform in parts.parameters.items():
+    new_params, parameter_states[label] = transform.apply(
+      state.parameter_states[label], new_params, state.step
+    )
+
+  # A member that left the finite numbers stands still from then on. Its loss and parameter-transform
+  # states need no such care: nothing alive reads them.
+  finite = jnp.isfinite(loss) & jnp.isfinite(gradient_norm)
+  alive = (state.died_at < 0) & finite
+  variables = {**state.variables, **changed, "params": new_params}
+  opt_state = {"gradients": gradient_states, "optimizer": optimizer_state}
+  new_state = State(
+    step=state.step + 1,
+    variables=trees.select(alive, variables, dict(state.variables)),
+    opt_state=trees.select(alive, opt_state, state.opt_state),
+    loss_states={**state.loss_states, **loss_states},
+    parameter_states=parameter_states,
+    died_at=jnp.where((state.died_at < 0) & ~finite, state.step, state.died_at),
+  )
+  terms = {f"loss/{label}": values.get(label, jnp.float32(0.0)) for label in state.loss_states}
+  return new_state, {"loss": loss, **(terms if len(terms) > 1 else {}), "gradient_norm": gradient_norm}
+
+
+def differentiate(
+  parts: Parts, state: State, batch: Batch, root: jax.Array, references: Mapping[str, Tree]
+) -> tuple[tuple[jax.Array, tuple[dict[str, jax.Array], dict[str, Tree], Tree, Outputs]], Tree]:
+  """Returns ((loss, (value of each term, next states of the terms, changed collections, outputs)), gradient)."""
+  at = functools.partial(rng.stream, root, step=state.step)
+  batch = parts.preprocess.train_batch(at("augment"), batch)
+  context = make_context(parts, state, batch, root, references, train=True)
+  collections = [name for name in state.variables if name != "params"]
+
+  def loss_of(params):
+    outputs, changed = parts.model.apply(
+      {**state.variables, "params": params},
+      batch[parts.spec.input_name],
+      train=True,
+      rngs={"dropout": at("dropout")},
+      mutable=collections,
+      **scheduled_values(parts, state.step),
+    )
+    _check_predictions(outputs.logits, context.targets)
+    total, values, states = weigh(parts, state, dataclasses.replace(context, outputs=outputs), root)
+    return total, (values, states, changed, outputs)
+
+  return jax.value_and_grad(loss_of, has_aux=True)(state.variables["params"])
+
+
+def _check_predictions(logits: jax.Array, targets: jax.Array) -> None:
+  if logits.shape != targets.shape:
+    per = lambda array: "one for each position" if array.ndim == 3 else "one for each example"
+    raise UserError(f"config.model makes predictions {logits.shape} ({per(logits)}), but the data have labels "
+                    f"{targets.shape} ({per(targets)}); choose another model or data set, or set config.model.pool of "
+                    "a recurrent network.")
+
+
+def inspect(
+  parts: Parts, state: State, batch: Batch, root: jax.Array, references: Mapping[str, Tree]
+) -> list[tuple[str, jax.Array]]:
+  """Returns what a step computes on the way to its update, as (name, array) in the order of the data flow."""
+  at = functools.partial(rng.stream, root, step=state.step)
+  context = make_context(
+    parts, state, parts.preprocess.train_batch(at("augment"), batch), root, references, train=True
+  )
+  (_, (values, _, _, outputs)), gradient = differentiate(parts, state, batch, root, references)
+  weights = {label: parts.losses[label].weight(state.step) for label in values}
+  return [
+    (parts.spec.input_name, context.batch[parts.spec.input_name]),
+    *((f"logits of the reference {label}", one.logits) for label, one in context.references.items()),
+    ("targets", context.targets),
+    ("logits", outputs.logits),
+    *((f"loss term {label}", value) for label, value in values.items()),
+    *((f"weight of the loss term {label}", weight) for label, weight in weights.items()),
+    *((f"loss term {label} times its weight", weights[label] * value) for label, value in values.items()),
+    *((f"gradient of {name}", leaf) for name, leaf in trees.named_leaves(gradient)),
+  ]
+
+
+def evaluation_terms(
+  parts: Parts, state: State, variables: Tree, batch: Batch, root: jax.Array, references: Mapping[str, Tree]
+) -> dict[str, jax.Array]:
+  """Returns the weighted terms of the loss of other variables on a batch, in evaluation mode; the state is only read.
+
+  Padded examples (weight 0) do not count in terms of one value an example. Nothing is augmented.
+  """
+  context = evaluation_context(parts, state, batch, root, references)
+  outputs = evaluate(parts, state, variables, context.batch[parts.spec.input_name])
+  _, values, _ = weigh(parts, state, dataclasses.replace(context, outputs=outputs), root)
+  return {label: parts.losses[label].weight(state.step) * value for label, value in values.items()}
+
+
+def evaluation_context(
+  parts: Parts, state: State, batch: Batch, root: jax.Array, references: Mapping[str, Tree]
+) -> Context:
+  """Returns the context of a batch as stored, in evaluation."""
+  batch = {**batch, parts.spec.input_name: parts.preprocess.inputs(batch)}
+  return make_context(parts, state, batch, root, references, train=False)
+
+
+def evaluate(parts: Parts, state: State, variables: Tree, inputs: jax.Array) -> Outputs:
+  """Returns the model's outputs in evaluation mode, with what is scheduled as it stands at this step."""
+  return parts.model.apply(variables, inputs, train=False, **scheduled_values(parts, state.step))
+
+
+def make_context(
+  parts: Parts, state: State, batch: Batch, root: jax.Array, references: Mapping[str, Tree], *, train: bool
+) -> Context:
+  """Runs the references and makes the targets: all that the loss needs except the model's outputs."""
+  step = state.step
+  outputs = {
+    label: jax.lax.stop_gradient(reference.outputs(
+      parts, state, references[label], batch, rng.stream(root, f"references.{label}", step), train=train
+    ))
+    for label, reference in parts.references.items()
+  }
+  context = Context(
+    step=step,
+    key=root,
+    batch=batch,
+    # An ignored position has label -1, whose one-hot row is all zero.
+    targets=jax.nn.one_hot(batch["label"], parts.spec.num_classes, dtype=jnp.float32),
+    outputs=None,
+    references=outputs,
+    progress=step.astype(jnp.float32) / parts.steps,
+  )
+  for label, transform in parts.targets.items():
+    key = rng.stream(root, f"targets.{label}", step)
+    targets = transform(dataclasses.replace(context, key=key), context.targets)
+    context = dataclasses.replace(context, targets=targets)
+  return context
+
+
+def weigh(
+  parts: Parts, state: State, context: Context, root: jax.Array
+) -> tuple[jax.Array, dict[str, jax.Array], dict[str, Tree]]:
+  """Returns the weighted sum of the loss terms, each term's own value, and the terms' next states."""
+  total, values, states = jnp.float32(0.0), {}, {}
+  weight = context.batch["weight"]
+  for label, (term, term_weight) in parts.losses.items():
+    key = rng.stream(root, f"losses.{label}", context.step)
+    value, states[label] = term.apply(state.loss_states[label], dataclasses.replace(context, key=key))
+    _check_value(label, value, weight.shape)
+    if value.ndim:  # [B], one value an example
+      value = jnp.sum(value * weight) / jnp.sum(weight)
+    values[label] = value.astype(jnp.float32)
+    total = total + term_weight(context.step) * values[label]
+  return total, values, states
+
+
+def _check_value(label: str, value: jax.Array, per_example: tuple[int, ...]) -> None:
+  """Refuses what would be multiplied by the weights of the examples all the same, along another axis."""
+  shape, dtype = jnp.shape(value), jnp.result_type(value)
+  if shape not in ((), per_example):
+    raise UserError(f"config.losses.{label} gives values of shape {shape}, and a term gives one for each example, "
+                    f"{per_example}, or one for the batch, (); average those of a sequence with "
+                    "nurture.transforms.losses.positions.per_example.")
+  if not jnp.issubdtype(dtype, jnp.floating):
+    raise UserError(f"config.losses.{label} gives values of type {dtype}, which have no gradient; return real numbers.")
+
+
+def input_dtype(spec: DataSpec) -> Any:
+  """Returns the type of a model input."""
+  return jnp.int32 if spec.input_name == "tokens" else jnp.float32
+
+
+def scheduled_values(parts: Parts, step: jax.Array) -> dict[str, jax.Array]:
+  """Returns the model arguments that change over training, as they stand at a step."""
+  return {name: schedule(step) for name, schedule in parts.scheduled.items()}
