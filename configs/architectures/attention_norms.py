@@ -11,66 +11,43 @@ for every block, and so does that of the sum of a query's weights ("attention_ma
 number, so the arms train in one program.
 """
 
-from ml_collections import ConfigDict, FieldReference
+from configs import base
 
 
 def get_config():
-  seed, steps = FieldReference(0), FieldReference(500)
-  config = ConfigDict({
-    "seed": seed,  # of member 0; member i of an ensemble has seed + i
-    "steps": steps,  # updates
-    "batch_size": 64,  # examples
-    "data": {
-      "source": {"name": "cifar10"},
-      "seed": seed,  # of label noise, split and subsets, which all members share
-      "validation": 0,  # examples taken from the training file
-      "subset": 0,  # training examples; 0 keeps all
-      "test_subset": 1000,  # test examples; 0 keeps all
-      "label_noise": {},
-      "noisy_validation": True,
-      "normalize": "standardize",
-      "augment": {},
+  config = base.get_config()
+  config.steps = 500
+  config.batch_size = 64
+  config.data.source = {"name": "cifar10"}
+  config.data.test_subset = 1000
+  config.model = {
+    "name": "vit", "patch": 4, "width": 64, "depth": 4, "heads": 4, "positions": "sincos2d", "pool": "gap",
+    "attention": "sigmoid", "attention_bias": 0.0, "qk_norm": False, "layer_scale": 0.0, "dtype": "float32",
+  }
+  config.gradients = {"clip": {"name": "clip_by_global_norm", "max_norm": 1.0}}
+  config.optimizer = {
+    "name": "adamw", "b1": 0.9, "b2": 0.99, "weight_decay": 0.05, "decay": "matrices",
+    "learning_rate": {"name": "linear_schedule", "init_value": 0.0, "end_value": 1e-3, "transition_steps": 100},
+  }
+  config.probes = {
+    "norm": {"name": "tap_norms", "kind": "attention", "split": "train", "limit": 200, "every": 20},
+    "mass": {"name": "tap_norms", "kind": "attention_mass", "split": "train", "limit": 200, "every": 20},
+    "test": {"name": "accuracy", "split": "test", "every": 100},
+  }
+  config.evaluation.batch_size = 200
+  config.ensemble.seeds = 3
+  config.ensemble.grid = {
+    "bias": {
+      "path": ("model.attention_bias",),
+      "levels": ((0.0,), (-4.158883,), (-10.0,)),
+      "names": ("b = 0", "b = -log 64", "b = -10"),
     },
-    "model": {
-      "name": "vit", "patch": 4, "width": 64, "depth": 4, "heads": 4, "positions": "sincos2d", "pool": "gap",
-      "attention": "sigmoid", "attention_bias": 0.0, "qk_norm": False, "layer_scale": 0.0, "dtype": "float32",
-    },
-    "scheduled": {},
-    "references": {},
-    "targets": {},
-    "losses": {"ce": {"name": "cross_entropy", "weight": 1.0}},
-    "gradients": {"clip": {"name": "clip_by_global_norm", "max_norm": 1.0}},
-    "optimizer": {
-      "name": "adamw", "b1": 0.9, "b2": 0.99, "weight_decay": 0.05, "decay": "matrices",
-      "learning_rate": {"name": "linear_schedule", "init_value": 0.0, "end_value": 1e-3, "transition_steps": 100},
-    },
-    "parameters": {},
-    "probes": {
-      "norm": {"name": "tap_norms", "kind": "attention", "split": "train", "limit": 200, "every": 20},
-      "mass": {"name": "tap_norms", "kind": "attention_mass", "split": "train", "limit": 200, "every": 20},
-      "test": {"name": "accuracy", "split": "test", "every": 100},
-    },
-    "evaluation": {"batch_size": 200, "parameters": ""},
-    "ensemble": {
-      "seeds": 3,
-      "grid": {
-        "bias": {
-          "path": ("model.attention_bias",),
-          "levels": ((0.0,), (-4.158883,), (-10.0,)),
-          "names": ("b = 0", "b = -log 64", "b = -10"),
-        },
-      },
-      "chunk": 0,  # members trained at once; 0 as many as fit
-      "map": "vmap",
-    },
-    "log_every": 20,  # steps
-    "steps_per_dispatch": 20,
-    "checkpoint": {"every": 500, "keep": 1},
-    "report": {
-      "metrics": (
-        "norm/002_block0.attention", "norm/026_block3.attention", "mass/001_block0.attention_mass",
-        "mass/025_block3.attention_mass", "loss", "test/accuracy",
-      ),
-    },
-  })
+  }
+  config.log_every = 20
+  config.steps_per_dispatch = 20
+  config.checkpoint.keep = 1
+  config.report.metrics = (
+    "norm/002_block0.attention", "norm/026_block3.attention", "mass/001_block0.attention_mass",
+    "mass/025_block3.attention_mass", "loss", "test/accuracy",
+  )
   return config.lock()

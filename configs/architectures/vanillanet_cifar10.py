@@ -11,63 +11,46 @@ The probe `deployed` merges the network as it stands. While λ is below 1 that i
 `difference` shows.
 """
 
-from ml_collections import ConfigDict, FieldReference
+from configs import base
 
 
 def get_config():
-  seed, steps = FieldReference(0), FieldReference(2340)  # 6 epochs
-  config = ConfigDict({
-    "seed": seed,  # of member 0; member i of an ensemble has seed + i
-    "steps": steps,  # updates
-    "batch_size": 128,  # examples
-    "data": {
-      "source": {"name": "cifar10"},
-      "seed": seed,  # of label noise, split and subsets, which all members share
-      "validation": 0,  # examples taken from the training file
-      "subset": 0,  # training examples; 0 keeps all
-      "test_subset": 0,  # test examples; 0 keeps all
-      "label_noise": {},
-      "noisy_validation": True,
-      "normalize": "standardize",
-      "augment": {
-        "crop": {"name": "pad_crop", "pad": 4},  # pixels
-        "flip": {"name": "flip"},
-      },
+  config = base.get_config()
+  config.steps = 2340  # 6 epochs
+  config.batch_size = 128
+  config.data.source = {"name": "cifar10"}
+  config.data.augment = {
+    "crop": {"name": "pad_crop", "pad": 4},  # pixels
+    "flip": {"name": "flip"},
+  }
+  config.model = {
+    "name": "vanillanet_cifar",
+    "dims": (64, 128, 256, 512, 512), "strides": (2, 2, 2, 1),  # stem and blocks; of the blocks' pools
+    "stem_patch": 4,  # 2 is four times as many pixels and operations
+    "act_num": 3,  # n of the series activation
+    "dropout": 0.0, "dtype": "float32",
+  }
+  # The slope of the activation inside each pair: one value an epoch, as published (100 of 300 epochs there);
+  # steps_per_epoch is examples / batch_size and goes with them. {"name": "step_ramp", "steps": 1170} here would move
+  # it at every step, which is smoother and not theirs.
+  config.scheduled = {
+    "lam": {"name": "epoch_ramp", "epochs": 3, "steps_per_epoch": 50_000 / 128, "shape": "linear"},
+  }
+  config.gradients = {"clip": {"name": "clip_by_global_norm", "max_norm": 1.0}}
+  config.optimizer = {
+    "name": "lamb", "weight_decay": 0.02, "decay": "matrices",
+    "learning_rate": {
+      "name": "warmup_cosine_decay_schedule",
+      "init_value": 0.0, "peak_value": 0.02, "warmup_steps": 200,
+      "decay_steps": config.get_ref("steps"), "end_value": 0.0,
     },
-    "model": {
-      "name": "vanillanet_cifar",
-      "dims": (64, 128, 256, 512, 512), "strides": (2, 2, 2, 1),  # stem and blocks; of the blocks' pools
-      "stem_patch": 4,  # 2 is four times as many pixels and operations
-      "act_num": 3,  # n of the series activation
-      "dropout": 0.0, "dtype": "float32",
-    },
-    # The slope of the activation inside each pair: one value an epoch, as published (100 of 300 epochs there);
-    # steps_per_epoch is examples / batch_size and goes with them. {"name": "step_ramp", "steps": 1170} here would move
-    # it at every step, which is smoother and not theirs.
-    "scheduled": {
-      "lam": {"name": "epoch_ramp", "epochs": 3, "steps_per_epoch": 50_000 / 128, "shape": "linear"},
-    },
-    "references": {},
-    "targets": {},
-    "losses": {"ce": {"name": "cross_entropy", "weight": 1.0}},
-    "gradients": {"clip": {"name": "clip_by_global_norm", "max_norm": 1.0}},
-    "optimizer": {
-      "name": "lamb", "weight_decay": 0.02, "decay": "matrices",
-      "learning_rate": {
-        "name": "warmup_cosine_decay_schedule",
-        "init_value": 0.0, "peak_value": 0.02, "warmup_steps": 200, "decay_steps": steps, "end_value": 0.0,
-      },
-    },
-    "parameters": {},
-    "probes": {
-      "test": {"name": "accuracy", "split": "test", "every": 390},
-      "deployed": {"name": "deployed_accuracy", "split": "test", "every": 390},
-    },
-    "evaluation": {"batch_size": 500, "parameters": ""},
-    "ensemble": {"seeds": 1, "grid": {}, "chunk": 0, "map": "vmap"},
-    "log_every": 30,  # steps
-    "steps_per_dispatch": 0,  # 0 leaves it to backend and model: one on CPU, where convolutions in loops are slow
-    "checkpoint": {"every": 390, "keep": 2},
-    "report": {"metrics": ("test/accuracy", "deployed/accuracy", "deployed/difference")},
-  })
+  }
+  config.probes = {
+    "test": {"name": "accuracy", "split": "test", "every": 390},
+    "deployed": {"name": "deployed_accuracy", "split": "test", "every": 390},
+  }
+  config.evaluation.batch_size = 500
+  config.log_every = 30
+  config.checkpoint.every = 390
+  config.report.metrics = ("test/accuracy", "deployed/accuracy", "deployed/difference")
   return config.lock()

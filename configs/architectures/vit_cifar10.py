@@ -11,75 +11,54 @@ larger one for 200 epochs (not measured):
   --config.steps=78000 --config.ensemble.seeds=3 --config.data.test_subset=0
 """
 
-from ml_collections import ConfigDict, FieldReference
+from configs import base
 
 
 def get_config():
-  seed, steps = FieldReference(0), FieldReference(780)  # 2 epochs
-  config = ConfigDict({
-    "seed": seed,  # of member 0; member i of an ensemble has seed + i
-    "steps": steps,  # updates
-    "batch_size": 128,  # examples
-    "data": {
-      "source": {"name": "cifar10"},
-      "seed": seed,  # of label noise, split and subsets, which all members share
-      "validation": 0,  # examples taken from the training file
-      "subset": 0,  # training examples; 0 keeps all
-      "test_subset": 5000,  # test examples; 0 keeps all
-      "label_noise": {},
-      "noisy_validation": True,
-      "normalize": "standardize",
-      "augment": {
-        "crop": {"name": "pad_crop", "pad": 4},  # pixels
-        "flip": {"name": "flip"},
-      },
+  config = base.get_config()
+  config.steps = 780  # 2 epochs
+  config.batch_size = 128
+  config.data.source = {"name": "cifar10"}
+  config.data.test_subset = 5000
+  config.data.augment = {
+    "crop": {"name": "pad_crop", "pad": 4},  # pixels
+    "flip": {"name": "flip"},
+  }
+  config.model = {
+    "name": "vit", "patch": 4, "width": 64, "depth": 4, "heads": 4, "positions": "sincos2d", "pool": "gap",
+    "attention": "softmax",
+    "attention_bias": "-log_n",  # of sigmoid attention; a number, "-log_n" or "learned"
+    "qk_norm": False,
+    "layer_scale": 0.0,  # initial value; 0 is none
+    "hybrid_norm": False, "dropout": 0.0, "dtype": "float32",
+  }
+  # Rate of dropping a branch of the last block for an example; less before it. A schedule may stand here.
+  config.scheduled = {"drop_path": 0.0}
+  config.gradients = {"clip": {"name": "clip_by_global_norm", "max_norm": 1.0}}
+  config.optimizer = {
+    "name": "adamw", "b1": 0.9, "b2": 0.99, "weight_decay": 0.05, "decay": "matrices",
+    "learning_rate": {
+      "name": "warmup_cosine_decay_schedule",
+      "init_value": 0.0, "peak_value": 2e-3, "warmup_steps": 100,
+      "decay_steps": config.get_ref("steps"), "end_value": 0.0,
     },
-    "model": {
-      "name": "vit", "patch": 4, "width": 64, "depth": 4, "heads": 4, "positions": "sincos2d", "pool": "gap",
-      "attention": "softmax",
-      "attention_bias": "-log_n",  # of sigmoid attention; a number, "-log_n" or "learned"
-      "qk_norm": False,
-      "layer_scale": 0.0,  # initial value; 0 is none
-      "hybrid_norm": False, "dropout": 0.0, "dtype": "float32",
+  }
+  config.probes = {"test": {"name": "accuracy", "split": "test", "every": 390}}
+  config.evaluation.batch_size = 500
+  config.ensemble.grid = {
+    "arm": {
+      "path": ("model.attention", "model.attention_bias", "model.layer_scale", "model.qk_norm"),
+      "levels": (
+        ("softmax", 0.0, 0.0, False), ("softmax", 0.0, 0.1, True), ("sigmoid", "-log_n", 0.0, False),
+        ("sigmoid", 0.0, 0.0, False), ("sigmoid", "-log_n", 0.1, False), ("sigmoid", "-log_n", 0.0, True),
+        ("sigmoid", 0.0, 0.1, True),
+      ),
+      "names": (
+        "softmax", "softmax, LayerScale, QK-norm", "sigmoid", "sigmoid, b = 0", "sigmoid, LayerScale",
+        "sigmoid, QK-norm", "sigmoid, b = 0, LayerScale, QK-norm",
+      ),
     },
-    # Rate of dropping a branch of the last block for an example; less before it. A schedule may stand here.
-    "scheduled": {"drop_path": 0.0},
-    "references": {},
-    "targets": {},
-    "losses": {"ce": {"name": "cross_entropy", "weight": 1.0}},
-    "gradients": {"clip": {"name": "clip_by_global_norm", "max_norm": 1.0}},
-    "optimizer": {
-      "name": "adamw", "b1": 0.9, "b2": 0.99, "weight_decay": 0.05, "decay": "matrices",
-      "learning_rate": {
-        "name": "warmup_cosine_decay_schedule",
-        "init_value": 0.0, "peak_value": 2e-3, "warmup_steps": 100, "decay_steps": steps, "end_value": 0.0,
-      },
-    },
-    "parameters": {},
-    "probes": {"test": {"name": "accuracy", "split": "test", "every": 390}},
-    "evaluation": {"batch_size": 500, "parameters": ""},
-    "ensemble": {
-      "seeds": 1,
-      "grid": {
-        "arm": {
-          "path": ("model.attention", "model.attention_bias", "model.layer_scale", "model.qk_norm"),
-          "levels": (
-            ("softmax", 0.0, 0.0, False), ("softmax", 0.0, 0.1, True), ("sigmoid", "-log_n", 0.0, False),
-            ("sigmoid", 0.0, 0.0, False), ("sigmoid", "-log_n", 0.1, False), ("sigmoid", "-log_n", 0.0, True),
-            ("sigmoid", 0.0, 0.1, True),
-          ),
-          "names": (
-            "softmax", "softmax, LayerScale, QK-norm", "sigmoid", "sigmoid, b = 0", "sigmoid, LayerScale",
-            "sigmoid, QK-norm", "sigmoid, b = 0, LayerScale, QK-norm",
-          ),
-        },
-      },
-      "chunk": 0,  # members trained at once; 0 as many as fit
-      "map": "vmap",
-    },
-    "log_every": 30,  # steps
-    "steps_per_dispatch": 0,  # 0 leaves it to backend and model
-    "checkpoint": {"every": 390, "keep": 2},
-    "report": {"metrics": ("test/accuracy", "loss")},
-  })
+  }
+  config.log_every = 30
+  config.checkpoint.every = 390
   return config.lock()

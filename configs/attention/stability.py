@@ -17,7 +17,7 @@ finite numbers is marked dead and counted.
 
 import math
 
-from ml_collections import ConfigDict, FieldReference
+from configs import base
 
 PARTS = ("text", "vit")
 TOKENS = 64  # n, of both
@@ -37,49 +37,30 @@ ARMS = {
 def get_config(part="text"):
   if part not in PARTS:
     raise ValueError(f"stability.py has the parts {', '.join(PARTS)}, not {part!r}")
-  seed, text = FieldReference(0), part == "text"
-  config = ConfigDict({
-    "seed": seed,  # of member 0; member i of an ensemble has seed + i
-    "steps": 300,  # updates
-    "batch_size": 32,  # examples
-    "data": {
-      "source": {"name": "text", "context": TOKENS} if text else {"name": "cifar10"},
-      "seed": seed,  # of label noise, split and subsets, which all members share
-      "validation": 0,  # examples taken from the training file
-      "subset": 0,  # training examples; 0 keeps all
-      "test_subset": 500,  # test examples; 0 keeps all
-      "label_noise": {},
-      "noisy_validation": True,
-      "normalize": "none" if text else "standardize",
-      "augment": {},
+  text = part == "text"
+  config = base.get_config()
+  config.steps = 300
+  config.batch_size = 32
+  config.data.source = {"name": "text", "context": TOKENS} if text else {"name": "cifar10"}
+  config.data.test_subset = 500
+  config.data.normalize = "none" if text else "standardize"
+  config.model = (TEXT if text else VIT) | {"attention": "sigmoid", "attention_bias": 0.0}
+  config.optimizer = {
+    "name": "adamw", "b1": 0.9, "b2": 0.95, "weight_decay": 0.01, "decay": "matrices",
+    "learning_rate": {"name": "linear_schedule", "init_value": 0.0, "end_value": 1e-3, "transition_steps": 30},
+  }
+  config.probes = {"test": {"name": "accuracy", "split": "test", "every": 0}}
+  config.evaluation.batch_size = 100
+  config.ensemble.seeds = 2
+  config.ensemble.grid = {
+    "arm": {
+      "path": ("model.attention", "model.attention_bias"), "levels": tuple(ARMS.values()), "names": tuple(ARMS),
     },
-    "model": (TEXT if text else VIT) | {"attention": "sigmoid", "attention_bias": 0.0},
-    "scheduled": {},
-    "references": {},
-    "targets": {},
-    "losses": {"ce": {"name": "cross_entropy", "weight": 1.0}},
-    "gradients": {},
-    "optimizer": {
-      "name": "adamw", "b1": 0.9, "b2": 0.95, "weight_decay": 0.01, "decay": "matrices",
-      "learning_rate": {"name": "linear_schedule", "init_value": 0.0, "end_value": 1e-3, "transition_steps": 30},
-    },
-    "parameters": {},
-    "probes": {"test": {"name": "accuracy", "split": "test", "every": 0}},
-    "evaluation": {"batch_size": 100, "parameters": ""},
-    "ensemble": {
-      "seeds": 2,
-      "grid": {
-        "arm": {
-          "path": ("model.attention", "model.attention_bias"), "levels": tuple(ARMS.values()), "names": tuple(ARMS),
-        },
-        "lr": {"path": "optimizer.learning_rate.end_value", "levels": (3e-4, 1e-3, 3e-3, 1e-2, 3e-2)},
-      },
-      "chunk": 0,  # members trained at once; 0 as many as fit
-      "map": "vmap",
-    },
-    "log_every": 20,  # steps
-    "steps_per_dispatch": 20,
-    "checkpoint": {"every": 0, "keep": 1},
-    "report": {"metrics": ("loss", "test/loss", "test/accuracy")},
-  })
+    "lr": {"path": "optimizer.learning_rate.end_value", "levels": (3e-4, 1e-3, 3e-3, 1e-2, 3e-2)},
+  }
+  config.log_every = 20
+  config.steps_per_dispatch = 20
+  config.checkpoint.every = 0
+  config.checkpoint.keep = 1
+  config.report.metrics = ("loss", "test/loss", "test/accuracy")
   return config.lock()

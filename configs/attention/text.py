@@ -14,7 +14,7 @@ Ramapuram et al. 2024 (arXiv:2409.04431): sigmoid attention is as good as softma
 training are avoided.
 """
 
-from ml_collections import ConfigDict, FieldReference
+from configs import base
 
 # Arm: (attention, b, hybrid norm).
 ARMS = {
@@ -28,65 +28,44 @@ ARMS = {
 
 
 def get_config():
-  seed = FieldReference(0)
-  config = ConfigDict({
-    "seed": seed,  # of member 0; member i of an ensemble has seed + i
-    "steps": 600,  # updates
-    "batch_size": 32,  # windows
-    "data": {
-      "source": {"name": "text", "context": 64},
-      "seed": seed,  # of label noise, split and subsets, which all members share
-      "validation": 0,  # examples taken from the training file
-      "subset": 0,  # training examples; 0 keeps all
-      "test_subset": 500,  # test examples; 0 keeps all
-      "label_noise": {},
-      "noisy_validation": True,
-      "normalize": "none",
-      "augment": {},
+  config = base.get_config()
+  config.steps = 600
+  config.batch_size = 32  # windows
+  config.data.source = {"name": "text", "context": 64}
+  config.data.test_subset = 500
+  config.data.normalize = "none"
+  config.model = {
+    "name": "decoder", "width": 64, "depth": 2, "heads": 4, "max_length": 64, "positions": "rope",
+    "attention": "softmax",  # or "sigmoid"
+    "attention_bias": "-log_n",  # of sigmoid attention; a number, "-log_n" or "learned"
+    "attention_implementation": "auto",
+    "hybrid_norm": False,
+  }
+  config.gradients = {"clip": {"name": "clip_by_global_norm", "max_norm": 1.0}}
+  config.optimizer = {
+    "name": "adamw", "b1": 0.9, "b2": 0.95, "weight_decay": 0.01, "decay": "matrices",
+    "learning_rate": {"name": "linear_schedule", "init_value": 0.0, "end_value": 3e-3, "transition_steps": 100},
+  }
+  config.probes = {
+    "norm": {"name": "tap_norms", "kind": "attention", "split": "train", "limit": 64, "every": 20},
+    "mass": {"name": "tap_norms", "kind": "attention_mass", "split": "train", "limit": 64, "every": 20},
+    "test": {"name": "accuracy", "split": "test", "every": 100},
+  }
+  config.evaluation.batch_size = 100
+  config.ensemble.seeds = 3
+  config.ensemble.grid = {
+    "attention": {
+      "path": ("model.attention", "model.attention_bias", "model.hybrid_norm"),
+      "levels": tuple(ARMS.values()),
+      "names": tuple(ARMS),
     },
-    "model": {
-      "name": "decoder", "width": 64, "depth": 2, "heads": 4, "max_length": 64, "positions": "rope",
-      "attention": "softmax",  # or "sigmoid"
-      "attention_bias": "-log_n",  # of sigmoid attention; a number, "-log_n" or "learned"
-      "attention_implementation": "auto",
-      "hybrid_norm": False,
-    },
-    "scheduled": {},
-    "references": {},
-    "targets": {},
-    "losses": {"ce": {"name": "cross_entropy", "weight": 1.0}},
-    "gradients": {"clip": {"name": "clip_by_global_norm", "max_norm": 1.0}},
-    "optimizer": {
-      "name": "adamw", "b1": 0.9, "b2": 0.95, "weight_decay": 0.01, "decay": "matrices",
-      "learning_rate": {"name": "linear_schedule", "init_value": 0.0, "end_value": 3e-3, "transition_steps": 100},
-    },
-    "parameters": {},
-    "probes": {
-      "norm": {"name": "tap_norms", "kind": "attention", "split": "train", "limit": 64, "every": 20},
-      "mass": {"name": "tap_norms", "kind": "attention_mass", "split": "train", "limit": 64, "every": 20},
-      "test": {"name": "accuracy", "split": "test", "every": 100},
-    },
-    "evaluation": {"batch_size": 100, "parameters": ""},
-    "ensemble": {
-      "seeds": 3,
-      "grid": {
-        "attention": {
-          "path": ("model.attention", "model.attention_bias", "model.hybrid_norm"),
-          "levels": tuple(ARMS.values()),
-          "names": tuple(ARMS),
-        },
-      },
-      "chunk": 0,  # members trained at once; 0 as many as fit
-      "map": "vmap",
-    },
-    "log_every": 20,  # steps
-    "steps_per_dispatch": 20,
-    "checkpoint": {"every": 300, "keep": 1},
-    "report": {
-      "metrics": (
-        "loss", "test/loss", "norm/002_block0.attention", "mass/001_block0.attention_mass", "norm/010_block1.attention",
-        "mass/009_block1.attention_mass",
-      ),
-    },
-  })
+  }
+  config.log_every = 20
+  config.steps_per_dispatch = 20
+  config.checkpoint.every = 300
+  config.checkpoint.keep = 1
+  config.report.metrics = (
+    "loss", "test/loss", "norm/002_block0.attention", "mass/001_block0.attention_mass", "norm/010_block1.attention",
+    "mass/009_block1.attention_mass",
+  )
   return config.lock()

@@ -8,7 +8,7 @@ arXiv:1703.01780), whose predictions it is distilled from. Nothing here knows of
 CPU cores; RESULTS.md has the accuracies.
 """
 
-from ml_collections import ConfigDict, FieldReference
+from configs import base
 
 # gradients.noise.eta, targets.smoothing.alpha, and the weights of elr, guide and teacher.
 FULL = (0.001, 0.2, 1.0, 0.3, 1.0)
@@ -21,65 +21,46 @@ def without(i):
 
 
 def get_config():
-  seed = FieldReference(0)
-  config = ConfigDict({
-    "seed": seed,  # of member 0; member i of an ensemble has seed + i
-    "steps": 1500,  # updates
-    "batch_size": 64,  # examples
-    "data": {
-      "source": {"name": "digits"},
-      "seed": seed,  # of label noise, split and subsets, which all members share
-      "validation": 0,  # examples taken from the training file
-      "subset": 0,  # training examples; 0 keeps all
-      "test_subset": 0,  # test examples; 0 keeps all
-      "label_noise": {"name": "symmetric", "rate": 0.4, "include_true": False},  # 40 % are wrong
-      "noisy_validation": True,
-      "normalize": "unit",
-      "augment": {},
+  config = base.get_config()
+  config.steps = 1500
+  config.batch_size = 64
+  config.data.source = {"name": "digits"}
+  config.data.label_noise = {"name": "symmetric", "rate": 0.4, "include_true": False}  # 40 % are wrong
+  config.data.normalize = "unit"
+  config.model = {"name": "mlp", "depth": 2, "width": 256, "activation": "relu", "kernel_init": "he"}
+  config.references = {
+    "guide": {"model": {"name": "resnet", "blocks": (1, 1, 1), "width": 16, "kernel_init": "he"}, "cache": "pre"},
+    "teacher": {"model": {}, "parameters": "average"},  # the network itself, with averaged weights
+  }
+  config.targets = {"smoothing": {"name": "label_smoothing", "alpha": FULL[1], "convention": "uniform"}}
+  config.losses = {
+    "ce": {"name": "cross_entropy", "weight": 1.0},
+    "elr": {"name": "elr", "weight": FULL[2], "lam": 3.0, "beta": 0.7, "form": "clamped"},
+    "guide": {"name": "guidance", "weight": FULL[3], "reference": "guide", "taps": "pre", "layer_map": "uniform"},
+    "kd": {
+      "name": "distillation", "weight": FULL[4], "teachers": ("teacher",), "teacher_temperature": 1.0,
+      "student_temperature": 1.0, "form": "kl", "scale": "none",
     },
-    "model": {"name": "mlp", "depth": 2, "width": 256, "activation": "relu", "kernel_init": "he"},
-    "scheduled": {},
-    "references": {
-      "guide": {"model": {"name": "resnet", "blocks": (1, 1, 1), "width": 16, "kernel_init": "he"}, "cache": "pre"},
-      "teacher": {"model": {}, "parameters": "average"},  # the network itself, with averaged weights
+  }
+  config.gradients = {"noise": {"name": "annealed_noise", "eta": FULL[0], "gamma": 0.55}}
+  config.optimizer = {"name": "sgd", "learning_rate": 0.05, "momentum": 0.9}
+  config.parameters = {"average": {"name": "ema", "decay": 0.99}}
+  config.probes = {
+    "test": {"name": "accuracy", "split": "test", "every": 50},
+    "train": {"name": "memorization", "split": "train", "every": 50},
+    "calibration": {"name": "calibration", "split": "test", "every": 0},
+  }
+  config.evaluation.batch_size = 1437
+  config.ensemble.seeds = 5
+  config.ensemble.grid = {
+    "transforms": {
+      "path": (
+        "gradients.noise.eta", "targets.smoothing.alpha", "losses.elr.weight", "losses.guide.weight",
+        "losses.kd.weight",
+      ),
+      "levels": (FULL, *(without(i) for i in range(5)), (0.0,) * 5),
+      "names": ("all", *(f"without {name}" for name in NAMES), "none"),
     },
-    "targets": {"smoothing": {"name": "label_smoothing", "alpha": FULL[1], "convention": "uniform"}},
-    "losses": {
-      "ce": {"name": "cross_entropy", "weight": 1.0},
-      "elr": {"name": "elr", "weight": FULL[2], "lam": 3.0, "beta": 0.7, "form": "clamped"},
-      "guide": {"name": "guidance", "weight": FULL[3], "reference": "guide", "taps": "pre", "layer_map": "uniform"},
-      "kd": {
-        "name": "distillation", "weight": FULL[4], "teachers": ("teacher",), "teacher_temperature": 1.0,
-        "student_temperature": 1.0, "form": "kl", "scale": "none",
-      },
-    },
-    "gradients": {"noise": {"name": "annealed_noise", "eta": FULL[0], "gamma": 0.55}},
-    "optimizer": {"name": "sgd", "learning_rate": 0.05, "momentum": 0.9},
-    "parameters": {"average": {"name": "ema", "decay": 0.99}},
-    "probes": {
-      "test": {"name": "accuracy", "split": "test", "every": 50},
-      "train": {"name": "memorization", "split": "train", "every": 50},
-      "calibration": {"name": "calibration", "split": "test", "every": 0},
-    },
-    "evaluation": {"batch_size": 1437, "parameters": ""},
-    "ensemble": {
-      "seeds": 5,
-      "grid": {
-        "transforms": {
-          "path": (
-            "gradients.noise.eta", "targets.smoothing.alpha", "losses.elr.weight", "losses.guide.weight",
-            "losses.kd.weight",
-          ),
-          "levels": (FULL, *(without(i) for i in range(5)), (0.0,) * 5),
-          "names": ("all", *(f"without {name}" for name in NAMES), "none"),
-        },
-      },
-      "chunk": 0,  # members trained at once; 0 as many as fit
-      "map": "vmap",
-    },
-    "log_every": 50,  # steps
-    "steps_per_dispatch": 0,  # 0 leaves it to backend and model
-    "checkpoint": {"every": 500, "keep": 2},
-    "report": {"metrics": ("test/accuracy", "train/wrong_memorized")},
-  })
+  }
+  config.report.metrics = ("test/accuracy", "train/wrong_memorized")
   return config.lock()

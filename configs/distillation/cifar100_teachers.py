@@ -10,58 +10,38 @@ The training of Müller et al. 2019 (arXiv:1906.02629), appendix: batch 128, Nes
 with smoothing. Not measured here; about 20 min a member on a large GPU is an estimate.
 """
 
-from ml_collections import ConfigDict, FieldReference
+from configs import base
 
 
 def get_config():
-  seed = FieldReference(0)
-  config = ConfigDict({
-    "seed": seed,  # of member 0; member i of an ensemble has seed + i
-    "steps": 64_000,  # updates
-    "batch_size": 128,  # examples
-    "data": {
-      "source": {"name": "cifar100"},
-      "seed": seed,  # of label noise, split and subsets, which all members share
-      "validation": 10_000,  # examples taken from the training file
-      "subset": 0,  # training examples; 0 keeps all
-      "test_subset": 0,  # test examples; 0 keeps all
-      "label_noise": {},
-      "noisy_validation": True,
-      "normalize": "standardize",
-      "augment": {"crop": {"name": "pad_crop", "pad": 4}, "flip": {"name": "flip"}},
+  config = base.get_config()
+  config.steps = 64_000
+  config.batch_size = 128
+  config.data.source = {"name": "cifar100"}
+  config.data.validation = 10_000
+  config.data.augment = {"crop": {"name": "pad_crop", "pad": 4}, "flip": {"name": "flip"}}
+  config.model = {"name": "resnet56", "dtype": "bfloat16"}
+  config.targets = {"smoothing": {"name": "label_smoothing", "alpha": 0.0, "convention": "uniform"}}
+  config.losses = {"ce": {"name": "cross_entropy", "weight": 3.0}}
+  config.gradients = {
+    "clip": {"name": "clip_by_global_norm", "max_norm": 1.0},
+    "decay": {"name": "add_decayed_weights", "weight_decay": 1e-4, "mask": "matrices"},
+  }
+  config.optimizer = {
+    "name": "sgd", "momentum": 0.9, "nesterov": True,
+    "learning_rate": {
+      "name": "piecewise_constant_schedule", "init_value": 0.1, "boundaries": (32_000, 48_000), "scales": (0.1, 0.1),
     },
-    "model": {"name": "resnet56", "dtype": "bfloat16"},
-    "scheduled": {},
-    "references": {},
-    "targets": {"smoothing": {"name": "label_smoothing", "alpha": 0.0, "convention": "uniform"}},
-    "losses": {"ce": {"name": "cross_entropy", "weight": 3.0}},
-    "gradients": {
-      "clip": {"name": "clip_by_global_norm", "max_norm": 1.0},
-      "decay": {"name": "add_decayed_weights", "weight_decay": 1e-4, "mask": "matrices"},
-    },
-    "optimizer": {
-      "name": "sgd", "momentum": 0.9, "nesterov": True,
-      "learning_rate": {
-        "name": "piecewise_constant_schedule", "init_value": 0.1, "boundaries": (32_000, 48_000), "scales": (0.1, 0.1),
-      },
-    },
-    "parameters": {},
-    "probes": {
-      "test": {"name": "accuracy", "split": "test", "every": 4000},
-      "calibration": {"name": "calibration", "split": "test", "every": 0},
-      "spread_train": {"name": "stability", "split": "train", "every": 0},
-      "spread_test": {"name": "stability", "split": "test", "every": 0},
-    },
-    "evaluation": {"batch_size": 1000, "parameters": ""},
-    "ensemble": {
-      "seeds": 3,
-      "grid": {"alpha": {"path": "targets.smoothing.alpha", "levels": (0.0, 0.05, 0.1)}},
-      "chunk": 0,  # members trained at once; 0 as many as fit
-      "map": "vmap",
-    },
-    "log_every": 500,  # steps
-    "steps_per_dispatch": 0,  # 0 leaves it to backend and model
-    "checkpoint": {"every": 4000, "keep": 2},
-    "report": {"metrics": ("test/accuracy", "calibration/ece", "spread_test/vector_var")},
-  })
+  }
+  config.probes = {
+    "test": {"name": "accuracy", "split": "test", "every": 4000},
+    "calibration": {"name": "calibration", "split": "test", "every": 0},
+    "spread_train": {"name": "stability", "split": "train", "every": 0},
+    "spread_test": {"name": "stability", "split": "test", "every": 0},
+  }
+  config.ensemble.seeds = 3
+  config.ensemble.grid = {"alpha": {"path": "targets.smoothing.alpha", "levels": (0.0, 0.05, 0.1)}}
+  config.log_every = 500
+  config.checkpoint.every = 4000
+  config.report.metrics = ("test/accuracy", "calibration/ece", "spread_test/vector_var")
   return config.lock()

@@ -14,7 +14,7 @@ the teachers'. In their code the student minimizes the discriminator's loss too,
 Differs from the paper: a student from scratch, where theirs starts from weights trained on ImageNet.
 """
 
-from ml_collections import ConfigDict, FieldReference
+from configs import base
 
 TEACHERS = ("teacher0", "teacher1", "teacher2")
 
@@ -35,60 +35,42 @@ def losses(form=""):
 
 
 def get_config():
-  seed, steps = FieldReference(0), FieldReference(2400)
-  config = ConfigDict({
-    "seed": seed,  # of member 0; member i of an ensemble has seed + i
-    "steps": steps,  # updates
-    "batch_size": 128,  # examples
-    "data": {  # that of the teachers
-      "source": {"name": "mnist"},
-      "seed": seed,  # of label noise, split and subsets, which all members share
-      "validation": 5000,  # examples taken from the training file
-      "subset": 10_000,  # training examples; 0 keeps all
-      "test_subset": 0,  # test examples; 0 keeps all
-      "label_noise": {},
-      "noisy_validation": True,
-      "normalize": "unit",
-      "augment": {},
+  config = base.get_config()
+  config.steps = 2400
+  config.batch_size = 128
+  config.data.source = {"name": "mnist"}
+  config.data.validation = 5000
+  config.data.subset = 10_000
+  config.data.normalize = "unit"
+  config.model = {"name": "mlp", "depth": 1, "width": 32, "activation": "relu"}
+  config.references = {
+    f"teacher{i}": {
+      "model": {"name": "mlp", "depth": 2, "width": 400, "activation": "relu"},
+      "run": "runs/mnist_teachers", "member": i, "seed": 0, "cache": "logits",
+    } for i in range(3)
+  }
+  config.losses = losses()
+  config.optimizer = {
+    "name": "sgd", "momentum": 0.9,
+    "learning_rate": {"name": "cosine_decay_schedule", "init_value": 0.1, "decay_steps": config.get_ref("steps")},
+  }
+  config.probes = {
+    "test": {"name": "accuracy", "split": "test", "every": 0},
+    "validation": {"name": "accuracy", "split": "validation", "every": 0},
+    "calibration": {"name": "calibration", "split": "test", "every": 0},
+  }
+  config.evaluation.batch_size = 2000
+  config.ensemble.seeds = 4
+  config.ensemble.grid = {
+    "discriminator": {
+      "path": ("losses",),
+      "levels": ((losses(),), (losses("published"),), (losses("adversarial"),)),
+      "names": ("none", "published", "adversarial"),
     },
-    "model": {"name": "mlp", "depth": 1, "width": 32, "activation": "relu"},
-    "scheduled": {},
-    "references": {
-      f"teacher{i}": {
-        "model": {"name": "mlp", "depth": 2, "width": 400, "activation": "relu"},
-        "run": "runs/mnist_teachers", "member": i, "seed": 0, "cache": "logits",
-      } for i in range(3)
-    },
-    "targets": {},
-    "losses": losses(),
-    "gradients": {},
-    "optimizer": {
-      "name": "sgd", "momentum": 0.9,
-      "learning_rate": {"name": "cosine_decay_schedule", "init_value": 0.1, "decay_steps": steps},
-    },
-    "parameters": {},
-    "probes": {
-      "test": {"name": "accuracy", "split": "test", "every": 0},
-      "validation": {"name": "accuracy", "split": "validation", "every": 0},
-      "calibration": {"name": "calibration", "split": "test", "every": 0},
-    },
-    "evaluation": {"batch_size": 2000, "parameters": ""},
-    "ensemble": {
-      "seeds": 4,
-      "grid": {
-        "discriminator": {
-          "path": ("losses",),
-          "levels": ((losses(),), (losses("published"),), (losses("adversarial"),)),
-          "names": ("none", "published", "adversarial"),
-        },
-        "lr": {"path": "optimizer.learning_rate.init_value", "levels": (0.03, 0.1, 0.3, 1.0)},
-      },
-      "chunk": 0,  # members trained at once; 0 as many as fit
-      "map": "vmap",
-    },
-    "log_every": 200,  # steps
-    "steps_per_dispatch": 0,  # 0 leaves it to backend and model
-    "checkpoint": {"every": 2400, "keep": 1},
-    "report": {"metrics": ("test/accuracy", "validation/accuracy", "calibration/ece")},
-  })
+    "lr": {"path": "optimizer.learning_rate.init_value", "levels": (0.03, 0.1, 0.3, 1.0)},
+  }
+  config.log_every = 200
+  config.checkpoint.every = 2400
+  config.checkpoint.keep = 1
+  config.report.metrics = ("test/accuracy", "validation/accuracy", "calibration/ece")
   return config.lock()

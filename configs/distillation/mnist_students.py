@@ -19,76 +19,58 @@ The weights of hard and soft part are those of the two loss terms. Teachers see 
 change, so their logits are computed once (cache).
 """
 
-from ml_collections import ConfigDict, FieldReference
+from configs import base
 
 
 def get_config():
-  seed, steps = FieldReference(0), FieldReference(2400)
   temperatures = (1.0, 2.0, 4.0, 8.0, 16.0)
-  config = ConfigDict({
-    "seed": seed,  # of member 0; member i of an ensemble has seed + i
-    "steps": steps,  # updates
-    "batch_size": 128,  # examples
-    "data": {  # that of the teachers
-      "source": {"name": "mnist"},
-      "seed": seed,  # of label noise, split and subsets, which all members share
-      "validation": 5000,  # examples taken from the training file
-      "subset": 10_000,  # training examples; 0 keeps all
-      "test_subset": 0,  # test examples; 0 keeps all
-      "label_noise": {},
-      "noisy_validation": True,
-      "normalize": "unit",
-      "augment": {},
+  config = base.get_config()
+  config.steps = 2400
+  config.batch_size = 128
+  config.data.source = {"name": "mnist"}
+  config.data.validation = 5000
+  config.data.subset = 10_000
+  config.data.normalize = "unit"
+  config.model = {"name": "mlp", "depth": 1, "width": 32, "activation": "relu"}
+  config.references = {
+    "teacher": {
+      "model": {"name": "mlp", "depth": 2, "width": 400, "activation": "relu"},
+      "run": "runs/mnist_teachers", "member": 0, "seed": 0, "cache": "logits",
     },
-    "model": {"name": "mlp", "depth": 1, "width": 32, "activation": "relu"},
-    "scheduled": {},
-    "references": {
-      "teacher": {
-        "model": {"name": "mlp", "depth": 2, "width": 400, "activation": "relu"},
-        "run": "runs/mnist_teachers", "member": 0, "seed": 0, "cache": "logits",
-      },
+  }
+  config.losses = {
+    "kd": {
+      "name": "distillation", "weight": 1.0, "teachers": ("teacher",),
+      "teacher_temperature": 1.0, "student_temperature": 1.0, "scale": "t_squared", "form": "kl",
     },
-    "targets": {},
-    "losses": {
-      "kd": {
-        "name": "distillation", "weight": 1.0, "teachers": ("teacher",),
-        "teacher_temperature": 1.0, "student_temperature": 1.0, "scale": "t_squared", "form": "kl",
-      },
-      "ce": {"name": "cross_entropy", "weight": 0.0},  # the hard part
+    "ce": {"name": "cross_entropy", "weight": 0.0},  # the hard part
+  }
+  config.optimizer = {
+    "name": "sgd", "momentum": 0.9,
+    "learning_rate": {"name": "cosine_decay_schedule", "init_value": 0.1, "decay_steps": config.get_ref("steps")},
+  }
+  config.probes = {
+    "test": {"name": "accuracy", "split": "test", "every": 0},
+    "validation": {"name": "accuracy", "split": "validation", "every": 0},
+    "calibration": {"name": "calibration", "split": "test", "every": 0},
+  }
+  config.evaluation.batch_size = 2000
+  config.ensemble.seeds = 2
+  config.ensemble.grid = {
+    "teacher": {
+      "path": "references.teacher.member",
+      "levels": (0, 1, 2, 3, 4, 5),
+      "names": tuple(f"alpha {alpha}, teacher {i}" for alpha in (0, 0.1) for i in range(3)),
     },
-    "gradients": {},
-    "optimizer": {
-      "name": "sgd", "momentum": 0.9,
-      "learning_rate": {"name": "cosine_decay_schedule", "init_value": 0.1, "decay_steps": steps},
+    "T": {
+      "path": ("losses.kd.teacher_temperature", "losses.kd.student_temperature"),
+      "levels": tuple((t, t) for t in temperatures),
+      "names": temperatures,
     },
-    "parameters": {},
-    "probes": {
-      "test": {"name": "accuracy", "split": "test", "every": 0},
-      "validation": {"name": "accuracy", "split": "validation", "every": 0},
-      "calibration": {"name": "calibration", "split": "test", "every": 0},
-    },
-    "evaluation": {"batch_size": 2000, "parameters": ""},
-    "ensemble": {
-      "seeds": 2,
-      "grid": {
-        "teacher": {
-          "path": "references.teacher.member",
-          "levels": (0, 1, 2, 3, 4, 5),
-          "names": tuple(f"alpha {alpha}, teacher {i}" for alpha in (0, 0.1) for i in range(3)),
-        },
-        "T": {
-          "path": ("losses.kd.teacher_temperature", "losses.kd.student_temperature"),
-          "levels": tuple((t, t) for t in temperatures),
-          "names": temperatures,
-        },
-        "lr": {"path": "optimizer.learning_rate.init_value", "levels": (0.01, 0.03, 0.1, 0.3, 1.0)},
-      },
-      "chunk": 0,  # members trained at once; 0 as many as fit
-      "map": "vmap",
-    },
-    "log_every": 200,  # steps
-    "steps_per_dispatch": 0,  # 0 leaves it to backend and model
-    "checkpoint": {"every": 2400, "keep": 1},
-    "report": {"metrics": ("test/accuracy", "validation/accuracy", "calibration/ece")},
-  })
+    "lr": {"path": "optimizer.learning_rate.init_value", "levels": (0.01, 0.03, 0.1, 0.3, 1.0)},
+  }
+  config.log_every = 200
+  config.checkpoint.every = 2400
+  config.checkpoint.keep = 1
+  config.report.metrics = ("test/accuracy", "validation/accuracy", "calibration/ece")
   return config.lock()

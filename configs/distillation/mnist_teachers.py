@@ -10,57 +10,37 @@ examples (1 - S of Shen et al. 2021, arXiv:2104.00676) and the information that 
 Takes 32 s on 2 CPU cores.
 """
 
-from ml_collections import ConfigDict, FieldReference
+from configs import base
 
 
 def get_config():
-  seed, steps = FieldReference(0), FieldReference(1200)
-  config = ConfigDict({
-    "seed": seed,  # of member 0; member i of an ensemble has seed + i
-    "steps": steps,  # updates
-    "batch_size": 128,  # examples
-    "data": {
-      "source": {"name": "mnist"},
-      "seed": seed,  # of label noise, split and subsets, which all members share
-      "validation": 5000,  # examples taken from the training file
-      "subset": 10_000,  # training examples; 0 keeps all
-      "test_subset": 0,  # test examples; 0 keeps all
-      "label_noise": {},
-      "noisy_validation": True,
-      "normalize": "unit",
-      "augment": {},
-    },
-    "model": {"name": "mlp", "depth": 2, "width": 400, "activation": "relu"},
-    "scheduled": {},
-    "references": {},
-    "targets": {"smoothing": {"name": "label_smoothing", "alpha": 0.0, "convention": "uniform"}},
-    "losses": {"ce": {"name": "cross_entropy", "weight": 1.0}},
-    "gradients": {},
-    "optimizer": {
-      "name": "sgd", "momentum": 0.9,
-      "learning_rate": {"name": "cosine_decay_schedule", "init_value": 0.1, "decay_steps": steps},
-    },
-    "parameters": {},
-    "probes": {
-      "test": {"name": "accuracy", "split": "test", "every": 200},
-      "calibration": {"name": "calibration", "split": "test", "every": 200},
-      "spread_train": {"name": "stability", "split": "train", "every": 0},
-      "spread_test": {"name": "stability", "split": "test", "every": 0},
-      "information": {"name": "mutual_information", "split": "train", "classes": (3, 5), "shift": 2, "every": 200},
-    },
-    "evaluation": {"batch_size": 2000, "parameters": ""},
-    "ensemble": {
-      "seeds": 3,
-      "grid": {"alpha": {"path": "targets.smoothing.alpha", "levels": (0.0, 0.1)}},
-      "chunk": 0,  # members trained at once; 0 as many as fit
-      "map": "vmap",
-    },
-    "log_every": 100,  # steps
-    "steps_per_dispatch": 0,  # 0 leaves it to backend and model
-    "checkpoint": {"every": 600, "keep": 2},
-    "report": {"metrics": (
-      "test/accuracy", "calibration/ece", "spread_train/vector_var", "spread_test/vector_var",
-      "information/information",
-    )},
-  })
+  config = base.get_config()
+  config.steps = 1200
+  config.batch_size = 128
+  config.data.source = {"name": "mnist"}
+  config.data.validation = 5000
+  config.data.subset = 10_000
+  config.data.normalize = "unit"
+  config.model = {"name": "mlp", "depth": 2, "width": 400, "activation": "relu"}
+  config.targets = {"smoothing": {"name": "label_smoothing", "alpha": 0.0, "convention": "uniform"}}
+  config.optimizer = {
+    "name": "sgd", "momentum": 0.9,
+    "learning_rate": {"name": "cosine_decay_schedule", "init_value": 0.1, "decay_steps": config.get_ref("steps")},
+  }
+  config.probes = {
+    "test": {"name": "accuracy", "split": "test", "every": 200},
+    "calibration": {"name": "calibration", "split": "test", "every": 200},
+    "spread_train": {"name": "stability", "split": "train", "every": 0},
+    "spread_test": {"name": "stability", "split": "test", "every": 0},
+    "information": {"name": "mutual_information", "split": "train", "classes": (3, 5), "shift": 2, "every": 200},
+  }
+  config.evaluation.batch_size = 2000
+  config.ensemble.seeds = 3
+  config.ensemble.grid = {"alpha": {"path": "targets.smoothing.alpha", "levels": (0.0, 0.1)}}
+  config.log_every = 100
+  config.checkpoint.every = 600
+  config.report.metrics = (
+    "test/accuracy", "calibration/ece", "spread_train/vector_var", "spread_test/vector_var",
+    "information/information",
+  )
   return config.lock()

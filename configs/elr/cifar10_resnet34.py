@@ -17,66 +17,47 @@ another. New labels are drawn from all ten classes, so 36 % are wrong. Asymmetri
   --config.losses.elr.lam=1.0 --config.losses.elr.beta=0.9
 """
 
-from ml_collections import ConfigDict, FieldReference
+from configs import base
 
 _EPOCH = 45_000 // 128  # steps; the remainder of each epoch is dropped
 
 
 def get_config():
-  seed = FieldReference(0)
-  config = ConfigDict({
-    "seed": seed,  # of member 0; member i of an ensemble has seed + i
-    "steps": 120 * _EPOCH,  # updates
-    "batch_size": 128,  # examples
-    "data": {
-      "source": {"name": "cifar10"},
-      "seed": seed,  # of label noise, split and subsets, which all members share
-      "validation": 5000,  # examples taken from the training file
-      "subset": 0,  # training examples; 0 keeps all
-      "test_subset": 0,  # test examples; 0 keeps all
-      "label_noise": {"name": "symmetric", "rate": 0.4, "include_true": True},  # 36 % are wrong
-      "noisy_validation": True,
-      "normalize": "standardize",
-      "augment": {
-        "crop": {"name": "pad_crop", "pad": 4},  # pixels
-        "flip": {"name": "flip"},
-      },
+  config = base.get_config()
+  config.steps = 120 * _EPOCH
+  config.batch_size = 128
+  config.data.source = {"name": "cifar10"}
+  config.data.validation = 5000
+  config.data.label_noise = {"name": "symmetric", "rate": 0.4, "include_true": True}  # 36 % are wrong
+  config.data.augment = {
+    "crop": {"name": "pad_crop", "pad": 4},  # pixels
+    "flip": {"name": "flip"},
+  }
+  config.model = {"name": "resnet34_cifar", "dtype": "bfloat16"}
+  config.losses = {
+    "ce": {"name": "cross_entropy", "weight": 1.0},
+    "elr": {"name": "elr", "weight": 1.0, "lam": 3.0, "beta": 0.7, "form": "clamped"},
+  }
+  config.gradients = {"decay": {"name": "add_decayed_weights", "weight_decay": 1e-3, "mask": "all"}}
+  config.optimizer = {
+    "name": "sgd", "momentum": 0.9,
+    "learning_rate": {
+      "name": "piecewise_constant_schedule",
+      "init_value": 0.02, "boundaries": (40 * _EPOCH, 80 * _EPOCH), "scales": (0.01, 0.01),
     },
-    "model": {"name": "resnet34_cifar", "dtype": "bfloat16"},
-    "scheduled": {},
-    "references": {},
-    "targets": {},
-    "losses": {
-      "ce": {"name": "cross_entropy", "weight": 1.0},
-      "elr": {"name": "elr", "weight": 1.0, "lam": 3.0, "beta": 0.7, "form": "clamped"},
-    },
-    "gradients": {"decay": {"name": "add_decayed_weights", "weight_decay": 1e-3, "mask": "all"}},
-    "optimizer": {
-      "name": "sgd", "momentum": 0.9,
-      "learning_rate": {
-        "name": "piecewise_constant_schedule",
-        "init_value": 0.02, "boundaries": (40 * _EPOCH, 80 * _EPOCH), "scales": (0.01, 0.01),
-      },
-    },
-    "parameters": {},
-    "probes": {
-      "test": {"name": "accuracy", "split": "test", "every": _EPOCH},
-      "validation": {"name": "accuracy", "split": "validation", "every": _EPOCH},
-      "train": {"name": "memorization", "split": "train", "every": _EPOCH},
-      "gradient": {"name": "elr_gradient", "term": "elr", "every": 5 * _EPOCH},
-    },
-    "evaluation": {"batch_size": 1000, "parameters": ""},
-    "ensemble": {
-      "seeds": 3,
-      "grid": {"loss": {
-        "path": "losses.elr.weight", "levels": (0.0, 1.0), "names": ("cross-entropy", "ELR"),
-      }},
-      "chunk": 1,  # members trained at once; convolutions with weights of their own for each member are slow
-      "map": "vmap",
-    },
-    "log_every": _EPOCH,  # steps
-    "steps_per_dispatch": 0,  # 0 leaves it to backend and model
-    "checkpoint": {"every": 5 * _EPOCH, "keep": 2},
-    "report": {"metrics": ("test/accuracy", "train/wrong_memorized", "train/wrong_correct")},
-  })
+  }
+  config.probes = {
+    "test": {"name": "accuracy", "split": "test", "every": _EPOCH},
+    "validation": {"name": "accuracy", "split": "validation", "every": _EPOCH},
+    "train": {"name": "memorization", "split": "train", "every": _EPOCH},
+    "gradient": {"name": "elr_gradient", "term": "elr", "every": 5 * _EPOCH},
+  }
+  config.ensemble.seeds = 3
+  config.ensemble.grid = {"loss": {
+    "path": "losses.elr.weight", "levels": (0.0, 1.0), "names": ("cross-entropy", "ELR"),
+  }}
+  config.ensemble.chunk = 1  # members trained at once; convolutions with weights of their own for each member are slow
+  config.log_every = _EPOCH
+  config.checkpoint.every = 5 * _EPOCH
+  config.report.metrics = ("test/accuracy", "train/wrong_memorized", "train/wrong_correct")
   return config.lock()

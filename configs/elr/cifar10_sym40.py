@@ -15,59 +15,39 @@ New labels are drawn from all ten classes, so 36 % are wrong. Asymmetric noise, 
 with the paper's lambda = 1 and beta = 0.9 for it in the levels of the grid.
 """
 
-from ml_collections import ConfigDict, FieldReference
+from configs import base
 
 
 def get_config():
-  seed = FieldReference(0)
-  config = ConfigDict({
-    "seed": seed,  # of member 0; member i of an ensemble has seed + i
-    "steps": 1560,  # updates; 40 epochs
-    "batch_size": 64,  # examples; 128 in the paper
-    "data": {
-      "source": {"name": "cifar10"},
-      "seed": seed,  # of label noise, split and subsets, which all members share
-      "validation": 0,  # examples taken from the training file
-      "subset": 2500,  # training examples; 0 keeps all
-      "test_subset": 2000,  # test examples; 0 keeps all
-      "label_noise": {"name": "symmetric", "rate": 0.4, "include_true": True},  # 36 % are wrong
-      "noisy_validation": True,
-      "normalize": "standardize",
-      "augment": {},
+  config = base.get_config()
+  config.steps = 1560  # updates; 40 epochs
+  config.batch_size = 64  # examples; 128 in the paper
+  config.data.source = {"name": "cifar10"}
+  config.data.subset = 2500
+  config.data.test_subset = 2000
+  config.data.label_noise = {"name": "symmetric", "rate": 0.4, "include_true": True}  # 36 % are wrong
+  config.model = {"name": "vgg_small"}
+  config.losses = {  # a term of weight 0 costs its time and changes nothing
+    "ce": {"name": "cross_entropy", "weight": 1.0},
+    "elr": {"name": "elr", "weight": 1.0, "lam": 3.0, "beta": 0.7, "form": "clamped"},
+    "kl": {"name": "target_divergence", "weight": 0.0, "lam": 1.0, "beta": 0.7},
+  }
+  config.gradients = {"decay": {"name": "add_decayed_weights", "weight_decay": 1e-3, "mask": "all"}}
+  config.optimizer = {"name": "sgd", "momentum": 0.9, "learning_rate": 0.02}
+  config.probes = {
+    "test": {"name": "accuracy", "split": "test", "every": 156},
+    "train": {"name": "memorization", "split": "train", "every": 156},
+    "gradient": {"name": "elr_gradient", "term": "elr", "every": 312},
+  }
+  config.evaluation.batch_size = 500
+  config.ensemble.grid = {
+    "loss": {
+      "path": ("losses.elr.weight", "losses.elr.beta", "losses.kl.weight"),
+      "levels": ((0.0, 0.7, 0.0), (1.0, 0.7, 0.0), (1.0, 0.0, 0.0), (0.0, 0.7, 1.0)),
+      "names": ("cross-entropy", "ELR", "ELR, beta 0", "KL to targets"),
     },
-    "model": {"name": "vgg_small"},
-    "scheduled": {},
-    "references": {},
-    "targets": {},
-    "losses": {  # a term of weight 0 costs its time and changes nothing
-      "ce": {"name": "cross_entropy", "weight": 1.0},
-      "elr": {"name": "elr", "weight": 1.0, "lam": 3.0, "beta": 0.7, "form": "clamped"},
-      "kl": {"name": "target_divergence", "weight": 0.0, "lam": 1.0, "beta": 0.7},
-    },
-    "gradients": {"decay": {"name": "add_decayed_weights", "weight_decay": 1e-3, "mask": "all"}},
-    "optimizer": {"name": "sgd", "momentum": 0.9, "learning_rate": 0.02},
-    "parameters": {},
-    "probes": {
-      "test": {"name": "accuracy", "split": "test", "every": 156},
-      "train": {"name": "memorization", "split": "train", "every": 156},
-      "gradient": {"name": "elr_gradient", "term": "elr", "every": 312},
-    },
-    "evaluation": {"batch_size": 500, "parameters": ""},
-    "ensemble": {
-      "seeds": 1,
-      "grid": {
-        "loss": {
-          "path": ("losses.elr.weight", "losses.elr.beta", "losses.kl.weight"),
-          "levels": ((0.0, 0.7, 0.0), (1.0, 0.7, 0.0), (1.0, 0.0, 0.0), (0.0, 0.7, 1.0)),
-          "names": ("cross-entropy", "ELR", "ELR, beta 0", "KL to targets"),
-        },
-      },
-      "chunk": 0,  # members trained at once; 0 leaves it to backend and model: one with convolutions on CPU
-      "map": "vmap",
-    },
-    "log_every": 78,  # steps
-    "steps_per_dispatch": 0,  # 0 leaves it to backend and model: one on CPU, where convolutions in loops are slow
-    "checkpoint": {"every": 312, "keep": 2},
-    "report": {"metrics": ("test/accuracy", "train/wrong_memorized", "train/wrong_correct", "train/clean_correct")},
-  })
+  }
+  config.log_every = 78
+  config.checkpoint.every = 312
+  config.report.metrics = ("test/accuracy", "train/wrong_memorized", "train/wrong_correct", "train/clean_correct")
   return config.lock()

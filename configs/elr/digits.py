@@ -11,69 +11,47 @@ validation examples with labels as wrong as those of training. Takes 130 s on 2 
 RESULTS.md.
 """
 
-from ml_collections import ConfigDict, FieldReference
+from configs import base
 
 
 def get_config():
-  seed = FieldReference(0)
-  config = ConfigDict({
-    "seed": seed,  # of member 0; member i of an ensemble has seed + i
-    "steps": 2000,  # updates
-    "batch_size": 64,  # examples
-    "data": {
-      "source": {"name": "digits"},
-      "seed": seed,  # of label noise, split and subsets, which all members share
-      "validation": 237,  # examples taken from the training file
-      "subset": 0,  # training examples; 0 keeps all
-      "test_subset": 0,  # test examples; 0 keeps all
-      "label_noise": {"name": "symmetric", "rate": 0.4, "include_true": False},  # 40 % are wrong
-      "noisy_validation": True,
-      "normalize": "unit",
-      "augment": {},
+  config = base.get_config()
+  config.steps = 2000
+  config.batch_size = 64
+  config.data.source = {"name": "digits"}
+  config.data.validation = 237
+  config.data.label_noise = {"name": "symmetric", "rate": 0.4, "include_true": False}  # 40 % are wrong
+  config.data.normalize = "unit"
+  config.model = {"name": "mlp", "depth": 2, "width": 256, "activation": "relu", "kernel_init": "he"}
+  config.losses = {  # a term of weight 0 costs its time and changes nothing
+    "ce": {"name": "cross_entropy", "weight": 1.0},
+    "elr": {"name": "elr", "weight": 1.0, "lam": 7.0, "beta": 0.7, "form": "clamped"},
+    "kl": {"name": "target_divergence", "weight": 0.0, "lam": 7.0, "beta": 0.7},
+    "events": {"name": "forgetting_events", "weight": 1.0},  # is 0
+  }
+  config.optimizer = {"name": "sgd", "learning_rate": 0.05, "momentum": 0.9}
+  config.probes = {
+    "validation": {"name": "accuracy", "split": "validation", "every": 0},
+    "test": {"name": "accuracy", "split": "test", "every": 50},
+    "train": {"name": "memorization", "split": "train", "every": 50},
+    "gradient": {"name": "elr_gradient", "term": "elr", "every": 50},
+    "forgetting": {"name": "forgetting", "term": "events", "every": 50},
+  }
+  config.evaluation.batch_size = 1437
+  config.ensemble.seeds = 8
+  config.ensemble.grid = {
+    "loss": {
+      "path": ("losses.elr.weight", "losses.elr.beta", "losses.kl.weight"),
+      "levels": ((0.0, 0.7, 0.0), (1.0, 0.7, 0.0), (1.0, 0.0, 0.0), (0.0, 0.7, 1.0)),
+      "names": ("cross-entropy", "ELR", "ELR, beta 0", "KL to targets"),
     },
-    "model": {"name": "mlp", "depth": 2, "width": 256, "activation": "relu", "kernel_init": "he"},
-    "scheduled": {},
-    "references": {},
-    "targets": {},
-    "losses": {  # a term of weight 0 costs its time and changes nothing
-      "ce": {"name": "cross_entropy", "weight": 1.0},
-      "elr": {"name": "elr", "weight": 1.0, "lam": 7.0, "beta": 0.7, "form": "clamped"},
-      "kl": {"name": "target_divergence", "weight": 0.0, "lam": 7.0, "beta": 0.7},
-      "events": {"name": "forgetting_events", "weight": 1.0},  # is 0
+    "lam": {
+      "path": ("losses.elr.lam", "losses.kl.lam"),
+      "levels": tuple((lam, lam) for lam in (1.0, 3.0, 7.0, 20.0)),
+      "names": ("1", "3", "7", "20"),
     },
-    "gradients": {},
-    "optimizer": {"name": "sgd", "learning_rate": 0.05, "momentum": 0.9},
-    "parameters": {},
-    "probes": {
-      "validation": {"name": "accuracy", "split": "validation", "every": 0},
-      "test": {"name": "accuracy", "split": "test", "every": 50},
-      "train": {"name": "memorization", "split": "train", "every": 50},
-      "gradient": {"name": "elr_gradient", "term": "elr", "every": 50},
-      "forgetting": {"name": "forgetting", "term": "events", "every": 50},
-    },
-    "evaluation": {"batch_size": 1437, "parameters": ""},
-    "ensemble": {
-      "seeds": 8,
-      "grid": {
-        "loss": {
-          "path": ("losses.elr.weight", "losses.elr.beta", "losses.kl.weight"),
-          "levels": ((0.0, 0.7, 0.0), (1.0, 0.7, 0.0), (1.0, 0.0, 0.0), (0.0, 0.7, 1.0)),
-          "names": ("cross-entropy", "ELR", "ELR, beta 0", "KL to targets"),
-        },
-        "lam": {
-          "path": ("losses.elr.lam", "losses.kl.lam"),
-          "levels": tuple((lam, lam) for lam in (1.0, 3.0, 7.0, 20.0)),
-          "names": ("1", "3", "7", "20"),
-        },
-      },
-      "chunk": 0,  # members trained at once; 0 as many as fit
-      "map": "vmap",
-    },
-    "log_every": 50,  # steps
-    "steps_per_dispatch": 0,  # 0 leaves it to backend and model
-    "checkpoint": {"every": 500, "keep": 2},
-    "report": {"metrics": (
-      "test/accuracy", "train/wrong_memorized", "gradient/wrong_regularizer", "forgetting/clean_events",
-    )},
-  })
+  }
+  config.report.metrics = (
+    "test/accuracy", "train/wrong_memorized", "gradient/wrong_regularizer", "forgetting/clean_events",
+  )
   return config.lock()

@@ -10,7 +10,7 @@ chosen on 237 validation examples with labels as wrong as those of training. Tak
 the numbers stand in RESULTS.md.
 """
 
-from ml_collections import ConfigDict, FieldReference
+from configs import base
 
 MLP = {"name": "mlp", "depth": 2, "width": 256, "activation": "relu", "kernel_init": "he"}
 PAIR = {"name": "pair", "model": MLP}
@@ -43,52 +43,32 @@ ARMS = {
 
 
 def get_config():
-  seed = FieldReference(0)
-  config = ConfigDict({
-    "seed": seed,  # of member 0; member i of an ensemble has seed + i
-    "steps": 2000,  # updates
-    "batch_size": 64,  # examples
-    "data": {
-      "source": {"name": "digits"},
-      "seed": seed,  # of label noise, split and subsets, which all members share
-      "validation": 237,  # examples taken from the training file
-      "subset": 0,  # training examples; 0 keeps all
-      "test_subset": 0,  # test examples; 0 keeps all
-      "label_noise": {"name": "symmetric", "rate": 0.4, "include_true": False},  # 40 % are wrong
-      "noisy_validation": True,
-      "normalize": "unit",
-      "augment": {},
+  config = base.get_config()
+  config.steps = 2000
+  config.batch_size = 64
+  config.data.source = {"name": "digits"}
+  config.data.validation = 237
+  config.data.label_noise = {"name": "symmetric", "rate": 0.4, "include_true": False}  # 40 % are wrong
+  config.data.normalize = "unit"
+  config.model = MLP
+  config.losses = losses()
+  config.optimizer = {"name": "sgd", "learning_rate": 0.05, "momentum": 0.9}
+  config.parameters = {"average": {"name": "ema", "decay": 0.997}}
+  config.probes = {
+    "validation": {"name": "accuracy", "split": "validation", "every": 0},
+    "test": {"name": "accuracy", "split": "test", "every": 100},
+    "train": {"name": "memorization", "split": "train", "every": 100},
+  }
+  config.evaluation.batch_size = 1200
+  config.ensemble.seeds = 5
+  config.ensemble.grid = {
+    "arm": {
+      "path": ("model", "data.augment", "targets", "references", "losses"),
+      "levels": tuple(ARMS.values()),
+      "names": tuple(ARMS),
     },
-    "model": MLP,
-    "scheduled": {},
-    "references": {},
-    "targets": {},
-    "losses": losses(),
-    "gradients": {},
-    "optimizer": {"name": "sgd", "learning_rate": 0.05, "momentum": 0.9},
-    "parameters": {"average": {"name": "ema", "decay": 0.997}},
-    "probes": {
-      "validation": {"name": "accuracy", "split": "validation", "every": 0},
-      "test": {"name": "accuracy", "split": "test", "every": 100},
-      "train": {"name": "memorization", "split": "train", "every": 100},
-    },
-    "evaluation": {"batch_size": 1200, "parameters": ""},
-    "ensemble": {
-      "seeds": 5,
-      "grid": {
-        "arm": {
-          "path": ("model", "data.augment", "targets", "references", "losses"),
-          "levels": tuple(ARMS.values()),
-          "names": tuple(ARMS),
-        },
-        "lam": {"path": "losses.elr.lam", "levels": (1.0, 3.0, 7.0)},
-      },
-      "chunk": 0,  # members trained at once; 0 as many as fit
-      "map": "vmap",
-    },
-    "log_every": 100,  # steps
-    "steps_per_dispatch": 0,  # 0 leaves it to backend and model
-    "checkpoint": {"every": 500, "keep": 2},
-    "report": {"metrics": ("test/accuracy", "train/wrong_memorized")},
-  })
+    "lam": {"path": "losses.elr.lam", "levels": (1.0, 3.0, 7.0)},
+  }
+  config.log_every = 100
+  config.report.metrics = ("test/accuracy", "train/wrong_memorized")
   return config.lock()

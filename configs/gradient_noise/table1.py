@@ -13,7 +13,7 @@ measured yet; on 2 CPU cores --config.steps=5000 --config.ensemble.seeds=3 takes
 
 import math
 
-from ml_collections import ConfigDict, FieldReference
+from configs import base
 
 # Rows of the table as (standard deviation, gain over sqrt(fan-in)) of the initial weights, and the clipping norm.
 _SUSSILLO = math.sqrt(2) * math.exp(1.2 / (50 - 2.4))  # random-walk initialization for ReLU, width 50
@@ -28,55 +28,33 @@ _ROWS = {
 
 
 def get_config():
-  seed = FieldReference(0)
-  config = ConfigDict({
-    "seed": seed,  # of member 0; member i of an ensemble has seed + i
-    "steps": 100_000,  # updates
-    "batch_size": 100,  # examples
-    "data": {
-      "source": {"name": "mnist"},
-      "seed": seed,  # of label noise, split and subsets, which all members share
-      "validation": 0,  # examples taken from the training file
-      "subset": 0,  # training examples; 0 keeps all
-      "test_subset": 0,  # test examples; 0 keeps all
-      "label_noise": {},
-      "noisy_validation": True,
-      "normalize": "unit",
-      "augment": {},
+  config = base.get_config()
+  config.steps = 100_000
+  config.batch_size = 100
+  config.data.source = {"name": "mnist"}
+  config.data.normalize = "unit"
+  config.model = {
+    "name": "mlp", "depth": 20, "width": 50, "activation": "relu",
+    "kernel_init": {"name": "normal", "std": 0.1, "gain": 0.0},
+  }
+  config.gradients = {
+    "clip": {"name": "clip_by_global_norm", "max_norm": 10.0},
+    "noise": {"name": "annealed_noise", "eta": 0.01, "gamma": 0.55},
+  }
+  config.optimizer = {"name": "sgd", "learning_rate": 0.1}
+  config.probes = {"test": {"name": "accuracy", "split": "test", "every": 5000}}
+  config.evaluation.batch_size = 2000
+  config.ensemble.seeds = 20
+  config.ensemble.grid = {
+    "row": {
+      "path": ("model.kernel_init.std", "model.kernel_init.gain", "gradients.clip.max_norm"),
+      "levels": tuple(_ROWS.values()),
+      "names": tuple(_ROWS),
     },
-    "model": {
-      "name": "mlp", "depth": 20, "width": 50, "activation": "relu",
-      "kernel_init": {"name": "normal", "std": 0.1, "gain": 0.0},
-    },
-    "scheduled": {},
-    "references": {},
-    "targets": {},
-    "losses": {"ce": {"name": "cross_entropy", "weight": 1.0}},
-    "gradients": {
-      "clip": {"name": "clip_by_global_norm", "max_norm": 10.0},
-      "noise": {"name": "annealed_noise", "eta": 0.01, "gamma": 0.55},
-    },
-    "optimizer": {"name": "sgd", "learning_rate": 0.1},
-    "parameters": {},
-    "probes": {"test": {"name": "accuracy", "split": "test", "every": 5000}},
-    "evaluation": {"batch_size": 2000, "parameters": ""},
-    "ensemble": {
-      "seeds": 20,
-      "grid": {
-        "row": {
-          "path": ("model.kernel_init.std", "model.kernel_init.gain", "gradients.clip.max_norm"),
-          "levels": tuple(_ROWS.values()),
-          "names": tuple(_ROWS),
-        },
-        "eta": {"path": "gradients.noise.eta", "levels": (0.0, 0.01)},
-        "lr": {"path": "optimizer.learning_rate", "levels": (0.1, 0.01)},
-      },
-      "chunk": 0,  # members trained at once; 0 as many as fit
-      "map": "vmap",
-    },
-    "log_every": 1000,  # steps
-    "steps_per_dispatch": 0,  # 0 leaves it to backend and model
-    "checkpoint": {"every": 10_000, "keep": 2},
-    "report": {"metrics": ("test/accuracy",)},
-  })
+    "eta": {"path": "gradients.noise.eta", "levels": (0.0, 0.01)},
+    "lr": {"path": "optimizer.learning_rate", "levels": (0.1, 0.01)},
+  }
+  config.log_every = 1000
+  config.checkpoint.every = 10_000
+  config.report.metrics = ("test/accuracy",)
   return config.lock()

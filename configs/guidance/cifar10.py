@@ -16,7 +16,7 @@ Subramaniam et al. 2024 (arXiv:2410.20035), ImageNet, top-5: deep FCN 1.65 %, tr
 The full size is configs/guidance/full_size.py, for a GPU.
 """
 
-from ml_collections import ConfigDict, FieldReference
+from configs import base
 
 PARTS = ("guides", "unguided", "guided")
 
@@ -76,7 +76,6 @@ def grid(arms, rates):
 def get_config(part="guided"):
   if part not in PARTS:
     raise ValueError(f"cifar10.py has the parts {', '.join(PARTS)}, not {part!r}")
-  seed = FieldReference(0)
   rates = (1e-3, 3e-3)
   axes = {
     "guides": {},
@@ -85,39 +84,24 @@ def get_config(part="guided"):
       "guide": {"path": ("references.guide.seed", "references.guide.member"), "levels": ((0, 0), (1, 1), (2, 2))},
     },
   }
-  config = ConfigDict({
-    "seed": seed,  # of member 0; member i of an ensemble has seed + i
-    "steps": STEPS,  # updates
-    "batch_size": 128,  # examples; the value of biased CKA depends on it
-    "data": {
-      "source": {"name": "cifar10"},
-      "seed": seed,  # of label noise, split and subsets, which all members share
-      "validation": 5000,  # examples taken from the training file
-      "subset": 5000,  # training examples; 0 keeps all
-      "test_subset": 0,  # test examples; 0 keeps all
-      "label_noise": {},
-      "noisy_validation": True,
-      "normalize": "standardize",
-      "augment": {},
-    },
-    "model": CNN if part == "guides" else TARGET,
-    "scheduled": {},
-    "references": reference() if part == "guided" else {},
-    "targets": {},
-    "losses": losses(),
-    "gradients": {},
-    "optimizer": {"name": "adam", "learning_rate": 1e-3},
-    "parameters": {},
-    "probes": {
-      "train": {"name": "accuracy", "split": "train", "limit": 2000, "every": 0},
-      "validation": {"name": "accuracy", "split": "validation", "every": 0},
-      "test": {"name": "accuracy", "split": "test", "every": 0},
-    },
-    "evaluation": {"batch_size": 1000, "parameters": ""},
-    "ensemble": {"seeds": 3 if part == "guides" else 5, "grid": axes[part], "chunk": 0, "map": "vmap"},
-    "log_every": 50,  # steps
-    "steps_per_dispatch": 0,  # 0 leaves it to backend and model
-    "checkpoint": {"every": 0, "keep": 1},
-    "report": {"metrics": ("test/accuracy", "test/loss", "validation/loss")},
-  })
+  config = base.get_config()
+  config.steps = STEPS
+  config.batch_size = 128  # examples; the value of biased CKA depends on it
+  config.data.source = {"name": "cifar10"}
+  config.data.validation = 5000
+  config.data.subset = 5000
+  config.model = CNN if part == "guides" else TARGET
+  config.references = reference() if part == "guided" else {}
+  config.losses = losses()
+  config.optimizer = {"name": "adam", "learning_rate": 1e-3}
+  config.probes = {
+    "train": {"name": "accuracy", "split": "train", "limit": 2000, "every": 0},
+    "validation": {"name": "accuracy", "split": "validation", "every": 0},
+    "test": {"name": "accuracy", "split": "test", "every": 0},
+  }
+  config.ensemble.seeds = 3 if part == "guides" else 5
+  config.ensemble.grid = axes[part]
+  config.checkpoint.every = 0
+  config.checkpoint.keep = 1
+  config.report.metrics = ("test/accuracy", "test/loss", "validation/loss")
   return config.lock()

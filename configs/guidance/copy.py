@@ -14,7 +14,7 @@ Subramaniam et al. 2024 (arXiv:2410.20035) report 14.35 % for the RNN, which is 
 a trained guide and 42.56 % with an untrained one.
 """
 
-from ml_collections import ConfigDict, FieldReference
+from configs import base
 
 PARTS = ("guides", "guided")
 
@@ -42,7 +42,6 @@ ARMS = {
 def get_config(part="guided"):
   if part not in PARTS:
     raise ValueError(f"copy.py has the parts {', '.join(PARTS)}, not {part!r}")
-  seed = FieldReference(0)
   rnn = {
     "name": "rnn", "depth": 3, "width": 128, "kernel_init": "lecun", "recurrent_init": "torch_default",
     "bias_init": "zeros",
@@ -53,43 +52,26 @@ def get_config(part="guided"):
     },
     "lr": {"path": "optimizer.learning_rate", "levels": (1e-3, 3e-3)},
   }
-  config = ConfigDict({
-    "seed": seed,  # of member 0; member i of an ensemble has seed + i
-    "steps": 1000,  # updates
-    "batch_size": 64,  # examples
-    "data": {
-      "source": {
-        "name": "copy", "min_length": 20, "max_length": 20, "num_symbols": 10, "end": False, "num_examples": 564,
-        "test_examples": 500, "seed": seed,
-      },
-      "seed": seed,  # of label noise, split and subsets, which all members share
-      "validation": 500,  # examples taken from the training file
-      "subset": 0,  # training examples; 0 keeps all
-      "test_subset": 0,  # test examples; 0 keeps all
-      "label_noise": {},
-      "noisy_validation": True,
-      "normalize": "none",
-      "augment": {"fresh": {"name": "regenerate"}},  # new strings at every step
-    },
-    "model": GUIDE if part == "guides" else rnn,
-    "scheduled": {},
-    "references": {},
-    "targets": {},
-    "losses": {"ce": CE},
-    "gradients": {"clip": {"name": "clip_by_global_norm", "max_norm": 1.0}},
-    "optimizer": {"name": "adam", "learning_rate": 1e-3},
-    "parameters": {},
-    "probes": {
-      "validation": {"name": "accuracy", "split": "validation", "every": 0},
-      "test": {"name": "accuracy", "split": "test", "every": 100},
-    },
-    "evaluation": {"batch_size": 500, "parameters": ""},
-    "ensemble": {
-      "seeds": 1 if part == "guides" else 5, "grid": {} if part == "guides" else grid, "chunk": 0, "map": "vmap",
-    },
-    "log_every": 50,  # steps
-    "steps_per_dispatch": 0,  # 0 leaves it to backend and model
-    "checkpoint": {"every": 500, "keep": 1},
-    "report": {"metrics": ("test/accuracy", "test/sequence_accuracy")},
-  })
+  config = base.get_config()
+  config.steps = 1000
+  config.batch_size = 64
+  config.data.source = {
+    "name": "copy", "min_length": 20, "max_length": 20, "num_symbols": 10, "end": False, "num_examples": 564,
+    "test_examples": 500, "seed": config.get_ref("seed"),
+  }
+  config.data.validation = 500
+  config.data.normalize = "none"
+  config.data.augment = {"fresh": {"name": "regenerate"}}  # new strings at every step
+  config.model = GUIDE if part == "guides" else rnn
+  config.gradients = {"clip": {"name": "clip_by_global_norm", "max_norm": 1.0}}
+  config.optimizer = {"name": "adam", "learning_rate": 1e-3}
+  config.probes = {
+    "validation": {"name": "accuracy", "split": "validation", "every": 0},
+    "test": {"name": "accuracy", "split": "test", "every": 100},
+  }
+  config.evaluation.batch_size = 500
+  config.ensemble.seeds = 1 if part == "guides" else 5
+  config.ensemble.grid = {} if part == "guides" else grid
+  config.checkpoint.keep = 1
+  config.report.metrics = ("test/accuracy", "test/sequence_accuracy")
   return config.lock()

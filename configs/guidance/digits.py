@@ -16,7 +16,7 @@ Subramaniam et al. 2024 (arXiv:2410.20035) report that an untrained guide makes 
 "same architecture", "random MLP" and "input" have no convolutions; "distillation" has the same guide, by its logits.
 """
 
-from ml_collections import ConfigDict, FieldReference
+from configs import base
 
 PARTS = ("guides", "unguided", "guided", "batches")
 
@@ -91,7 +91,6 @@ def grid(arms, rates):
 def get_config(part="guided"):
   if part not in PARTS:
     raise ValueError(f"digits.py has the parts {', '.join(PARTS)}, not {part!r}")
-  seed = FieldReference(0)
   axes = {
     "guides": {},
     "unguided": grid(UNGUIDED, (3e-4, 1e-3, 2e-3, 4e-3)),
@@ -103,39 +102,25 @@ def get_config(part="guided"):
       **grid({name: (UNGUIDED | GUIDED)[name] for name in ("base", "untrained guide")}, (1e-4, 3e-4, 1e-3, 2e-3, 4e-3)),
     },
   }
-  config = ConfigDict({
-    "seed": seed,  # of member 0; member i of an ensemble has seed + i
-    "steps": STEPS,  # updates
-    "batch_size": 128,  # examples; the value of biased CKA depends on it
-    "data": {
-      "source": {"name": "digits"},
-      "seed": seed,  # of label noise, split and subsets, which all members share
-      "validation": 500,  # examples taken from the training file
-      "subset": 500,  # training examples; 0 keeps all
-      "test_subset": 0,  # test examples; 0 keeps all
-      "label_noise": {},
-      "noisy_validation": True,
-      "normalize": "standardize",
-      "augment": {},
-    },
-    "model": CNN if part == "guides" else TARGET,
-    "scheduled": {},
-    "references": reference() if part == "guided" else {},
-    "targets": {},
-    "losses": losses(),
-    "gradients": {},
-    "optimizer": {"name": "adam", "learning_rate": 1e-3},
-    "parameters": {},
-    "probes": {
-      "train": {"name": "accuracy", "split": "train", "every": 0},
-      "validation": {"name": "accuracy", "split": "validation", "every": 0},
-      "test": {"name": "accuracy", "split": "test", "every": 0},
-    },
-    "evaluation": {"batch_size": 500, "parameters": ""},
-    "ensemble": {"seeds": 3 if part in ("guides", "batches") else 5, "grid": axes[part], "chunk": 0, "map": "vmap"},
-    "log_every": 50,  # steps
-    "steps_per_dispatch": 0,  # 0 leaves it to backend and model
-    "checkpoint": {"every": 0, "keep": 1},
-    "report": {"metrics": ("test/accuracy", "test/loss", "validation/loss")},
-  })
+  config = base.get_config()
+  config.steps = STEPS
+  config.batch_size = 128  # examples; the value of biased CKA depends on it
+  config.data.source = {"name": "digits"}
+  config.data.validation = 500
+  config.data.subset = 500
+  config.model = CNN if part == "guides" else TARGET
+  config.references = reference() if part == "guided" else {}
+  config.losses = losses()
+  config.optimizer = {"name": "adam", "learning_rate": 1e-3}
+  config.probes = {
+    "train": {"name": "accuracy", "split": "train", "every": 0},
+    "validation": {"name": "accuracy", "split": "validation", "every": 0},
+    "test": {"name": "accuracy", "split": "test", "every": 0},
+  }
+  config.evaluation.batch_size = 500
+  config.ensemble.seeds = 3 if part in ("guides", "batches") else 5
+  config.ensemble.grid = axes[part]
+  config.checkpoint.every = 0
+  config.checkpoint.keep = 1
+  config.report.metrics = ("test/accuracy", "test/loss", "validation/loss")
   return config.lock()

@@ -20,7 +20,7 @@ Subramaniam et al. 2024 (arXiv:2410.20035), ImageNet, top-5: deep FCN 1.65 +- 1.
 untrained 13.10 +- 0.72 %; without shortcuts 70.02 +- 1.52, trained 78.91 +- 2.16 %, no gain from an untrained guide.
 """
 
-from ml_collections import ConfigDict, FieldReference
+from configs import base
 
 GUIDE_STEPS = 5250  # 30 epochs of 45,000 images
 RESNET18 = {"name": "resnet18_cifar", "dtype": "bfloat16"}
@@ -65,7 +65,7 @@ def arms(steps, guide, run, taps):
 def get_config(part="fcn"):
   if part not in PARTS:
     raise ValueError(f"full_size.py has the parts {', '.join(PARTS)}, not {part!r}")
-  seed, guides = FieldReference(0), part in GUIDES
+  guides = part in GUIDES
   if guides:
     model, seeds, steps, grid = GUIDES[part], 1, GUIDE_STEPS, {}
   else:
@@ -82,43 +82,27 @@ def get_config(part="fcn"):
       "init_value": 0.0, "peak_value": 0.1, "warmup_steps": 500, "decay_steps": GUIDE_STEPS, "end_value": 0.0,
     },
   }
-  config = ConfigDict({
-    "seed": seed,  # of member 0; member i of an ensemble has seed + i
-    "steps": steps,  # updates
-    "batch_size": 256,  # examples
-    "data": {
-      "source": {"name": "cifar10"},
-      "seed": seed,  # of label noise, split and subsets, which all members share
-      "validation": 5000,  # examples taken from the training file
-      "subset": 0,  # training examples; 0 keeps all
-      "test_subset": 0,  # test examples; 0 keeps all
-      "label_noise": {},
-      "noisy_validation": True,
-      "normalize": "standardize",
-      "augment": {
-        "crop": {"name": "pad_crop", "pad": 4},  # pixels
-        "flip": {"name": "flip"},
-      },
-    },
-    "model": model,
-    "scheduled": {},
-    "references": {},
-    "targets": {},
-    "losses": {"ce": CE},
-    "gradients": {
-      "decay": {"name": "add_decayed_weights", "weight_decay": 5e-4 if guides else 0.0, "mask": "matrices"},
-    },
-    "optimizer": sgd if guides else {"name": "adam", "learning_rate": 3e-4},
-    "parameters": {},
-    "probes": {
-      "validation": {"name": "accuracy", "split": "validation", "every": 500},
-      "test": {"name": "accuracy", "split": "test", "every": 500},
-    },
-    "evaluation": {"batch_size": 1000, "parameters": ""},
-    "ensemble": {"seeds": seeds, "grid": grid, "chunk": 0, "map": "vmap"},
-    "log_every": 50,  # steps
-    "steps_per_dispatch": 0,  # 0 leaves it to backend and model
-    "checkpoint": {"every": 1000, "keep": 1},
-    "report": {"metrics": ("test/accuracy", "test/loss", "validation/accuracy")},
-  })
+  config = base.get_config()
+  config.steps = steps
+  config.batch_size = 256
+  config.data.source = {"name": "cifar10"}
+  config.data.validation = 5000
+  config.data.augment = {
+    "crop": {"name": "pad_crop", "pad": 4},  # pixels
+    "flip": {"name": "flip"},
+  }
+  config.model = model
+  config.gradients = {
+    "decay": {"name": "add_decayed_weights", "weight_decay": 5e-4 if guides else 0.0, "mask": "matrices"},
+  }
+  config.optimizer = sgd if guides else {"name": "adam", "learning_rate": 3e-4}
+  config.probes = {
+    "validation": {"name": "accuracy", "split": "validation", "every": 500},
+    "test": {"name": "accuracy", "split": "test", "every": 500},
+  }
+  config.ensemble.seeds = seeds
+  config.ensemble.grid = grid
+  config.checkpoint.every = 1000
+  config.checkpoint.keep = 1
+  config.report.metrics = ("test/accuracy", "test/loss", "validation/accuracy")
   return config.lock()

@@ -12,7 +12,7 @@ cores beside other jobs, a pause of the run not counted.
 Subramaniam et al. 2024 (arXiv:2410.20035) report 71.98 % for the transformer and 78.49 % with a trained guide.
 """
 
-from ml_collections import ConfigDict, FieldReference
+from configs import base
 
 PARTS = ("guides", "guided")
 
@@ -40,48 +40,29 @@ ARMS = {
 def get_config(part="guided"):
   if part not in PARTS:
     raise ValueError(f"parity.py has the parts {', '.join(PARTS)}, not {part!r}")
-  seed = FieldReference(0)
   transformer = {"name": "decoder", "width": 64, "depth": 2, "heads": 4, "max_length": 24, "positions": "sinusoidal"}
   grid = {
     "arm": {"path": ("references", "losses"), "levels": tuple(ARMS.values()), "names": tuple(ARMS)},
     "lr": {"path": "optimizer.learning_rate", "levels": (3e-4, 1e-3, 3e-3)},
   }
-  config = ConfigDict({
-    "seed": seed,  # of member 0; member i of an ensemble has seed + i
-    "steps": 1500,  # updates
-    "batch_size": 64,  # examples
-    "data": {
-      "source": {
-        "name": "parity", "min_length": 2, "max_length": 24, "num_examples": 1064, "test_examples": 1000, "seed": seed,
-      },
-      "seed": seed,  # of label noise, split and subsets, which all members share
-      "validation": 1000,  # examples taken from the training file
-      "subset": 0,  # training examples; 0 keeps all
-      "test_subset": 0,  # test examples; 0 keeps all
-      "label_noise": {},
-      "noisy_validation": True,
-      "normalize": "none",
-      "augment": {"fresh": {"name": "regenerate"}},  # new strings at every step
-    },
-    "model": GUIDE if part == "guides" else transformer,
-    "scheduled": {},
-    "references": {},
-    "targets": {},
-    "losses": {"ce": CE},
-    "gradients": {"clip": {"name": "clip_by_global_norm", "max_norm": 1.0}},
-    "optimizer": {"name": "adam", "learning_rate": 3e-3 if part == "guides" else 1e-3},
-    "parameters": {},
-    "probes": {
-      "validation": {"name": "accuracy", "split": "validation", "every": 0},
-      "test": {"name": "accuracy", "split": "test", "every": 100},
-    },
-    "evaluation": {"batch_size": 1000, "parameters": ""},
-    "ensemble": {
-      "seeds": 1 if part == "guides" else 5, "grid": {} if part == "guides" else grid, "chunk": 0, "map": "vmap",
-    },
-    "log_every": 50,  # steps
-    "steps_per_dispatch": 0,  # 0 leaves it to backend and model
-    "checkpoint": {"every": 500, "keep": 1},
-    "report": {"metrics": ("test/accuracy", "loss")},
-  })
+  config = base.get_config()
+  config.steps = 1500
+  config.batch_size = 64
+  config.data.source = {
+    "name": "parity", "min_length": 2, "max_length": 24, "num_examples": 1064, "test_examples": 1000,
+    "seed": config.get_ref("seed"),
+  }
+  config.data.validation = 1000
+  config.data.normalize = "none"
+  config.data.augment = {"fresh": {"name": "regenerate"}}  # new strings at every step
+  config.model = GUIDE if part == "guides" else transformer
+  config.gradients = {"clip": {"name": "clip_by_global_norm", "max_norm": 1.0}}
+  config.optimizer = {"name": "adam", "learning_rate": 3e-3 if part == "guides" else 1e-3}
+  config.probes = {
+    "validation": {"name": "accuracy", "split": "validation", "every": 0},
+    "test": {"name": "accuracy", "split": "test", "every": 100},
+  }
+  config.ensemble.seeds = 1 if part == "guides" else 5
+  config.ensemble.grid = {} if part == "guides" else grid
+  config.checkpoint.keep = 1
   return config.lock()

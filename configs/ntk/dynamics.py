@@ -15,7 +15,7 @@ the sharpness ends at 39.7, 28.7 and 20.8, where 2 / lr is 40, 28.6 and 20 (Cohe
 10 s.
 """
 
-from ml_collections import ConfigDict, FieldReference
+from configs import base
 
 PARTS = ("arms", "edge")
 
@@ -32,7 +32,7 @@ SHARPNESS = {"name": "sharpness", "split": "train", "top": 1, "steps": 15, "matr
 def get_config(part="arms"):
   if part not in PARTS:
     raise ValueError(f"dynamics.py has the parts {', '.join(PARTS)}, not {part!r}")
-  seed, edge = FieldReference(0), part == "edge"
+  edge = part == "edge"
   arms = {
     "model": {"name": "mlp", "depth": 2, "width": 256, "activation": "relu", "kernel_init": "he"},
     "references": {
@@ -76,35 +76,23 @@ def get_config(part="arms"):
     "report": ("test/accuracy", "curvature/largest", "kernel/alignment"),
   }
   chosen = full_batch if edge else arms
-  config = ConfigDict({
-    "seed": seed,  # of member 0; member i of an ensemble has seed + i
-    "steps": 3000 if edge else 1000,  # updates
-    "batch_size": 500 if edge else 64,  # examples
-    "data": {
-      "source": {"name": "digits"},
-      "seed": seed,  # of label noise, split and subsets, which all members share
-      "validation": 0,  # examples taken from the training file
-      "subset": 500 if edge else 0,  # training examples; 0 keeps all
-      "test_subset": 0,  # test examples; 0 keeps all
-      "label_noise": {"name": "symmetric", "rate": 0.4, "include_true": False},  # 40 % are wrong
-      "noisy_validation": True,
-      "normalize": "unit",
-      "augment": {},
-    },
-    "model": chosen["model"],
-    "scheduled": {},
-    "references": chosen["references"],
-    "targets": {},
-    "losses": chosen["losses"],
-    "gradients": chosen["gradients"],
-    "optimizer": chosen["optimizer"],
-    "parameters": {},
-    "probes": chosen["probes"],
-    "evaluation": {"batch_size": 500, "parameters": ""},
-    "ensemble": {"seeds": 1 if edge else 3, "grid": chosen["grid"], "chunk": 0, "map": "vmap"},
-    "log_every": 50,  # steps
-    "steps_per_dispatch": 0,  # 0 leaves it to backend and model
-    "checkpoint": {"every": 0 if edge else 100, "keep": 10},  # all, for what is measured against the start afterwards
-    "report": {"metrics": chosen["report"]},
-  })
+  config = base.get_config()
+  config.steps = 3000 if edge else 1000
+  config.batch_size = 500 if edge else 64
+  config.data.source = {"name": "digits"}
+  config.data.subset = 500 if edge else 0
+  config.data.label_noise = {"name": "symmetric", "rate": 0.4, "include_true": False}  # 40 % are wrong
+  config.data.normalize = "unit"
+  config.model = chosen["model"]
+  config.references = chosen["references"]
+  config.losses = chosen["losses"]
+  config.gradients = chosen["gradients"]
+  config.optimizer = chosen["optimizer"]
+  config.probes = chosen["probes"]
+  config.evaluation.batch_size = 500
+  config.ensemble.seeds = 1 if edge else 3
+  config.ensemble.grid = chosen["grid"]
+  config.checkpoint.every = 0 if edge else 100
+  config.checkpoint.keep = 10  # all, for what is measured against the start afterwards
+  config.report.metrics = chosen["report"]
   return config.lock()
