@@ -2,13 +2,13 @@
 
 from nurture.data.arrays import Dataset, Split, padded_batches
 from nurture.data.augment import AUGMENTATIONS
-from nurture.data.batches import Preprocess, input_shape, preprocess
-from nurture.data.catalogue import DATASETS, load
+from nurture.data.batches import Fields, Preprocess, device_fields, gather, input_shape, preprocess
+from nurture.data.catalogue import DATASETS, Reader, load
 from nurture.data.label_noise import LABEL_NOISE
 from nurture.data.normalize import NORMALIZATIONS
 from nurture.data.order import epoch_order_index
 
 __all__ = [
-  "AUGMENTATIONS", "DATASETS", "LABEL_NOISE", "NORMALIZATIONS", "Dataset", "Preprocess", "Split",
-  "epoch_order_index", "input_shape", "load", "padded_batches", "preprocess",
+  "AUGMENTATIONS", "DATASETS", "LABEL_NOISE", "NORMALIZATIONS", "Dataset", "Fields", "Preprocess", "Reader",
+  "Split", "device_fields", "epoch_order_index", "gather", "input_shape", "load", "padded_batches", "preprocess",
 ]

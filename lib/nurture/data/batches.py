@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from nurture.core import Batch, UserError, build, lookup
 from nurture.core.rng import stream
@@ -18,9 +19,20 @@ from nurture.data.normalize import NORMALIZATIONS
 Fields = dict[str, jax.Array]
 
 
+def device_fields(split: Split, input_name: str) -> Fields:
+  """Returns a split on the device in its stored types: {input_name, "label", "true_label", "id"}, each [n, ...]."""
+  return {name: jnp.asarray(field) for name, field in split.fields(input_name).items()}
+
+
+def gather(fields: Fields, indices: jax.Array) -> Batch:
+  """Returns the batch at positions [B] int32 of a split, as stored, with "weight" ones [B]."""
+  batch = {name: field.at[indices].get(mode="clip") for name, field in fields.items()}
+  return {**batch, "weight": jnp.ones(indices.shape, jnp.float32)}
+
+
 @dataclasses.dataclass(frozen=True, eq=False)
 class Preprocess:
-  """Gathers, augments and normalizes batches of one data set. All methods but `device_fields` can be traced.
+  """Augments and normalizes batches of one data set. All methods but `inputs_in_order` can be traced.
 
   Attributes:
     input_name: "image" or "tokens".
@@ -32,19 +44,17 @@ class Preprocess:
   normalizer: Callable[[jax.Array], jax.Array]
   augmentations: Mapping[str, Callable[[jax.Array, Batch], Batch]]
 
-  def device_fields(self, split: Split) -> Fields:
-    """Returns the split on the device in its stored types: {input_name, "label", "true_label", "id"}, each [n, ...]."""
-    return {k: jnp.asarray(v) for k, v in split.fields(self.input_name).items()}
-
-  def gather(self, fields: Fields, indices: jax.Array) -> Batch:
-    """Returns the batch at positions [B] int32 of the split, with "weight" ones [B]."""
-    batch = {k: v.at[indices].get(mode="clip") for k, v in fields.items()}
-    return {**batch, "weight": jnp.ones(indices.shape, jnp.float32)}
-
   def inputs(self, batch: Batch) -> jax.Array:
     """Returns the model input of a batch as stored: normalized, not augmented; tokens as int32."""
     stored = batch[self.input_name]
     return stored.astype(jnp.int32) if self.input_name == "tokens" else self.normalizer(stored)
+
+  def inputs_in_order(self, split: Split, size: int) -> Iterator[tuple[np.ndarray, jax.Array]]:
+    """Yields a split in its order as (ids [B], model inputs [B, ...]); the last batch is what is left."""
+    make = jax.jit(self.inputs)
+    for start in range(0, len(split), size):
+      rows = split.take(np.arange(start, min(start + size, len(split))))
+      yield rows.id, make({self.input_name: jnp.asarray(rows.inputs)})
 
   def train_batch(self, key: jax.Array, batch: Batch) -> Batch:
     """Returns the batch augmented and normalized, its input ready for the model.

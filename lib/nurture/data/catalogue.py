@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import os
 import zlib
 from collections.abc import Mapping
@@ -79,6 +80,29 @@ def load(config: Mapping[str, Any], data_dir: str | os.PathLike) -> Dataset:
   dataset = dataclasses.replace(dataset, train=rest, validation=held, test=test)
   preprocess(config, dataset)  # checks the rest of the config, and computes the moments before anything is traced
   return dataset
+
+
+class Reader:
+  """Reads data sets, each once; the last two stay in memory, so that a sweep over data does not fill it.
+
+  Attributes:
+    checksums: of every data file read so far.
+  """
+
+  def __init__(self, data_dir: str | os.PathLike):
+    self.data_dir = data_dir
+    self.checksums: dict[str, str] = {}
+    self._kept: dict[str, Dataset] = {}
+
+  def __call__(self, config: Mapping[str, Any]) -> Dataset:
+    """Returns the data set of a data section; see `load`."""
+    key = json.dumps(config, default=repr)
+    if key not in self._kept:
+      while len(self._kept) > 1:
+        del self._kept[next(iter(self._kept))]
+      self._kept[key] = load(config, self.data_dir)
+      self.checksums |= self._kept[key].checksums
+    return self._kept[key]
 
 
 def _check(config: Mapping[str, Any]) -> None:

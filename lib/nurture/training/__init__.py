@@ -1,9 +1,11 @@
-"""Training: one pure step, and around it scans, ensembles, devices, checkpoints and the run directory."""
+"""Training: one pure step, and around it scans, sweeps, devices, checkpoints and the run directory."""
 
 from nurture.training.experiment import Experiment, hyper_parameters
-from nurture.training.loop import NotFinite
-from nurture.training.preemption import Preempted
 from nurture.training.run import run
-from nurture.training.state import State
+from nurture.training.run_directory import checkpoints_of, member_variables
+from nurture.training.signals import Diverged, Preempted
+from nurture.training.step import State
 
-__all__ = ["Experiment", "NotFinite", "Preempted", "State", "hyper_parameters", "run"]
+__all__ = [
+  "Diverged", "Experiment", "Preempted", "State", "checkpoints_of", "hyper_parameters", "member_variables", "run",
+]

@@ -1,26 +1,29 @@
-"""An experiment: a config and the facts of its data, as functions that are pure in a member's hyper-parameters."""
+"""An experiment: a config whose mistakes have been found, as functions that are pure in a member's hyper-parameters."""
 
 from __future__ import annotations
 
 import dataclasses
+import functools
 import inspect
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.interpreters import partial_eval
 
-from nurture import models
-from nurture.core import Batch, DataSpec, Network, UserError, build, hints
+from nurture import data, models
+from nurture.core import DataSpec, Network, UserError, build, hints, memory, trees
 from nurture.core.build import suggest
-from nurture.core.hints import NonNegative
+from nurture.core.hints import NonNegative, Whole
 from nurture.core.schedules import as_schedule
+from nurture.probes import PROBES
 from nurture.training import phases
 from nurture.training import step as steps
-from nurture.training.config import Config, put
-from nurture.training.references import Reference
-from nurture.training.state import State
+from nurture.training.config import Config, check, put
+from nurture.training.references import Arrays, Reference
+from nurture.training.step import Parts, State
 from nurture.transforms.gradients import GRADIENTS
 from nurture.transforms.losses import LOSSES
 from nurture.transforms.optimizers import build_optimizer
@@ -33,11 +36,6 @@ Tree = Any
 # Experiment is pure in them, so members that differ in nothing else run as one program under vmap.
 HyperParameters = dict[str, Any]
 
-# What tracing raises where a value must be known before the program runs.
-_NOT_TRACEABLE = (
-  UserError, TypeError, ValueError, jax.errors.ConcretizationTypeError, jax.errors.TracerArrayConversionError,
-)
-
 
 def hyper_parameters(seed: int, values: Mapping[str, float] | None = None) -> HyperParameters:
   """Returns one member's hyper-parameters as arrays."""
@@ -47,24 +45,94 @@ def hyper_parameters(seed: int, values: Mapping[str, float] | None = None) -> Hy
   }
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, eq=False)
 class Experiment:
-  """One experiment, ready to be traced.
+  """What all members of a program share.
 
-  The objects of the config are built inside the traced function with the member's values put in, so any
-  number of any method can be swept with no code of its own.
+  The objects of the config are built inside the traced step with the member's values put in, so any number of any
+  method can be swept with no code of its own.
 
   Attributes:
     config: the whole config as plain dicts (see nurture.training.config).
     spec: static facts of the data.
-    make_preprocess: data section -> the object that gathers, augments and normalizes batches.
+    num_train: number of training examples.
+    read: () -> the data set; it is not kept here, for there may be many experiments.
+    references: networks to compare with, by label.
+    arrays: what the step needs of each, in host memory, what is kept of outputs by its shapes.
+    has_convolution: whether there is a convolution anywhere in the step.
+    largest_array: bytes of the largest array that the step computes.
   """
 
   config: Config
   spec: DataSpec
-  make_preprocess: Callable[[Config], Any]
+  num_train: int
+  read: Callable[[], data.Dataset]
+  references: Mapping[str, Reference]
+  arrays: Mapping[str, Arrays]
+  has_convolution: bool = False
+  largest_array: int = 0
 
-  def parts(self, values: Mapping[str, jax.Array] | None = None, phase: int | None = None) -> steps.Parts:
+  @classmethod
+  def of(cls, config: Config, read: Callable[[Config], data.Dataset]) -> Experiment:
+    """Reads what a config needs, traces its step once and finds its mistakes.
+
+    Args:
+      config: as plain dicts, with the values of a member put in.
+      read: data section -> data set, such as a `nurture.data.Reader`.
+
+    Raises:
+      UserError: for whatever is wrong with the config, its data or its references.
+    """
+    check(config)
+    section = phases.at(config, None)["data"]
+    dataset = read(section)
+    if config["batch_size"] > len(dataset.train):
+      raise UserError(
+        f"config.batch_size is {config['batch_size']}, but the training split of {dataset.name} has "
+        f"{len(dataset.train)} examples; give a batch of at most that."
+      )
+    spec = DataSpec(
+      num_examples=dataset.num_examples,
+      num_classes=dataset.num_classes,
+      input_shape=data.input_shape(dataset),
+      batch_size=config["batch_size"],
+      input_name=dataset.input_name,
+      class_names=tuple(dataset.class_names),
+    )
+    references = {label: Reference.read(config, label, spec) for label in config["references"]}
+    bare = cls(config, spec, len(dataset.train), functools.partial(read, section), references, {})
+    arrays = {label: one.load(spec, bare.inputs_in_order, len(dataset.train)) for label, one in references.items()}
+    bare = dataclasses.replace(bare, arrays=arrays)
+    jaxprs = bare.jaxprs()
+    for label, fields in config["probes"].items():
+      check_probe(label, fields, dataset)
+    return dataclasses.replace(
+      bare,
+      has_convolution="conv_general_dilated" in str(jaxprs),
+      largest_array=max(map(memory.largest_array, jaxprs)),
+    )
+
+  @property
+  def phases(self) -> tuple[int, ...]:
+    """The steps at which phases begin; the first is 0."""
+    return phases.starts(self.config)
+
+  @property
+  def checksums(self) -> dict[str, str]:
+    """A sha256 of the variables of every frozen reference, by config path."""
+    return {f"config.references.{n}": trees.digest(one.variables) for n, one in self.arrays.items() if one.variables}
+
+  def inputs_in_order(self) -> Iterable[tuple[np.ndarray, jax.Array]]:
+    """Returns the training split in its order as batches of (ids [B], model inputs [B, ...])."""
+    dataset = self.read()
+    preprocess = data.preprocess(phases.at(self.config, None)["data"], dataset)
+    return preprocess.inputs_in_order(dataset.train, self.config["evaluation"]["batch_size"])
+
+  def filled_arrays(self) -> dict[str, Arrays]:
+    """Returns `arrays` with the numbers of what is kept: slow, and large."""
+    return {label: one.fill(self.arrays[label], self.inputs_in_order) for label, one in self.references.items()}
+
+  def parts(self, values: Mapping[str, jax.Array] | None = None, phase: int | None = None) -> Parts:
     """Builds the objects of the config, with values put in at their paths.
 
     Args:
@@ -75,7 +143,9 @@ class Experiment:
       UserError: if a part of the config does not describe an object, naming its path.
     """
     config = phases.at(put(self.config, values or {}), phase)
-    supplied = {"num_classes": self.spec.num_classes}
+    built = lambda table, section: {
+      label: build(table, fields, path=f"config.{section}.{label}") for label, fields in config[section].items()
+    }
     losses = {}
     for label, fields in config["losses"].items():
       fields = dict(fields)
@@ -83,26 +153,22 @@ class Experiment:
         raise UserError(f"config.losses.{label}.weight is missing; give the term's weight in the loss, such as 1.0.")
       weight = as_schedule(fields.pop("weight"), path=f"config.losses.{label}.weight", hint=NonNegative)
       losses[label] = steps.WeightedTerm(build(LOSSES, fields, path=f"config.losses.{label}"), weight)
-    model = build(models.MODELS, config["model"], path="config.model", **supplied)
-    moved = hints.of(type(model).__call__).get
-    parts = steps.Parts(
+    model = build(models.MODELS, config["model"], path="config.model", num_classes=self.spec.num_classes)
+    parts = Parts(
       spec=self.spec,
       steps=config["steps"],
-      preprocess=self.make_preprocess(config["data"]),
+      preprocess=data.preprocess(config["data"], self.read()),
       model=model,
-      scheduled={
-        n: as_schedule(v, path=f"config.scheduled.{n}", hint=moved(n, float)) for n, v in config["scheduled"].items()
-      },
-      references={label: Reference.read(config, label, self.spec) for label in config["references"]},
-      targets={n: build(TARGETS, v, path=f"config.targets.{n}") for n, v in config["targets"].items()},
+      scheduled=_scheduled(config["scheduled"], model, config["model"]["name"]),
+      references=self.references,
+      targets=built(TARGETS, "targets"),
       losses=losses,
-      gradients={n: build(GRADIENTS, v, path=f"config.gradients.{n}") for n, v in config["gradients"].items()},
+      gradients=built(GRADIENTS, "gradients"),
       optimizer=build_optimizer(config["optimizer"], path="config.optimizer"),
-      parameters={n: build(PARAMETERS, v, path=f"config.parameters.{n}") for n, v in config["parameters"].items()},
+      parameters=built(PARAMETERS, "parameters"),
     )
     if phase is not None:
       _check_mixup(config, f" at step {phase}" if len(self.phases) > 1 else "")
-    _check_scheduled(parts.model, config)
     return parts
 
   def init(self, hp: HyperParameters) -> State:
@@ -110,19 +176,32 @@ class Experiment:
     return steps.init(self.parts(hp["values"]), jax.random.key(hp["seed"]))
 
   def step(
-    self, state: State, batch: Batch, hp: HyperParameters, references: Mapping[str, Tree], phase: int = 0
+    self, state: State, hp: HyperParameters, rows: jax.Array, fields: data.Fields, arrays: Mapping[str, Arrays],
+    phase: int = 0,
   ) -> tuple[State, dict[str, jax.Array]]:
-    """Takes one step of one member, with the parts that are at work in a phase; see nurture.training.step.update."""
-    return steps.update(self.parts(hp["values"], phase), state, batch, jax.random.key(hp["seed"]), references)
+    """Takes one step of one member, with the parts that are active in a phase; see nurture.training.step.update.
+
+    Args:
+      state: of the member.
+      hp: its hyper-parameters.
+      rows: [B] int32, the batch's positions in the training split.
+      fields: the training split on the device.
+      arrays: of the references.
+      phase: a step of the phase.
+    """
+    parts = self.parts(hp["values"], phase)
+    return steps.update(parts, state, data.gather(fields, rows), jax.random.key(hp["seed"]), arrays)
 
   def inspect(
-    self, state: State, batch: Batch, hp: HyperParameters, references: Mapping[str, Tree], phase: int = 0
+    self, state: State, hp: HyperParameters, rows: jax.Array, fields: data.Fields, arrays: Mapping[str, Arrays],
+    phase: int = 0,
   ) -> list[tuple[str, jax.Array]]:
-    """Returns what a step computes on the way; see nurture.training.step.inspect."""
-    return steps.inspect(self.parts(hp["values"], phase), state, batch, jax.random.key(hp["seed"]), references)
+    """Returns what `step` computes on the way; see nurture.training.step.inspect."""
+    parts = self.parts(hp["values"], phase)
+    return steps.inspect(parts, state, data.gather(fields, rows), jax.random.key(hp["seed"]), arrays)
 
   def network(
-    self, state: State, hp: HyperParameters, references: Mapping[str, Tree], phase: int = 0
+    self, state: State, hp: HyperParameters, arrays: Mapping[str, Arrays], phase: int = 0
   ) -> tuple[Network, Tree]:
     """Returns the member as probes see it, and the variables that evaluation uses (raw, or say an EMA)."""
     parts, root = self.parts(hp["values"], phase), jax.random.key(hp["seed"])
@@ -130,90 +209,68 @@ class Experiment:
     if averaged:
       params = parts.parameters[averaged].evaluation(state.parameter_states[averaged], variables["params"])
       variables = {**variables, "params": params}
-    terms = lambda variables, batch: steps.evaluation_terms(parts, state, variables, batch, root, references)
+    terms = lambda variables, batch: steps.evaluation_terms(parts, state, variables, batch, root, arrays)
     network = Network(
       model=parts.model,
       inputs=parts.preprocess.inputs,
       apply=lambda variables, inputs: steps.evaluate(parts, state, variables, inputs),
       loss=lambda variables, batch: sum(terms(variables, batch).values()),
       terms=terms,
-      references=lambda batch: steps.evaluation_context(parts, state, batch, root, references).references,
+      references=lambda batch: steps.evaluation_context(parts, state, batch, root, arrays).references,
       loss_states=state.loss_states,
       initial=lambda: steps.init(parts, root).variables,
     )
     return network, variables
 
-  def check(self, batch: Batch, references: Mapping[str, Tree], values: Iterable[str] = ()) -> Any:
-    """Traces init and one step of every phase on abstract arrays, with the values at some paths unknown.
+  def abstract_state(self) -> State:
+    """Returns the shapes of a member's state."""
+    return jax.eval_shape(self.init, jax.eval_shape(lambda: hyper_parameters(0)))
 
-    Args:
-      batch: a gathered batch, abstract or not.
-      references: what the steps need of each, by label, abstract or not.
-      values: config paths whose values the trace must not know.
+  def abstract_fields(self) -> data.Fields:
+    """Returns the shapes of the training split on the device."""
+    dataset = self.read()
+    one = jax.eval_shape(lambda: data.device_fields(dataset.train.take(np.arange(1)), dataset.input_name))
+    return {n: jax.ShapeDtypeStruct((self.num_train, *field.shape[1:]), field.dtype) for n, field in one.items()}
 
-    Returns:
-      The jaxprs of the step, one a phase.
+  def abstract_rows(self) -> jax.ShapeDtypeStruct:
+    """Returns the shape of a batch's positions in the training split."""
+    return jax.ShapeDtypeStruct((self.spec.batch_size,), jnp.int32)
 
-    Raises:
-      Whatever the config's mistakes raise.
-    """
-    hp = jax.eval_shape(lambda: hyper_parameters(0, dict.fromkeys(values, 0.0)))
-    state = jax.eval_shape(self.init, hp)
-    step_in = lambda phase: lambda *args: self.step(*args, phase)
-    return [_used(jax.make_jaxpr(step_in(phase))(state, batch, hp, references)) for phase in self.phases]
-
-  @property
-  def phases(self) -> tuple[int, ...]:
-    """The steps at which phases begin; the first is 0."""
-    return phases.starts(self.config)
-
-  def can_vary(self, batch: Batch, references: Mapping[str, Tree], paths: Iterable[str]) -> tuple[str, ...]:
-    """Returns those of the paths whose values may differ between members of one program.
-
-    These are the values that initialization or the step reads and need not know beforehand. The others are
-    structural: each of their values needs a program of its own (a depth, a dropout rate that the layer compares
-    with zero), or data or references of its own (a batch size, a noise rate), which are made outside the program.
-    The config itself must be sound: `check` it first.
-    """
-
-    def read(chosen):
-      try:
-        return self._values_read(batch, references, chosen)
-      except _NOT_TRACEABLE:
-        return None
-
-    paths = tuple(paths)
-    together = read(paths)
-    if together is None:  # one of them stops the trace: ask for each by itself
-      together = {path for path in paths if read((path,))}
-    return tuple(path for path in paths if path in together)
-
-  def _values_read(self, batch: Batch, references: Mapping[str, Tree], paths: Iterable[str]) -> set[str]:
-    """Returns those of the paths whose values are an operand somewhere in initialization or the step."""
-    hp = jax.eval_shape(lambda: hyper_parameters(0, dict.fromkeys(paths, 0.0)))
-    state = jax.eval_shape(self.init, hp)
-    of_init = lambda values: self.init(hyper_parameters(0) | {"values": values})
-    step_in = lambda phase: lambda values, state, batch, references: self.step(
-      state, batch, hyper_parameters(0) | {"values": values}, references, phase
-    )
-    used = set()
-    for function, rest in ((of_init, ()), *((step_in(phase), (state, batch, references)) for phase in self.phases)):
-      jaxpr = jax.make_jaxpr(function)(hp["values"], *rest).jaxpr
-      operands = {id(v) for v in jaxpr.outvars} | {id(v) for equation in jaxpr.eqns for v in equation.invars}
-      names = sorted(hp["values"])  # the order in which a dict is flattened
-      used |= {name for name, variable in zip(names, jaxpr.invars) if id(variable) in operands}
-    return used
+  def jaxprs(self) -> list[Any]:
+    """Returns the jaxpr of the step in each phase, without what no result needs: a reference that nobody reads."""
+    hp, rest = jax.eval_shape(lambda: hyper_parameters(0)), (self.abstract_rows(), self.abstract_fields(), self.arrays)
+    state = self.abstract_state()
+    found = []
+    for phase in self.phases:
+      jaxpr = jax.make_jaxpr(functools.partial(self.step, phase=phase))(state, hp, *rest).jaxpr
+      found.append(partial_eval.dce_jaxpr(jaxpr, [True] * len(jaxpr.outvars))[0])
+    return found
 
 
-def _used(closed: Any) -> Any:
-  """Returns a jaxpr without what no result needs, as the compiler will see it: a reference that nobody reads."""
-  used, _ = partial_eval.dce_jaxpr(closed.jaxpr, [True] * len(closed.jaxpr.outvars))
-  return used
+def check_probe(label: str, fields: Mapping[str, Any], dataset: data.Dataset) -> None:
+  """Finds a probe's mistakes before training starts instead of after it.
+
+  Raises:
+    UserError: for a field of the probe that is wrong, or a split that the data do not have.
+  """
+  path = f"config.probes.{label}"
+  if "every" not in fields:
+    raise UserError(f"{path}.every is missing; give the steps between measurements, or 0 for the end.")
+  hints.check(f"{path}.every", fields["every"], Whole)
+  build(PROBES, {name: value for name, value in fields.items() if name != "every"}, path=path)
+  if "split" in fields:
+    dataset.split(fields["split"])
 
 
-def uses_convolution(jaxprs: Any) -> bool:
-  """Whether a convolution stands anywhere in a jaxpr or in several, nested ones included."""
-  return "conv_general_dilated" in str(jaxprs)
+def _scheduled(config: Config, model: Any, name: str) -> dict[str, Any]:
+  """Returns the schedules of the arguments of a model that move while it trains."""
+  known = [n for n in inspect.signature(type(model).__call__).parameters if n not in ("self", "x", "train")]
+  hint = hints.of(type(model).__call__).get
+  found = {n: as_schedule(v, path=f"config.scheduled.{n}", hint=hint(n, float)) for n, v in config.items()}
+  for argument in config:
+    if argument not in known:
+      raise UserError(f"config.scheduled.{argument} is no argument of the model {name!r}; {suggest(argument, known)}.")
+  return found
 
 
 def _check_mixup(config: Config, when: str) -> None:
@@ -239,11 +296,3 @@ def _check_mixup(config: Config, when: str) -> None:
       f"config.targets.{targets[0]} mixes labels{when} but config.data.augment mixes no images; "
       "add the augmentation {'name': 'mixup', 'alpha': ...}, or remove it."
     )
-
-
-def _check_scheduled(model: Any, config: Config) -> None:
-  known = [name for name in inspect.signature(type(model).__call__).parameters if name not in ("self", "x", "train")]
-  for name in config["scheduled"]:
-    if name not in known:
-      raise UserError(f"config.scheduled.{name} is no argument of the model {config['model']['name']!r}; "
-                      f"{suggest(name, known)}.")

@@ -1,4 +1,4 @@
-"""Phases: stretches of a run in which the same parts of its config are at work.
+"""Phases: stretches of a run in which the same parts of its config are active.
 
 A loss term, target transform, gradient link or augmentation may carry "start_step" and "stop_step":
 
@@ -7,8 +7,8 @@ A loss term, target transform, gradient link or augmentation may carry "start_st
       "guide": {"name": "guidance", "weight": 1.0, ..., "stop_step": 300},    # steps 0 to 299
     }
 
-Each phase is a program of its own, in which what is not at work does not exist: nothing is computed and multiplied by
-zero. Its state waits unchanged.
+Each phase is a program of its own, in which what is inactive does not exist: nothing is computed and multiplied by
+zero. Its state stays as it is.
 """
 
 from __future__ import annotations
@@ -38,14 +38,14 @@ def starts(config: Config) -> tuple[int, ...]:
   return tuple(sorted(steps))
 
 
-def losses_at_work(config: Config, first: int, last: int) -> set[str]:
-  """Returns the labels of the loss terms that are at work in every step from `first` to `last`."""
+def active_losses(config: Config, first: int, last: int) -> set[str]:
+  """Returns the labels of the loss terms that are active in every step from `first` to `last`."""
   windows = {label: _window(fields, f"config.losses.{label}") for label, fields in config["losses"].items()}
   return {label for label, (start, stop) in windows.items() if start <= first and last < stop}
 
 
 def at(config: Config, step: int | None) -> Config:
-  """Returns the config without its windows, and without the parts that are not at work at a step.
+  """Returns the config without its windows, and without the parts that are inactive at a step.
 
   Args:
     config: a whole config.
@@ -62,7 +62,7 @@ def at(config: Config, step: int | None) -> Config:
       parts[label] = {name: value for name, value in fields.items() if name not in _FIELDS}
     changes[section] = parts
   if not changes["losses"]:
-    raise UserError(f"config.losses has no term at work at step {step}; widen the window of one of them.")
+    raise UserError(f"config.losses has no active term at step {step}; widen the window of one of them.")
   return put(config, changes)
 
 
@@ -77,6 +77,6 @@ def _window(fields: Config, path: str) -> tuple[int, float]:
       raise UserError(f"{path}.{name} is {value!r}; give a whole number of steps, or leave it out.")
   start, stop = fields.get("start_step", 0), fields.get("stop_step", math.inf)
   if not start < stop:
-    raise UserError(f"{path} is at work from step {start} until step {stop}, which is no step at all; give a later "
+    raise UserError(f"{path} is active from step {start} until step {stop}, which is no step at all; give a later "
                     "stop_step, or remove the part.")
   return start, stop

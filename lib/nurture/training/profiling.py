@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import pathlib
-from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -22,20 +21,19 @@ class Profiler:
     self._count = 0
     self._tracing = False
 
-  def watch(self, dispatch: Callable[[], Tree]) -> Tree:
-    """Makes one dispatch and returns its result, traced if it is its turn."""
-    if self.directory is None or self._count >= _SKIPPED + _TRACED:
-      return dispatch()
-    if self._count == _SKIPPED:
+  def before(self) -> None:
+    """Starts the trace if it is the turn of the next dispatch."""
+    if self.directory is not None and self._count == _SKIPPED:
       jax.profiler.start_trace(str(self.directory))
       self._tracing = True
     self._count += 1
-    result = dispatch()
+
+  def after(self, result: Tree) -> None:
+    """Waits for a dispatch that is traced; ends the trace behind the last one."""
     if self._tracing:
       jax.block_until_ready(result)  # dispatches return before the device is done
     if self._count == _SKIPPED + _TRACED:
       self.close()
-    return result
 
   def close(self) -> None:
     """Ends the trace, also that of a run with fewer dispatches."""

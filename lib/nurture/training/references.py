@@ -9,9 +9,10 @@ with the defaults of the arguments that a schedule moves in training.
 from __future__ import annotations
 
 import dataclasses
+import math
 import pathlib
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, Literal, NamedTuple
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -21,19 +22,20 @@ from flax import linen as nn
 from nurture import models
 from nurture.core import Batch, DataSpec, Outputs, UserError, build, memory, model_at, rng, trees
 from nurture.core.hints import Seed, Whole
-from nurture.reporting import read_config, read_results
+from nurture.core.taps import select
+from nurture.reporting import read_config
 from nurture.reporting.schema import ANY
-from nurture.training import reference_cache
-from nurture.training.checkpoint import Checkpoints
-from nurture.training.config import fingerprint, to_json
-from nurture.training.reference_cache import Cache
-from nurture.training.state import State
-from nurture.training.step import Parts, input_dtype, scheduled_values
+from nurture.similarity import Gram, flatten, gram
+from nurture.training.config import to_json
+from nurture.training.run_directory import member_variables
+from nurture.training.step import Parts, State, input_dtype, scheduled_values
 
 Tree = Any
 
 # Updates of batch statistics; at the usual momentum of 0.9 nothing is left of the initial ones.
 _CALIBRATION_UPDATES = 100
+_LARGEST = 8 * 2**30  # bytes of all Gram matrices together
+_AT_ONCE = 4 * 2**30  # bytes of activations in host memory
 # What is read of the config of the run that a reference comes from.
 _DATA = {"data": {"normalize": ANY, "source": ANY, "seed": ANY, "validation": ANY}}
 
@@ -72,11 +74,31 @@ class Entry:
 Inputs = Callable[[], Iterable[tuple[np.ndarray, jax.Array]]]  # () -> (ids [B], model inputs [B, ...]) of batches
 
 
-class Loaded(NamedTuple):
-  """What a reference needs in a step: its variables, and what was computed of it before the run, if anything."""
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Arrays:
+  """What a step needs of a reference: its variables, and what was computed of it before the run, if anything.
+
+  Attributes:
+    variables: of a frozen network; {} for the trained one with averaged parameters.
+    row: [num_examples] int32, where the example of an id stands among the n training examples in what follows; None
+      where nothing is kept.
+    logits: [n, K].
+    grams: [P, n, n], the Gram matrices of P taps' centred and normalized activations.
+    taps: their P names.
+  """
 
   variables: Tree
-  cache: Cache | None
+  row: jax.Array | None = None
+  logits: jax.Array | None = None
+  grams: jax.Array | None = None
+  taps: tuple[str, ...] = dataclasses.field(default=(), metadata={"static": True})
+
+  def lookup(self, ids: jax.Array) -> Outputs:
+    """Returns the outputs on the examples with these ids [B]; taps are `nurture.similarity.Gram` matrices [B, B]."""
+    rows = self.row[ids]
+    values = self.grams[:, rows[:, None], rows[None]]
+    return Outputs(self.logits[rows], {name: Gram(values[i]) for i, name in enumerate(self.taps)})
 
 
 @dataclasses.dataclass(frozen=True)
@@ -129,25 +151,25 @@ class Reference:
     return cls(entry, None, config["data"], path)
 
   def outputs(
-    self, parts: Parts, state: State, loaded: Loaded, batch: Batch, key: jax.Array, *, train: bool
+    self, parts: Parts, state: State, arrays: Arrays, batch: Batch, key: jax.Array, *, train: bool
   ) -> Outputs:
     """Returns the network's outputs on a batch whose input is ready for a model.
 
     Args:
       parts: of the experiment.
       state: of the member, for averaged parameters.
-      loaded: of this reference.
+      arrays: of this reference.
       batch: of training or evaluation.
       key: for dropout, where it is active.
-      train: whether it is of training, so that the cache knows it.
+      train: whether it is of training, so that what is kept serves it.
     """
-    if train and loaded.cache is not None:
-      return loaded.cache.outputs(batch["id"])
+    if train and arrays.row is not None:
+      return arrays.lookup(batch["id"])
     inputs = batch[parts.spec.input_name]
     if self.entry.view:
       inputs = batch.get(self.entry.view, inputs)
     if self.module is not None:
-      return self._apply(self.module, loaded.variables, inputs, key)
+      return self._apply(self.module, arrays.variables, inputs, key)
     average = parts.parameters[self.entry.parameters]
     params = average.evaluation(state.parameter_states[self.entry.parameters], state.variables["params"])
     scheduled = scheduled_values(parts, state.step)
@@ -164,8 +186,8 @@ class Reference:
       )
       return outputs
 
-  def load(self, spec: DataSpec, inputs: Inputs, count: int) -> Loaded:
-    """Loads or initializes the variables; of what is kept of them, the shapes.
+  def load(self, spec: DataSpec, inputs: Inputs, count: int) -> Arrays:
+    """Loads or initializes the variables, into host memory; of what is kept of their outputs, the shapes.
 
     Args:
       spec: of the data.
@@ -176,25 +198,20 @@ class Reference:
       UserError: for a run that is missing or unfinished or holds another model, and a cache that takes too much memory.
     """
     if self.module is None:
-      return Loaded({}, None)
+      return Arrays({})
     with model_at(f"{self.path}.model"):
       variables = self._variables(spec)
       if self.entry.batch_norm == "calibrated":
         variables = _calibrated(self.module, variables, inputs, self.path)
+      variables = jax.device_get(variables)
       if not self.entry.cache:
-        return Loaded(variables, None)
+        return Arrays(variables)
       one = jax.ShapeDtypeStruct((1, *spec.input_shape), input_dtype(spec))
-      return Loaded(variables, reference_cache.abstract_cache(
-        self._evaluated, variables, spec, one, count, self.entry.cache, self.path
-      ))
+      return abstract(self._evaluated, variables, spec, one, count, self.entry.cache, self.path)
 
-  def filled(self, loaded: Loaded, inputs: Inputs) -> Loaded:
+  def fill(self, arrays: Arrays, inputs: Inputs) -> Arrays:
     """Computes what is kept: slow, and large."""
-    if loaded.cache is None:
-      return loaded
-    return Loaded(
-      loaded.variables, reference_cache.filled(loaded.cache, self._evaluated, loaded.variables, inputs())
-    )
+    return arrays if arrays.row is None else fill(arrays, self._evaluated, inputs())
 
   def _evaluated(self, variables: Tree, x: jax.Array) -> Outputs:
     return self.module.apply(variables, x, train=False)
@@ -221,8 +238,7 @@ class Reference:
       raise UserError(f"{self.path}.run is {self.entry.run}, whose network is not the one of {self.path}.model on "
                       f"these data: {name} is {there} there and {here} here; copy the model section of that run's "
                       "config.json, with its num_classes, and use inputs of its shape.")
-    return jax.tree.map(jnp.asarray, variables)
-
+    return variables
 
   def _check_data(self, theirs: Mapping[str, Any]) -> None:
     """Refuses a network that reads inputs on another scale, or has seen this run's validation examples."""
@@ -235,18 +251,6 @@ class Reference:
       if theirs[field] != self.data[field]:
         raise UserError(f"{self.path}.run was trained with config.data.{field}={theirs[field]}, so it has seen "
                         f"validation examples of this config, which has {self.data[field]}; make them equal.")
-
-
-def load(config: Mapping[str, Any], spec: DataSpec, inputs: Inputs, count: int) -> dict[str, Loaded]:
-  """Returns {label: what its steps need} for the references of a config, caches by their shapes only."""
-  return {label: Reference.read(config, label, spec).load(spec, inputs, count) for label in config["references"]}
-
-
-def filled(
-  config: Mapping[str, Any], spec: DataSpec, loaded: Mapping[str, Loaded], inputs: Inputs
-) -> dict[str, Loaded]:
-  """Returns the same with the numbers of the caches."""
-  return {label: Reference.read(config, label, spec).filled(one, inputs) for label, one in loaded.items()}
 
 
 def _collections(variables: Tree) -> list[str]:
@@ -272,52 +276,82 @@ def _calibrated(module: nn.Module, variables: Tree, inputs: Any, path: str) -> T
   return variables
 
 
-def member_variables(workdir: pathlib.Path, member: int) -> Tree:
-  """Returns the variables of one member of a finished run, as nested dicts of numpy arrays.
-
-  Raises:
-    UserError: if the directory is not a finished run, has no such member, or its checkpoint is damaged or another's.
-  """
-  entries = read_results(workdir)["members"]
-  if not 0 <= member < len(entries):
-    raise UserError(f"{workdir} has {len(entries)} members, numbered from 0; member {member} does not exist.")
-  if entries[member]["died_at"] is not None:
-    raise UserError(f"member {member} of {workdir} left the finite numbers at step {entries[member]['died_at']}; "
-                    "choose another one.")
-  cohort = entries[member]["cohort"]
-  position = [entry["member"] for entry in entries if entry["cohort"] == cohort].index(member)
-  variables: dict[str, Any] = {}
-  for name, array in checkpoints_of(workdir, cohort).read().items():
-    parts = name.split("/")
-    if parts[:2] == ["state", "variables"]:
-      inner = variables
-      for part in parts[2:-1]:
-        inner = inner.setdefault(part, {})
-      inner[parts[-1]] = array[position]
-  if trees.digest(variables["params"]) != entries[member]["params_sha256"]:
-    raise UserError(f"the newest checkpoint of {workdir} holds other parameters of member {member} than its "
-                    "results.json names; run the command of that run again, or restore both from a copy.")
-  return variables
-
-
-def checkpoints_of(workdir: pathlib.Path, cohort: int) -> Checkpoints:
-  """Returns the checkpoints of a cohort of a run that has a results.json, for reading."""
-  seeds = [entry["seed"] for entry in read_results(workdir)["members"] if entry["cohort"] == cohort]
-  owner = owner_of(read_config(workdir, unchanged=True), cohort, seeds)
-  return Checkpoints(cohort_directory(workdir, cohort), 1, owner)
-
-
-def owner_of(config: Mapping[str, Any], cohort: int, seeds: Sequence[int]) -> dict[str, Any]:
-  """Returns what a checkpoint says of whose it is.
+def abstract(
+  apply: Callable[[Tree, jax.Array], Outputs],
+  variables: Tree,
+  spec: DataSpec,
+  inputs: jax.ShapeDtypeStruct,
+  count: int,
+  which: str | tuple[str, ...],
+  path: str,
+) -> Arrays:
+  """Returns variables with the shapes and dtypes of what `fill` computes of them, from a trace.
 
   Args:
-    config: of the run, as `to_json` gives it.
-    cohort: its index.
-    seeds: of its members, in order.
+    apply: (variables, input) -> outputs.
+    variables: of the network.
+    spec: of the data.
+    inputs: shape of a batch of model inputs.
+    count: n, the number of training examples.
+    which: "logits", or taps as `select` takes them.
+    path: of the reference's config, for error messages.
+
+  Raises:
+    UserError: for taps that do not exist, or Gram matrices that take more than 8 GiB.
   """
-  return {"config": fingerprint(config), "cohort": cohort, "seeds": list(seeds)}
+  outputs = jax.eval_shape(apply, variables, inputs)
+  names = () if which == "logits" else tuple(select(outputs.taps, which))
+  needed = 4 * count**2 * len(names)
+  if needed > _LARGEST:
+    raise UserError(f"{path}.cache would keep {len(names)} Gram matrices of {count} examples, "
+                    f"{needed / 2**30:.0f} GiB; name fewer taps, set config.data.subset, or set the cache to ''.")
+  return Arrays(
+    variables,
+    row=jax.ShapeDtypeStruct((spec.num_examples,), jnp.int32),
+    logits=jax.ShapeDtypeStruct((count, *outputs.logits.shape[1:]), outputs.logits.dtype),
+    grams=jax.ShapeDtypeStruct((len(names), count, count) if names else (0, 1, 1), jnp.float32),
+    taps=names,
+  )
 
 
-def cohort_directory(workdir: pathlib.Path, cohort: int) -> pathlib.Path:
-  """Returns where the checkpoints of a cohort lie."""
-  return workdir / "checkpoints" / f"cohort_{cohort:03d}"
+def fill(
+  arrays: Arrays, apply: Callable[[Tree, jax.Array], Outputs], inputs: Iterable[tuple[np.ndarray, jax.Array]]
+) -> Arrays:
+  """Runs a network over the training split and returns its arrays with the numbers of what is kept.
+
+  Args:
+    arrays: of `abstract`.
+    apply: as there.
+    inputs: (ids [B], model inputs [B, ...]) over the split.
+  """
+  batches, variables = list(inputs), jax.device_put(arrays.variables)
+  ids = np.concatenate([ids for ids, _ in batches])
+
+  def over_split(names):
+    """Returns the logits, and the activations [n, D] of some taps by their names."""
+
+    @jax.jit
+    def read(variables, x):
+      outputs = apply(variables, x)
+      return outputs.logits, {name: flatten(outputs.taps[name]).astype(jnp.float32) for name in names}
+
+    parts = [jax.tree.map(np.asarray, read(variables, x)) for _, x in batches]
+    return jax.tree.map(lambda *arrays: np.concatenate(arrays), *parts)
+
+  taps = jax.eval_shape(apply, variables, batches[0][1]).taps
+  sizes = {name: 4 * len(ids) * math.prod(taps[name].shape[1:]) for name in arrays.taps}
+  grams, left = [], list(arrays.taps)
+  logits, _ = over_split(())
+  while left:  # as many taps in a pass as memory takes, one at least
+    count = max(1, sum(total <= _AT_ONCE for total in np.cumsum([sizes[name] for name in left])))
+    _, activations = over_split(tuple(left[:count]))
+    grams += [jax.jit(gram)(activations.pop(name)).values for name in left[:count]]
+    left = left[count:]
+  row = np.zeros(arrays.row.shape, np.int32)
+  row[ids] = np.arange(len(ids), dtype=np.int32)
+  return dataclasses.replace(
+    arrays,
+    row=jnp.asarray(row),
+    logits=jnp.asarray(logits),
+    grams=jnp.stack(grams) if grams else jnp.zeros(arrays.grams.shape),
+  )

@@ -7,28 +7,30 @@ last one stopped, and gives the same results if nothing is left to do.
 from __future__ import annotations
 
 import contextlib
+import functools
 import hashlib
+import itertools
 import pathlib
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
 import numpy as np
 
-from nurture import reporting
+from nurture import data, reporting
 from nurture.core import UserError, trees
 from nurture.reporting.files import remove_file
 from nurture.training.checkpoint import Checkpoints
 from nurture.training.config import Config, check, plain, to_json
-from nurture.training.ensemble import Cohort, cohorts_of, members_of
-from nurture.training.loop import Loop, NotFinite
-from nurture.training.preemption import Preempted, StopSignal
-from nurture.training.prepare import Prepared, Preparer
+from nurture.training.experiment import Experiment
+from nurture.training.loop import Loop
 from nurture.training.profiling import Profiler
-from nurture.training.references import cohort_directory, owner_of
-from nurture.training.run_directory import claimed
-from nurture.training.state import State
+from nurture.training.programs import Programs, steps_per_dispatch
+from nurture.training.run_directory import claimed, cohort_directory, owner_of
+from nurture.training.signals import Diverged, Preempted, StopSignal
+from nurture.training.step import State
+from nurture.training.sweep import Cohort, cohorts_of, members_of
 
 Results = dict[str, Any]
 
@@ -58,24 +60,19 @@ def run(
     What results.json holds: the summary of every group and the final metrics of every member.
 
   Raises:
-    UserError: for a mistake in the config, the data or the directory, and when training leaves the finite numbers.
+    UserError: for a mistake in the config, the data or the directory, and when the only member diverges.
     Preempted: after SIGTERM or Ctrl-C, with the state saved.
   """
   config, workdir = plain(config), pathlib.Path(workdir)
   check(config)
   members = members_of(config)
-  prepare = Preparer(data_dir)
+  read_data = data.Reader(data_dir)
   with claimed(workdir, config):
-    cohorts = cohorts_of(
-      config,
-      members,
-      can_vary=lambda inner, points: prepare(inner).can_vary(points),
-      chunk_size=lambda inner, count: prepare(inner).members_at_once(count),
-    )
-    _start(workdir, config, cohorts, prepare.checksums, argv)
+    cohorts = cohorts_of(config, members, functools.partial(Experiment.of, read=read_data))
+    _start(workdir, config, cohorts, read_data.checksums, argv)
     began, last = time.monotonic(), {"step": 0}
     try:
-      finals = _train(config, cohorts, prepare, workdir, name, last, profile, tensorboard)
+      finals = _train(config, cohorts, workdir, name, last, profile, tensorboard)
       results = _results(config, name, cohorts, finals, workdir)
     except BaseException as error:
       with contextlib.suppress(UserError):  # a full disk must not hide the reason
@@ -91,9 +88,16 @@ def _start(
 ) -> None:
   """Writes config.json and the manifest, or notes the resume in it.
 
+  Args:
+    checksums: of the data files.
+
   Raises:
     UserError: if the data are not those that the run began with.
   """
+  checksums = dict(checksums)
+  for cohort in cohorts:  # under one label, a grid may have several networks: none may take the place of another
+    for path, digest in cohort.experiment.checksums.items():
+      checksums[path] = " ".join(dict.fromkeys([*checksums.get(path, "").split(), digest]))
   if reporting.exists(workdir / "manifest.json"):
     old = reporting.read_manifest(workdir)["checksums"]
     for file in sorted({*old, *checksums}):
@@ -117,14 +121,13 @@ def _start(
 def _train(
   config: Config,
   cohorts: Sequence[Cohort],
-  prepare: Callable[[Config], Prepared],
   workdir: pathlib.Path,
   name: str,
   last: dict[str, int],
   profile: bool,
   tensorboard: bool,
 ) -> list[tuple[list[str], np.ndarray]]:
-  """Trains the cohorts; returns for each the sha256 of every member's parameters, and when members died."""
+  """Trains the cohorts; returns for each the sha256 of every member's parameters, and when members diverged."""
   total, finals, resumed, rows = config["steps"], [], False, reporting.NO_ROWS
   profiler = Profiler(workdir / "profile" if profile else None)
   all_checkpoints = [
@@ -140,51 +143,45 @@ def _train(
     reporting.Progress(total * len(cohorts), name) as progress,
     contextlib.closing(profiler),
   ):
-    for cohort, checkpoints in zip(cohorts, all_checkpoints):
-      later = all_checkpoints[cohort.index + 1 :]
-      prepared = prepare(cohort.config)
-      programs = prepared.programs(len(cohort.members))
-      hp = jax.device_put(cohort.hyper_parameters(), programs.by_member)
-      fields, references = jax.device_put(prepared.fields, programs.replicated), dict(prepared.abstract_references)
-      restored = checkpoints.restore({"state": jax.eval_shape(programs.init, hp),
-                                      "sums": programs.abstract_sums(hp, fields, references)})
-      step = restored.step if restored else -1
-      if not restored and not resumed:
-        _check_nothing_behind(workdir, checkpoints, later)
-      if restored and not resumed:
-        rows = restored.metrics
-        if not writer.holds(rows):
-          raise UserError(
-            f"{workdir}/metrics.jsonl no longer begins with the {rows['bytes']} bytes that the checkpoint of step "
-            f"{step} counts on; restore it from a copy, or remove {checkpoints.directory}/step_{step:010d} to train "
-            "again from the one before it."
-          )
-      if step < total:  # what is kept of references is computed for who trains
-        references = jax.device_put(prepared.references, programs.replicated)
-      if not resumed and (step < total or cohort is cohorts[-1]):  # the first cohort with something left to do
-        if step < total:
-          remove_file(workdir / "results.json")  # it is what makes a run a finished one
-        writer.resume(rows, cohort.index, step)
-        for other in later:  # their rows are gone
-          other.clear()
-        resumed = True
-      loop = Loop(
-        cohort=cohort,
-        programs=programs,
-        hp=hp,
-        fields=fields,
-        references=references,
-        probes=prepared.probes(programs) if step < total else {},
-        per_dispatch=prepared.steps_per_dispatch(),
-        writer=writer,
-        checkpoints=checkpoints,
-        progress=progress,
-        stop=stop,
-        profiler=profiler,
-        last=last,
-        is_ensemble=sum(len(other.members) for other in cohorts) > 1,
-      )
-      finals.append(_final(loop.run(restored)))
+    for experiment, group in itertools.groupby(cohorts, key=lambda cohort: cohort.experiment):
+      programs_of = functools.cache(functools.partial(Programs, experiment))  # chunks of one size share them
+      for cohort in group:
+        checkpoints, later = all_checkpoints[cohort.index], all_checkpoints[cohort.index + 1 :]
+        programs = programs_of(len(cohort.members), cohort.varying)
+        hp = jax.device_put(cohort.hyper_parameters(), programs.by_member)
+        restored = checkpoints.restore(programs.shapes)
+        step = restored.step if restored else -1
+        if not restored and not resumed:
+          _check_nothing_behind(workdir, checkpoints, later)
+        if restored and not resumed:
+          rows = restored.metrics
+          if not writer.holds(rows):
+            raise UserError(
+              f"{workdir}/metrics.jsonl no longer begins with the {rows['bytes']} bytes that the checkpoint of step "
+              f"{step} counts on; restore it from a copy, or remove {checkpoints.directory}/step_{step:010d} to train "
+              "again from the one before it."
+            )
+        if not resumed and (step < total or cohort is cohorts[-1]):  # the first cohort with something left to do
+          if step < total:
+            remove_file(workdir / "results.json")  # it is what makes a run a finished one
+          writer.resume(rows, cohort.index, step)
+          for other in later:  # their rows are gone
+            other.clear()
+          resumed = True
+        loop = Loop(
+          cohort=cohort,
+          programs=programs,
+          hp=hp,
+          per_dispatch=steps_per_dispatch(experiment),
+          writer=writer,
+          checkpoints=checkpoints,
+          progress=progress,
+          stop=stop,
+          profiler=profiler,
+          last=last,
+          is_ensemble=sum(len(other.members) for other in cohorts) > 1,
+        )
+        finals.append(_final(loop.run(restored)))
   return finals
 
 
@@ -251,6 +248,6 @@ def _results(
 def _reason(error: BaseException) -> str:
   if isinstance(error, Preempted):
     return "stopped by a signal"
-  if isinstance(error, NotFinite):
+  if isinstance(error, Diverged):
     return "not finite"
   return "error" if isinstance(error, UserError) else f"defect: {type(error).__name__}"

@@ -1,4 +1,10 @@
-"""The claim on a run directory: whose it is, and that only one process writes to it."""
+"""The run directory: whose it is, that only one process writes to it, and what of a finished run can be read back.
+
+    config.json  manifest.json  metrics.jsonl  results.json  lock
+    checkpoints/cohort_000/step_0000000300/...    see nurture.training.checkpoint
+
+results.json is written last: it is what makes a run a finished one.
+"""
 
 from __future__ import annotations
 
@@ -7,12 +13,16 @@ import errno
 import fcntl
 import os
 import pathlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 from nurture import reporting
-from nurture.core import UserError
-from nurture.training.config import Config, differences, to_json
-from nurture.training.loop import NotFinite
+from nurture.core import UserError, trees
+from nurture.training.checkpoint import Checkpoints
+from nurture.training.config import Config, differences, fingerprint, to_json
+from nurture.training.signals import Diverged
+
+Tree = Any
 
 # What a start may have left behind that was killed before it wrote its config.
 _BEFORE_CONFIG = {"lock", reporting.temporary_of(pathlib.Path("config.json")).name}
@@ -46,7 +56,7 @@ def claimed(workdir: pathlib.Path, config: Config) -> Iterator[None]:
     fresh = "config.json" not in names
     yield
   except BaseException as error:
-    refused = isinstance(error, UserError) and not isinstance(error, NotFinite)
+    refused = isinstance(error, UserError) and not isinstance(error, Diverged)
     with contextlib.suppress(OSError):
       if fresh and (refused or not (workdir / "config.json").exists()):
         _take_back(workdir, missing)
@@ -105,3 +115,54 @@ def lock(path: pathlib.Path) -> int:
       os.close(descriptor)
       raise
     os.close(descriptor)  # a start that was refused has just removed this file
+
+
+def member_variables(workdir: pathlib.Path, member: int) -> Tree:
+  """Returns the variables of one member of a finished run, as nested dicts of numpy arrays.
+
+  Raises:
+    UserError: if the directory is not a finished run, has no such member, or its checkpoint is damaged or another's.
+  """
+  entries = reporting.read_results(workdir)["members"]
+  if not 0 <= member < len(entries):
+    raise UserError(f"{workdir} has {len(entries)} members, numbered from 0; member {member} does not exist.")
+  if entries[member]["died_at"] is not None:
+    raise UserError(f"member {member} of {workdir} diverged at step {entries[member]['died_at']}; "
+                    "choose another one.")
+  cohort = entries[member]["cohort"]
+  position = [entry["member"] for entry in entries if entry["cohort"] == cohort].index(member)
+  variables: dict[str, Any] = {}
+  for name, array in checkpoints_of(workdir, cohort).read().items():
+    parts = name.split("/")
+    if parts[:2] == ["state", "variables"]:
+      inner = variables
+      for part in parts[2:-1]:
+        inner = inner.setdefault(part, {})
+      inner[parts[-1]] = array[position]
+  if trees.digest(variables["params"]) != entries[member]["params_sha256"]:
+    raise UserError(f"the newest checkpoint of {workdir} holds other parameters of member {member} than its "
+                    "results.json names; run the command of that run again, or restore both from a copy.")
+  return variables
+
+
+def checkpoints_of(workdir: pathlib.Path, cohort: int) -> Checkpoints:
+  """Returns the checkpoints of a cohort of a run that has a results.json, for reading."""
+  seeds = [entry["seed"] for entry in reporting.read_results(workdir)["members"] if entry["cohort"] == cohort]
+  owner = owner_of(reporting.read_config(workdir, unchanged=True), cohort, seeds)
+  return Checkpoints(cohort_directory(workdir, cohort), 1, owner)
+
+
+def owner_of(config: Mapping[str, Any], cohort: int, seeds: Sequence[int]) -> dict[str, Any]:
+  """Returns what a checkpoint says of whose it is.
+
+  Args:
+    config: of the run, as `to_json` gives it.
+    cohort: its index.
+    seeds: of its members, in order.
+  """
+  return {"config": fingerprint(config), "cohort": cohort, "seeds": list(seeds)}
+
+
+def cohort_directory(workdir: pathlib.Path, cohort: int) -> pathlib.Path:
+  """Returns where the checkpoints of a cohort lie."""
+  return workdir / "checkpoints" / f"cohort_{cohort:03d}"

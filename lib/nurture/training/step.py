@@ -1,4 +1,4 @@
-"""One training step, in the order the data flows:
+"""One training step, in the order in which the data flow:
 
     batch -> references -> targets -> forward -> loss -> gradients -> update -> parameters
 
@@ -19,9 +19,34 @@ from flax import linen as nn
 
 from nurture.core import Batch, Context, DataSpec, Outputs, UserError, rng, trees
 from nurture.core.schedules import Schedule
-from nurture.training.state import State
 
 Tree = Any
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class State:
+  """The state of one member; an ensemble's has a leading member axis on every leaf.
+
+  There is no key and no iterator in it: both are pure functions of (seed, step).
+
+  Attributes:
+    step: [] int32, number of steps taken.
+    variables: the model's collections, "params" and whatever else it has ("batch_stats").
+    opt_state: {"gradients": {label: state}, "optimizer": state}.
+    loss_states: {label: state} of the loss terms.
+    parameter_states: {label: state} of the parameter transforms.
+    died_at: [] int32, the step at which the member diverged: its loss or gradient was not finite (or the norm of the
+      gradient above the largest float32). From then on variables and opt_state are frozen; -1 before. The step before a
+      checkpoint or a log, where parameters or what the optimizer keeps of them are not finite.
+  """
+
+  step: jax.Array
+  variables: Tree
+  opt_state: Tree
+  loss_states: Tree
+  parameter_states: Tree
+  died_at: jax.Array
 
 
 class WeightedTerm(NamedTuple):
@@ -74,7 +99,7 @@ def update(
   """Takes one step.
 
   Args:
-    parts: the experiment's objects that are at work; states of the others wait unchanged.
+    parts: the active objects of the experiment; states of the others stay as they are.
     state: one member's state.
     batch: rows as gathered from the data set, neither augmented nor normalized.
     root: the member's root key.
@@ -82,11 +107,11 @@ def update(
 
   Returns:
     The next state and {"loss", "loss/<label>" where there are several, "gradient_norm"}, all [] float32
-    and all of the parameters before the update. A term that is not at work is 0 here, and is not logged.
+    and all of the parameters before the update. An inactive term is 0 here, and is not logged.
   """
   at = functools.partial(rng.stream, root, step=state.step)
   params = state.variables["params"]
-  (loss, (values, loss_states, changed, _)), gradient = differentiate(parts, state, batch, root, references)
+  (loss, (values, loss_states, changed, _)), gradient = loss_and_grad(parts, state, batch, root, references)
   gradient_norm = trees.norm(gradient)
 
   updates, gradient_states = gradient, dict(state.opt_state["gradients"])
@@ -102,8 +127,8 @@ def update(
       state.parameter_states[label], new_params, state.step
     )
 
-  # A member that left the finite numbers stands still from then on. Its loss and parameter-transform
-  # states need no such care: nothing alive reads them.
+  # A member that diverged is frozen from then on. Its loss and parameter-transform states need no such care: nothing
+  # reads them any more.
   finite = jnp.isfinite(loss) & jnp.isfinite(gradient_norm)
   alive = (state.died_at < 0) & finite
   variables = {**state.variables, **changed, "params": new_params}
@@ -120,7 +145,7 @@ def update(
   return new_state, {"loss": loss, **(terms if len(terms) > 1 else {}), "gradient_norm": gradient_norm}
 
 
-def differentiate(
+def loss_and_grad(
   parts: Parts, state: State, batch: Batch, root: jax.Array, references: Mapping[str, Tree]
 ) -> tuple[tuple[jax.Array, tuple[dict[str, jax.Array], dict[str, Tree], Tree, Outputs]], Tree]:
   """Returns ((loss, (value of each term, next states of the terms, changed collections, outputs)), gradient)."""
@@ -139,7 +164,7 @@ def differentiate(
       **scheduled_values(parts, state.step),
     )
     _check_predictions(outputs.logits, context.targets)
-    total, values, states = weigh(parts, state, dataclasses.replace(context, outputs=outputs), root)
+    total, values, states = compute_loss(parts, state, dataclasses.replace(context, outputs=outputs), root)
     return total, (values, states, changed, outputs)
 
   return jax.value_and_grad(loss_of, has_aux=True)(state.variables["params"])
@@ -161,7 +186,7 @@ def inspect(
   context = make_context(
     parts, state, parts.preprocess.train_batch(at("augment"), batch), root, references, train=True
   )
-  (_, (values, _, _, outputs)), gradient = differentiate(parts, state, batch, root, references)
+  (_, (values, _, _, outputs)), gradient = loss_and_grad(parts, state, batch, root, references)
   weights = {label: parts.losses[label].weight(state.step) for label in values}
   return [
     (parts.spec.input_name, context.batch[parts.spec.input_name]),
@@ -184,7 +209,7 @@ def evaluation_terms(
   """
   context = evaluation_context(parts, state, batch, root, references)
   outputs = evaluate(parts, state, variables, context.batch[parts.spec.input_name])
-  _, values, _ = weigh(parts, state, dataclasses.replace(context, outputs=outputs), root)
+  _, values, _ = compute_loss(parts, state, dataclasses.replace(context, outputs=outputs), root)
   return {label: parts.losses[label].weight(state.step) * value for label, value in values.items()}
 
 
@@ -229,7 +254,7 @@ def make_context(
   return context
 
 
-def weigh(
+def compute_loss(
   parts: Parts, state: State, context: Context, root: jax.Array
 ) -> tuple[jax.Array, dict[str, jax.Array], dict[str, Tree]]:
   """Returns the weighted sum of the loss terms, each term's own value, and the terms' next states."""

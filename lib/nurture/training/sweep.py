@@ -1,4 +1,4 @@
-"""Which members a config asks for, and which of them are trained together as one program.
+"""A sweep: the members that a config asks for, what may vary among them in one program, and who is trained together.
 
     config.ensemble = {
       "seeds": 20,
@@ -17,9 +17,10 @@ import dataclasses
 import itertools
 import json
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -27,7 +28,13 @@ from nurture.core import UserError
 from nurture.core.build import suggest
 from nurture.reporting import label_of
 from nurture.training.config import MEMBER_SECTIONS, Config, get, put
-from nurture.training.experiment import HyperParameters
+from nurture.training.experiment import Experiment, HyperParameters, hyper_parameters
+from nurture.training.programs import members_at_once
+
+# What tracing raises where a value must be known before the program runs.
+_NOT_TRACEABLE = (
+  UserError, TypeError, ValueError, jax.errors.ConcretizationTypeError, jax.errors.TracerArrayConversionError,
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,13 +65,13 @@ class Cohort:
 
   Attributes:
     index: position among the cohorts of the run, which are trained one after another.
-    config: the config with the structural values of these members put in.
+    experiment: of the config with the structural values of these members put in.
     members: at least one.
     varying: the config paths whose values differ inside the program.
   """
 
   index: int
-  config: Config
+  experiment: Experiment
   members: tuple[Member, ...]
   varying: tuple[str, ...]
 
@@ -104,39 +111,79 @@ def members_of(config: Config) -> tuple[Member, ...]:
 
 
 def cohorts_of(
-  config: Config,
-  members: Iterable[Member],
-  can_vary: Callable[[Config, list[dict[str, float]]], tuple[str, ...]],
-  chunk_size: Callable[[Config, int], int],
+  config: Config, members: Iterable[Member], read: Callable[[Config], Experiment]
 ) -> tuple[Cohort, ...]:
   """Groups members that one program can train, in order of appearance, and cuts the groups into chunks.
 
   Args:
     config: the run's config.
     members: of the run.
-    can_vary: (config, {numeric path: value} of each kind of member) -> the paths that may differ inside one program.
-    chunk_size: (config, how many members have it) -> how many of them to train at once.
+    read: config with the values of a member put in -> its experiment; called once for each program.
+
+  Raises:
+    UserError: for mistakes in the config, its data and its references.
   """
   members = tuple(members)
   numeric = [p for p in (members[0].assignments if members else ()) if _is_numeric(m.assignments[p] for m in members)]
-  groups = _group(members, exclude=numeric)
   cohorts = []
-  for group in groups:
-    shared = put(config, {p: v for p, v in group[0].assignments.items() if p not in numeric})
-    # Values must be put in before a trace can say which of them it needs to know.
+  for group in _group(members, exclude=numeric):
+    first = read(put(config, group[0].assignments))
     points = list({m.label: {p: m.assignments[p] for p in numeric} for m in group}.values())
-    varying = can_vary(put(shared, group[0].assignments), points) if numeric else ()
+    varying = can_vary(first, points) if numeric else ()
     for part in _group(group, exclude=varying):
-      inner = put(config, part[0].assignments)
-      size = max(1, chunk_size(inner, len(part)))
+      experiment = first if part[0] is group[0] else read(put(config, part[0].assignments))
+      size = members_at_once(experiment, len(part))
       for start in range(0, len(part), size):
-        cohorts.append(Cohort(len(cohorts), inner, tuple(part[start : start + size]), varying))
+        cohorts.append(Cohort(len(cohorts), experiment, tuple(part[start : start + size]), varying))
   return tuple(cohorts)
 
 
-def sharding_devices(num_members: int, num_devices: int) -> int:
-  """Returns over how many devices to spread members: the most that hold equal shares."""
-  return next(n for n in range(min(num_members, num_devices), 0, -1) if num_members % n == 0)
+def can_vary(experiment: Experiment, points: Sequence[Mapping[str, float]]) -> tuple[str, ...]:
+  """Returns the paths whose values may differ between members of one program.
+
+  These are the values that initialization or the step reads and need not know beforehand. The others are
+  structural: each of their values needs a program of its own (a depth, a dropout rate that the layer compares
+  with zero), or data or references of its own (a batch size, a noise rate), which are made outside the program.
+
+  Args:
+    experiment: of the config with the values of the first point.
+    points: {path: value} of each kind of member. Each is built with its plain values first, because checks of a
+      value's range cannot see it inside a trace.
+
+  Raises:
+    UserError: for a value out of its range.
+  """
+  for point in points:
+    experiment.parts(point)
+
+  def read(chosen):
+    try:
+      return _values_read(experiment, chosen)
+    except _NOT_TRACEABLE:
+      return None
+
+  paths = tuple(points[0])
+  together = read(paths)
+  if together is None:  # one of them stops the trace: ask for each by itself
+    together = {path for path in paths if read((path,))}
+  return tuple(path for path in paths if path in together)
+
+
+def _values_read(experiment: Experiment, paths: Iterable[str]) -> set[str]:
+  """Returns those of the paths whose values are an operand somewhere in initialization or the step."""
+  values = jax.eval_shape(lambda: hyper_parameters(0, dict.fromkeys(paths, 0.0)))["values"]
+  hp = lambda values: hyper_parameters(0) | {"values": values}
+  state = jax.eval_shape(lambda values: experiment.init(hp(values)), values)
+  rest = experiment.abstract_rows(), experiment.abstract_fields(), experiment.arrays
+  step_in = lambda phase: lambda values, state, *rest: experiment.step(state, hp(values), *rest, phase)
+  traced = [jax.make_jaxpr(lambda values: experiment.init(hp(values)))(values)]
+  traced += [jax.make_jaxpr(step_in(phase))(values, state, *rest) for phase in experiment.phases]
+  used = set()
+  for jaxpr in (closed.jaxpr for closed in traced):
+    operands = {id(v) for v in jaxpr.outvars} | {id(v) for equation in jaxpr.eqns for v in equation.invars}
+    names = sorted(values)  # the order in which a dict is flattened
+    used |= {name for name, variable in zip(names, jaxpr.invars) if id(variable) in operands}
+  return used
 
 
 def _group(members: Iterable[Member], exclude: Iterable[str]) -> list[list[Member]]:

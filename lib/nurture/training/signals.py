@@ -1,9 +1,14 @@
-"""SIGTERM and Ctrl-C as a flag that the loop looks at between two dispatches."""
+"""The two early ends of a run: a signal from outside, and a network that diverged.
+
+SIGTERM and Ctrl-C become a flag that the loop looks at between two dispatches.
+"""
 
 from __future__ import annotations
 
 import signal
 from types import FrameType, TracebackType
+
+from nurture.core import UserError
 
 # EX_TEMPFAIL of sysexits.h: nothing is wrong, run the same command again. 128 + SIGINT, as shells have it.
 EXIT_CODES = {signal.SIGTERM: 75, signal.SIGINT: 130}
@@ -19,6 +24,10 @@ class Preempted(Exception):
   def __init__(self, received: signal.Signals, step: int):
     super().__init__(f"stopped by {received.name} after step {step}; run the same command again to go on.")
     self.exit_code = EXIT_CODES[received]
+
+
+class Diverged(UserError):
+  """The only network of a run diverged; the message names the step and the first tensor that is not finite."""
 
 
 class StopSignal:
