@@ -25,9 +25,9 @@ from nurture import data, models, reporting
 from nurture.core import Outputs, UserError
 from nurture.reporting.plots import COLORS, literal
 from nurture.similarity.projection import project
+from nurture.training import member_variables
 from nurture.training.config import Config, check, plain, put
-from nurture.training.ensemble import Member, members_of
-from nurture.training.references import member_variables
+from nurture.training.sweep import Member, members_of
 
 _MEMBER = flags.DEFINE_multi_integer("member", [0], "Member of every run; may be given several times.")
 _CLASSES = flags.DEFINE_list("classes", ["0", "1", "2"], "Three class numbers.")

@@ -51,7 +51,7 @@ def violations(source, package):
 def sources():
   for top in ("lib", "experiments", "configs"):
     for path in sorted((ROOT / top).rglob("*.py")):
-      yield path, ".".join(path.parent.relative_to(ROOT).parts)
+      yield path, ".".join(path.parent.relative_to(ROOT / "lib" if top == "lib" else ROOT).parts)
 
 
 def test_every_room_has_a_floor():

@@ -1,6 +1,13 @@
 """The smallest experiment that has every section of a real one, for tests of what stands around it."""
 
+from nurture import data
+from nurture.training import Experiment
 from nurture.training.config import put
+
+
+def read(config, data_dir="data"):
+  """Returns the experiment of a config."""
+  return Experiment.of(config, data.Reader(data_dir))
 
 
 def tiny_config(**changes):

@@ -23,11 +23,10 @@ import numpy as np
 from absl import flags
 
 from experiments import terminal
-from nurture import data, reporting
-from nurture.core import DataSpec
+from nurture import reporting
 from nurture.data import Dataset, Split
-from nurture.training.dispatch import Programs, members_that_fit
 from nurture.training.experiment import Experiment
+from nurture.training.programs import Programs, members_at_once
 
 _MEMBERS = flags.DEFINE_list("members", ["1", "16", "128"], "Sizes of the ensemble.")
 _ROUNDS = flags.DEFINE_integer("rounds", 7, "Times that every contender is measured.", lower_bound=1, **terminal.SHARED)
@@ -42,7 +41,7 @@ STEPS = 50  # in one dispatch
 
 CONFIG = {
   "seed": 0, "steps": 1_000_000, "batch_size": BATCH,
-  "data": {"normalize": "unit", "augment": {}},
+  "data": {"source": {"name": "random"}, "normalize": "unit", "augment": {}},
   "model": {"name": "mlp", "depth": DEPTH, "width": WIDTH, "kernel_init": "he"},
   "scheduled": {}, "references": {}, "targets": {},
   "losses": {"ce": {"name": "cross_entropy", "weight": 1.0}},
@@ -51,7 +50,9 @@ CONFIG = {
     "noise": {"name": "annealed_noise", "eta": ETA, "gamma": GAMMA},
   },
   "optimizer": {"name": "sgd", "learning_rate": LEARNING_RATE},
-  "parameters": {}, "evaluation": {"parameters": ""},
+  "parameters": {}, "probes": {}, "evaluation": {"batch_size": BATCH, "parameters": ""},
+  "ensemble": {"seeds": 1, "grid": {}, "chunk": 0, "map": "vmap"},
+  "log_every": 100, "steps_per_dispatch": STEPS, "checkpoint": {"every": 0, "keep": 1}, "report": {"metrics": ()},
 }
 
 
@@ -78,24 +79,21 @@ class Ensemble:
 
   def __init__(self, members: int):
     dataset = random_dataset()
-    spec = DataSpec(EXAMPLES, CLASSES, (28, 28, 1), BATCH)
-    experiment = Experiment(CONFIG, spec, lambda section: data.preprocess(section, dataset))
-    chunk = min(members, members_that_fit(experiment, 0, ""))
+    experiment = Experiment.of(CONFIG, lambda section: dataset)
+    chunk = members_at_once(experiment, members)
     sizes = [chunk] * (members // chunk) + [members % chunk] * (members % chunk > 0)
-    programs = {size: Programs(experiment, EXAMPLES, size, "vmap") for size in set(sizes)}
+    programs = {size: Programs(experiment, size) for size in set(sizes)}
     self.members, self.chunks = members, []
     for i, size in enumerate(sizes):
       hp = {"seed": jnp.arange(size, dtype=jnp.uint32) + 1000 * i, "values": {}}
-      fields = jax.device_put(experiment.parts().preprocess.device_fields(dataset.train), programs[size].replicated)
-      states = programs[size].init(hp)
-      sums = programs[size].zeros(programs[size].abstract_sums(hp, fields, {}))
-      self.chunks.append((programs[size], states, sums, hp, fields))
+      states, sums = programs[size].init(hp), programs[size].zeros(programs[size].shapes["sums"])
+      self.chunks.append((programs[size], states, sums, hp))
 
   def run(self) -> int:
     """Takes STEPS steps of every member; returns the number of member-steps."""
-    for i, (programs, states, sums, hp, fields) in enumerate(self.chunks):
-      states, sums = programs.steps(states, sums, hp, fields, {}, length=STEPS)
-      self.chunks[i] = (programs, states, sums, hp, fields)
+    for i, (programs, states, sums, hp) in enumerate(self.chunks):
+      states, sums = programs.steps(states, sums, hp, programs.fields, {}, length=STEPS)
+      self.chunks[i] = (programs, states, sums, hp)
     jax.block_until_ready([chunk[1] for chunk in self.chunks])
     return STEPS * self.members
 

@@ -36,8 +36,9 @@ from nurture.core import Preset, UserError
 from nurture.models import MODELS
 from nurture.training import phases
 from nurture.training.config import check, put
-from nurture.training.ensemble import cohorts_of, members_of
-from nurture.training.prepare import Prepared, Preparer, check_probe
+from nurture.training.experiment import Experiment, check_probe
+from nurture.training.references import Reference
+from nurture.training.sweep import cohorts_of, members_of
 
 _CONFIGS = flags.DEFINE_list("configs", [], "Parts of names of configs; all without it.", **terminal.SHARED)
 _LIMIT = flags.DEFINE_integer("limit", 0, "Cases, drawn at random; 0 is all.", lower_bound=0, **terminal.SHARED)
@@ -134,15 +135,13 @@ def cases(wanted: Sequence[str]) -> Iterator[Case]:
           index += 1
 
 
-def prepare(config: dict, preparer: Preparer) -> None:
+def prepare(config: dict, read: data.Reader) -> None:
   """Does what a run does before it trains."""
   check(config)
-  for cohort in cohorts_of(config, members_of(config), lambda inner, points: preparer(inner).can_vary(points),
-                           lambda inner, count: preparer(inner).members_at_once(count)):
-    preparer(cohort.config).programs(len(cohort.members))
+  cohorts_of(config, members_of(config), functools.partial(Experiment.of, read=read))
 
 
-def build(config: dict, base: Prepared, data_dir: pathlib.Path) -> None:
+def build(config: dict, base: Experiment, data_dir: pathlib.Path) -> None:
   """Does what a run does before it traces."""
   check(config)
   for member in members_of(config):
@@ -150,9 +149,10 @@ def build(config: dict, base: Prepared, data_dir: pathlib.Path) -> None:
     check(inner)
     if inner["data"] != base.config["data"]:
       data.load(phases.at(inner, None)["data"], data_dir)
-    dataclasses.replace(base.experiment, config=inner).parts()
+    references = {label: Reference.read(inner, label, base.spec) for label in inner["references"]}
+    dataclasses.replace(base, config=inner, references=references).parts()
     for label, fields in inner["probes"].items():
-      check_probe(label, fields, base.dataset)
+      check_probe(label, fields, base.read())
 
 
 def attempt(function: Callable, *arguments: Any) -> dict[str, str]:
@@ -186,9 +186,9 @@ def child(spec: dict) -> None:
     what = {"config": case.name, "place": ".".join(map(str, case.place)), "value": case.value, "kind": case.kind}
     say(begins=what)
     if case.name != name:
-      name, preparer = case.name, Preparer(case.root)
+      name, read = case.name, data.Reader(case.root)
       jax.clear_caches()
-      base = preparer(put(case.config, members_of(case.config)[0].assignments))
+      base = Experiment.of(put(case.config, members_of(case.config)[0].assignments), read)
     config = case.changed()
     signal.alarm(_PATIENCE)
     if spec["train"]:
@@ -197,7 +197,7 @@ def child(spec: dict) -> None:
       continue
     result = attempt(build, config, base, case.root)
     if result["outcome"] == "run" and case.kind not in seen:
-      result = attempt(prepare, config, preparer)
+      result = attempt(prepare, config, read)
     seen.add(case.kind)
     say(**result)
 

@@ -16,10 +16,10 @@ import jax
 from absl import flags
 
 from experiments import terminal
-from nurture import reporting
+from nurture import data, reporting
 from nurture.training.config import put
-from nurture.training.experiment import hyper_parameters
-from nurture.training.prepare import Preparer
+from nurture.training.experiment import Experiment, hyper_parameters
+from nurture.training.programs import Programs
 
 _DEPTH = flags.DEFINE_integer("depth", 24, "Hidden layers.", lower_bound=1)
 _WIDTH = flags.DEFINE_integer("width", 128, "Units of a hidden layer.", lower_bound=1)
@@ -88,19 +88,17 @@ class Contender:
   """One experiment in training."""
 
   def __init__(self, changes: dict):
-    self.prepared = Preparer("data")(put(config(), changes))
-    self.programs = self.prepared.programs(1)
+    self.programs = Programs(Experiment.of(put(config(), changes), data.Reader("data")), 1)
     self.hp = jax.tree.map(lambda leaf: leaf[None], hyper_parameters(0))
     self.states = self.programs.init(self.hp)
-    fields, references = self.prepared.fields, self.prepared.references
-    self.sums = self.programs.zeros(self.programs.abstract_sums(self.hp, fields, references))
+    self.sums = self.programs.zeros(self.programs.shapes["sums"])
 
   def seconds_per_step(self, seconds: float) -> float:
     """Trains for about `seconds` and returns the time of a step."""
     taken, began = 0, time.perf_counter()
     while (elapsed := time.perf_counter() - began) < seconds:
       self.states, self.sums = self.programs.steps(
-        self.states, self.sums, self.hp, self.prepared.fields, self.prepared.references, length=STEPS
+        self.states, self.sums, self.hp, self.programs.fields, self.programs.arrays, length=STEPS
       )
       jax.block_until_ready(self.sums)
       taken += STEPS

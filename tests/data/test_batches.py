@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from nurture.core import UserError
-from nurture.data import Dataset, Split, input_shape, preprocess
+from nurture.data import Dataset, Split, device_fields, gather, input_shape, preprocess
 
 
 def _dataset(shape=(8, 8, 3), name="image"):
@@ -24,10 +24,9 @@ _MIXUP = {"name": "mixup", "alpha": 1.0, "symmetric": True}
 
 def test_gather_takes_whole_rows_and_weighs_them_one():
   data = _dataset()
-  pre = preprocess(_config(), data)
-  fields = pre.device_fields(data.train)
+  fields = device_fields(data.train, data.input_name)
   assert fields["image"].dtype == jnp.uint8
-  batch = jax.jit(pre.gather)(fields, jnp.array([3, 19, 3]))
+  batch = jax.jit(gather)(fields, jnp.array([3, 19, 3]))
   assert set(batch) == {"image", "label", "true_label", "id", "weight"}
   np.testing.assert_array_equal(batch["id"], [3, 19, 3])
   np.testing.assert_array_equal(batch["image"], data.train.inputs[[3, 19, 3]])
@@ -39,7 +38,7 @@ def test_gather_takes_whole_rows_and_weighs_them_one():
 def test_without_augmentation_a_training_batch_is_the_evaluation_input(key, normalize):
   data = _dataset()
   pre = preprocess(_config(normalize), data)
-  batch = pre.gather(pre.device_fields(data.train), jnp.arange(20))
+  batch = gather(device_fields(data.train, data.input_name), jnp.arange(20))
   np.testing.assert_array_equal(pre.train_batch(key, batch)["image"], pre.inputs(batch))
   assert pre.inputs(batch).dtype == jnp.float32
 
@@ -54,7 +53,7 @@ def test_the_training_split_alone_decides_the_normalization():
 
 def test_padding_before_and_cutout_after_normalization(key):
   data = _dataset()
-  batch = preprocess(_config(), data).gather({"image": jnp.full((4, 8, 8, 3), 51, jnp.uint8)}, jnp.arange(4))
+  batch = gather({"image": jnp.full((4, 8, 8, 3), 51, jnp.uint8)}, jnp.arange(4))
   pre = preprocess(_config("standardize", cut={"name": "cutout", "size": 4}, crop={"name": "pad_crop", "pad": 4}), data)
   mean, std = data.train.moments
   levels = {"black": (0 - mean[0]) / std[0], "image": (51 - mean[0]) / std[0], "cut": 0.0}
@@ -64,10 +63,10 @@ def test_padding_before_and_cutout_after_normalization(key):
 
 def test_an_added_augmentation_leaves_the_draws_of_the_others_alone(key):
   data = _dataset()
-  fields = preprocess(_config(), data).device_fields(data.train)
+  fields = device_fields(data.train, data.input_name)
   alone = preprocess(_config(mix=_MIXUP), data)
   both = preprocess(_config(crop="pad_crop", mix=_MIXUP), data)
-  batch = alone.gather(fields, jnp.arange(8))
+  batch = gather(fields, jnp.arange(8))
   a, b = alone.train_batch(key, batch), both.train_batch(key, batch)
   np.testing.assert_array_equal(a["mix_index"], b["mix_index"])
   np.testing.assert_array_equal(a["mix_weight"], b["mix_weight"])
@@ -77,18 +76,18 @@ def test_an_added_augmentation_leaves_the_draws_of_the_others_alone(key):
 def test_two_rows_of_a_kind_draw_apart(key):
   data = _dataset()
   pre = preprocess(_config("none", one="flip", two="flip"), data)
-  batch = pre.gather(pre.device_fields(data.train), jnp.arange(20))
+  batch = gather(device_fields(data.train, data.input_name), jnp.arange(20))
   changed = np.any(np.asarray(pre.train_batch(key, batch)["image"]) != data.train.inputs, axis=(1, 2, 3))
   assert 0 < changed.sum() < 20  # with the same draws, the second would undo the first
 
 
 def test_a_traced_alpha_can_be_vmapped(key):
   data = _dataset()
-  fields = preprocess(_config(), data).device_fields(data.train)
+  fields = device_fields(data.train, data.input_name)
 
   def weight(alpha):
     pre = preprocess(_config("standardize", mix={**_MIXUP, "alpha": alpha}), data)
-    return pre.train_batch(key, pre.gather(fields, jnp.arange(4)))["mix_weight"][0]
+    return pre.train_batch(key, gather(fields, jnp.arange(4)))["mix_weight"][0]
 
   alphas = jnp.array([0.0, 0.3, 1.0])
   np.testing.assert_allclose(jax.jit(jax.vmap(weight))(alphas), [weight(float(a)) for a in alphas], rtol=1e-5)
@@ -105,7 +104,7 @@ def test_the_moments_are_computed_once():
 def test_tokens_become_int32_and_nothing_else(key):
   data = _dataset((5,), "tokens")
   pre = preprocess(_config("standardize"), data)
-  batch = pre.train_batch(key, pre.gather(pre.device_fields(data.train), jnp.arange(20)))
+  batch = pre.train_batch(key, gather(device_fields(data.train, data.input_name), jnp.arange(20)))
   np.testing.assert_array_equal(batch["tokens"], data.train.inputs)
   assert batch["tokens"].dtype == jnp.int32 and input_shape(data) == (5,)
 
@@ -119,7 +118,7 @@ def test_an_augmentation_that_does_not_fit_the_inputs_is_one_sentence(name, row)
 def test_vectors_can_be_mixed(key):
   data = _dataset((5,), "image")
   pre = preprocess(_config(mix=_MIXUP), data)
-  batch = pre.train_batch(key, pre.gather(pre.device_fields(data.train), jnp.arange(4)))
+  batch = pre.train_batch(key, gather(device_fields(data.train, data.input_name), jnp.arange(4)))
   x, lam = data.train.inputs[:4] / 255, np.asarray(batch["mix_weight"])[0]
   np.testing.assert_allclose(batch["image"], lam * x + (1 - lam) * x[batch["mix_index"]], atol=1e-6)
 

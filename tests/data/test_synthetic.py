@@ -9,7 +9,7 @@ import pytest
 
 from nurture import models
 from nurture.core import UserError, build, rng, trees
-from nurture.data import DATASETS, Dataset, Split, load, preprocess
+from nurture.data import DATASETS, Dataset, Split, device_fields, gather, load, preprocess
 from nurture.data.synthetic import Copy, Multiplication, Parity
 
 N = 1500
@@ -129,7 +129,7 @@ def regenerated(task):
   """Returns the data and (seed, step) -> the training batch of a member, as the trainer makes it."""
   data = load(config_of(task, augment={"fresh": {"name": "regenerate"}}), "")
   pre = preprocess({"normalize": "none", "augment": {"fresh": {"name": "regenerate"}}}, data)
-  stored = pre.gather(pre.device_fields(data.train), jnp.arange(50))
+  stored = gather(device_fields(data.train, data.input_name), jnp.arange(50))
   batch_at = lambda seed, step: pre.train_batch(rng.stream(jax.random.key(seed), "augment", step), stored)
   return data, batch_at
 

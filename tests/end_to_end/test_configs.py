@@ -8,11 +8,12 @@ import jax.numpy as jnp
 import pytest
 
 from experiments.benchmarks.shrink import CONFIGS, PARTS, ROOT, config_of, first, label, load, shrunk
-from nurture import training
+from nurture import data, training
 from nurture.reporting import read_json
 from nurture.training.config import put
-from nurture.training.ensemble import members_of
-from nurture.training.prepare import Preparer
+from nurture.training.experiment import Experiment
+from nurture.training.programs import Programs
+from nurture.training.sweep import members_of
 
 # Are trained for two steps; the others are traced only, which finds what is wrong with a config and costs a tenth.
 TRAINED = ("quickstart", "mnist_mlp", "cifar10_cnn", "everything")
@@ -34,15 +35,12 @@ def references(value):
       yield from references(inner)
 
 
-def metrics_of(prepared):
+def metrics_of(experiment):
   """Returns the names that a run will log, from traces alone."""
-  programs = prepared.programs(1)
-  hp, fields = {"seed": jnp.zeros(1, jnp.uint32), "values": {}}, prepared.fields
-  loaded = dict(prepared.abstract_references)
-  names = set(programs.abstract_sums(hp, fields, loaded))
-  states = jax.eval_shape(programs.init, hp)
-  for name, probe in prepared.probes(programs).items():
-    measured = jax.eval_shape(probe.measure, states, hp, loaded, probe.pieces)
+  programs, hp = Programs(experiment, 1), {"seed": jnp.zeros(1, jnp.uint32), "values": {}}
+  names = set(programs.shapes["sums"])
+  for name, probe in programs.probes.items():
+    measured = jax.eval_shape(probe.measure, programs.shapes["state"], hp, dict(experiment.arrays), probe.pieces)
     names |= {f"{name}/{quantity}" for quantity in measured}
   return names
 
@@ -54,15 +52,15 @@ def metrics_of(prepared):
 @pytest.mark.filterwarnings("ignore:layer map 'last_wins'")  # which says what the official setting leaves out
 def test_every_program_of_the_grid_can_be_traced_and_logs_what_is_reported(path, part, tmp_path):
   config = shrunk(path, part, tmp_path / "data")
-  prepare = Preparer(tmp_path / "data")
+  read = data.Reader(tmp_path / "data")
   numbers = (int, float)
   structures = {  # members that differ in numbers only are one program, or the same one with another number
     json.dumps([(p, v) for p, v in member.assignments.items() if not isinstance(v, numbers)]): member
     for member in members_of(config)
   }
   for member in list(structures.values())[-1:] if path.stem in DEEP else structures.values():
-    prepared = prepare(put(config, member.assignments))
-  assert set(config["report"]["metrics"]) <= metrics_of(prepared)
+    experiment = Experiment.of(put(config, member.assignments), read)
+  assert set(config["report"]["metrics"]) <= metrics_of(experiment)
 
 
 @pytest.mark.parametrize("path, part", [case for case in PARTS if case[0].stem in TRAINED],

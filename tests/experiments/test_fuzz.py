@@ -8,8 +8,8 @@ import pytest
 from experiments.benchmarks import fuzz
 from nurture.core import UserError
 from nurture.training.config import put
-from nurture.training.ensemble import members_of
-from nurture.training.prepare import Preparer
+from nurture.training.sweep import members_of
+from tests.tiny import read
 
 
 @pytest.fixture(scope="module", params=["quickstart", "elr/digits.py"])
@@ -17,7 +17,7 @@ def results(request):
   """[(case, result)] of every case of a config, built and not traced; deterministic."""
   done, base = [], None
   for case in fuzz.cases([request.param]):
-    base = base or Preparer(case.root)(put(case.config, members_of(case.config)[0].assignments))
+    base = base or read(put(case.config, members_of(case.config)[0].assignments), case.root)
     done.append((case, fuzz.attempt(fuzz.build, case.changed(), base, case.root)))
   return done
 

@@ -6,10 +6,13 @@ import numpy as np
 import pytest
 
 from nurture.core import UserError
+from nurture.data import gather
 from nurture.training import step as steps
-from nurture.training.experiment import hyper_parameters, uses_convolution
-from nurture.training.prepare import Preparer, _abstract_batch
-from tests.tiny import tiny_config
+from nurture.training import sweep
+from nurture.training.config import get
+from nurture.training.experiment import hyper_parameters
+from nurture.training.programs import Programs
+from tests.tiny import read, tiny_config
 
 MLP = {"name": "mlp", "depth": 1, "width": 4, "activation": "relu"}
 CE = {"name": "cross_entropy", "weight": 1.0}
@@ -20,18 +23,18 @@ def ready():
   config = tiny_config(probes={}, references={"guide": {"model": MLP}}, losses={"ce": CE, "mse": {
     "name": "mse", "weight": {"name": "step_ramp", "steps": 4}, "stop_step": 6,
   }})
-  return Preparer("data")(config)
+  return read(config)
 
 
 def test_the_parts_are_those_of_the_config_with_values_put_in(ready):
-  parts = ready.experiment.parts({"losses.ce.weight": 3.0, "model.width": 5})
+  parts = ready.parts({"losses.ce.weight": 3.0, "model.width": 5})
   assert parts.losses["ce"].weight(0) == 3 and parts.model.width == 5 and parts.model.num_classes == 10
   assert parts.losses["mse"].weight(jnp.int32(2)) == 0.5
-  assert (parts.steps, parts.spec) == (12, ready.experiment.spec)
+  assert (parts.steps, parts.spec) == (12, ready.spec)
   assert list(parts.gradients) == ["clip", "noise"] and list(parts.targets) == ["smoothing"]
   assert list(parts.parameters) == ["average"] and list(parts.references) == ["guide"]
-  assert [list(ready.experiment.parts(phase=phase).losses) for phase in (0, 6)] == [["ce", "mse"], ["ce"]]
-  assert ready.experiment.phases == (0, 6) and len(ready.jaxprs) == 2
+  assert [list(ready.parts(phase=phase).losses) for phase in (0, 6)] == [["ce", "mse"], ["ce"]]
+  assert ready.phases == (0, 6) and len(ready.jaxprs()) == 2
 
 
 @pytest.mark.parametrize(("changes", "words"), [
@@ -53,7 +56,7 @@ def test_the_parts_are_those_of_the_config_with_values_put_in(ready):
 ])
 def test_a_mistake_in_a_part_is_named_by_its_path(changes, words):
   with pytest.raises(UserError, match=words):
-    Preparer("data")(tiny_config(probes={}, **changes))
+    read(tiny_config(probes={}, **changes))
 
 
 def test_hyper_parameters_are_arrays_of_one_member():
@@ -64,8 +67,7 @@ def test_hyper_parameters_are_arrays_of_one_member():
 
 
 def test_values_that_stop_the_trace_do_not_hide_those_that_vary(ready):
-  batch = _abstract_batch(ready.experiment, ready.dataset)
-  can_vary = lambda *paths: ready.experiment.can_vary(batch, ready.abstract_references, paths)
+  can_vary = lambda *paths: sweep.can_vary(ready, [{path: get(ready.config, path) for path in paths}])
   assert can_vary("optimizer.learning_rate", "losses.ce.weight") == ("optimizer.learning_rate", "losses.ce.weight")
   assert can_vary("model.depth", "optimizer.learning_rate") == ("optimizer.learning_rate",)
   assert can_vary("losses.mse.weight.steps", "batch_size", "losses.mse.stop_step") == ("losses.mse.weight.steps",)
@@ -74,32 +76,32 @@ def test_values_that_stop_the_trace_do_not_hide_those_that_vary(ready):
 
 def test_what_no_result_needs_is_not_in_the_program():
   conv = {"name": "cnn", "layers": (("conv", 2, 3), ("dense", 4))}
-  unread = Preparer("data")(tiny_config(probes={}, references={"guide": {"model": conv}}))
-  assert not uses_convolution(unread.jaxprs)
-  read = Preparer("data")(tiny_config(probes={}, references={"guide": {"model": conv}}, losses={
+  unread = read(tiny_config(probes={}, references={"guide": {"model": conv}}))
+  assert not unread.has_convolution
+  used = read(tiny_config(probes={}, references={"guide": {"model": conv}}, losses={
     "ce": CE, "kd": {"name": "distillation", "teachers": ("guide",), "weight": 1.0, "teacher_temperature": 2.0,
                      "student_temperature": 1.0, "scale": "none"},
   }))
-  assert uses_convolution(read.jaxprs)
+  assert used.has_convolution
 
 
 def test_a_probe_is_given_the_member_as_it_stands(ready):
   hp = hyper_parameters(3)
-  state = ready.experiment.init(hp)
-  network, variables = ready.experiment.network(state, hp, ready.references)
-  batch = ready.experiment.parts().preprocess.gather(ready.fields, jnp.arange(4))
-  assert network.model == ready.experiment.parts().model and network.loss_states == state.loss_states
+  state, arrays = ready.init(hp), ready.filled_arrays()
+  network, variables = ready.network(state, hp, arrays)
+  batch = gather(Programs(ready, 1).fields, jnp.arange(4))
+  assert network.model == ready.parts().model and network.loss_states == state.loss_states
   np.testing.assert_allclose(network.inputs(batch), np.asarray(batch["image"]) / np.float32(255), rtol=1e-6)
   jax.tree.map(np.testing.assert_array_equal, variables, state.variables)
   jax.tree.map(np.testing.assert_array_equal, network.initial(), state.variables)
-  parts, root = ready.experiment.parts(phase=0), jax.random.key(jnp.uint32(3))
+  parts, root = ready.parts(phase=0), jax.random.key(jnp.uint32(3))
   other = jax.tree.map(lambda leaf: leaf * 2, variables)
-  expected = steps.evaluation_terms(parts, state, other, batch, root, ready.references)
+  expected = steps.evaluation_terms(parts, state, other, batch, root, arrays)
   assert {n: float(v) for n, v in network.terms(other, batch).items()} == {n: float(v) for n, v in expected.items()}
   assert network.loss(other, batch) == sum(expected.values()) and list(expected) == ["ce", "mse"]
   guide = network.references(batch)["guide"]
   module = parts.references["guide"].module
-  alone = module.apply(ready.references["guide"].variables, network.inputs(batch))
+  alone = module.apply(arrays["guide"].variables, network.inputs(batch))
   np.testing.assert_allclose(guide.logits, alone.logits, atol=1e-6)
-  later, _ = ready.experiment.network(state, hp, ready.references, phase=6)
+  later, _ = ready.network(state, hp, arrays, phase=6)
   assert list(later.terms(other, batch)) == ["ce"]

@@ -29,5 +29,5 @@ def test_a_loss_times_1e25_trains_at_a_learning_rate_divided_by_it(tmp_path):
 
 
 def test_an_optimizer_whose_squares_overflow_stops_the_run_and_is_named(tmp_path):
-  with pytest.raises(training.NotFinite, match=r"the state optimizer/.*nu/.* is not finite at step \d+; "):
+  with pytest.raises(training.Diverged, match=r"the state optimizer/.*nu/.* is not finite at step \d+; "):
     train(tmp_path / "run", 1e25, {"name": "adam", "learning_rate": 0.1})

@@ -16,38 +16,39 @@ import pytest
 from nurture.core import rng
 from nurture.training import loop
 from nurture.training.checkpoint import Restored
-from nurture.training.ensemble import Cohort, members_of
-from nurture.training.loop import AttachedProbe, Loop, NotFinite, intervals_of, probe_key
-from nurture.training.preemption import Preempted
-from nurture.training.state import State
+from nurture.training.loop import Loop
+from nurture.training.programs import AttachedProbe, intervals_of, probe_key
+from nurture.training.signals import Diverged, Preempted
+from nurture.training.step import State
+from nurture.training.sweep import Cohort, members_of
 from tests.tiny import tiny_config
 
 CE = {"name": "cross_entropy", "weight": 1.0}
 
 
 class Programs:
-  """Stands for nurture.training.dispatch.Programs; notes every dispatch as (step, length, phase)."""
+  """Stands for nurture.training.programs.Programs; notes every dispatch as (step, length, phase)."""
 
-  by_member = None
+  by_member, fields, arrays = None, {}, {}
 
-  def __init__(self, cohort, phases=(0,), dies=None):
-    self.cohort, self.dies, self.taken = cohort, dies or {}, []
-    self.experiment = types.SimpleNamespace(phases=phases)
+  def __init__(self, cohort, probes, dies=None):
+    self.cohort, self.probes, self.dies, self.taken = cohort, probes, dies or {}, []
     self.count = len(cohort.members)
 
   def init(self, hp):
     zeros = np.zeros(self.count, np.int32)
     return State(zeros, {"params": {"w": np.ones((self.count, 2), np.float32)}}, {}, {}, {}, zeros - 1)
 
-  def abstract_sums(self, hp, fields, references):
-    labels = self.cohort.config["losses"]
+  @property
+  def shapes(self):
+    labels = self.cohort.experiment.config["losses"]
     names = ["loss", *(f"loss/{label}" for label in labels if len(labels) > 1)]
-    return {name: jax.ShapeDtypeStruct((self.count,), jnp.float32) for name in names}
+    return {"sums": {name: jax.ShapeDtypeStruct((self.count,), jnp.float32) for name in names}}
 
   def zeros(self, like):
     return {name: np.zeros(leaf.shape, leaf.dtype) for name, leaf in like.items()}
 
-  def steps(self, states, sums, hp, fields, references, *, length, phase):
+  def steps(self, states, sums, hp, fields, arrays, *, length, phase):
     start = int(states.step[0])
     self.taken.append((start, length, phase))
     sums, died_at = dict(sums), np.array(states.died_at)
@@ -109,12 +110,13 @@ def make(probes=None, phases=(0,), dies=None, stop=None, is_ensemble=True, index
   changes = {"steps": 10, "log_every": 4, "checkpoint__every": 5, "ensemble__seeds": 2} | changes
   config = tiny_config(probes={label: {"name": "accuracy", "every": p.every} for label, p in (probes or {}).items()},
                        **changes)
-  cohort = Cohort(index, config, members_of(config), ())
-  programs, world = Programs(cohort, phases, dies), World()
+  cohort = Cohort(index, types.SimpleNamespace(config=config, phases=phases), members_of(config), ())
+  programs, world = Programs(cohort, probes or {}, dies), World()
   made = Loop(
-    cohort=cohort, programs=programs, hp={}, fields={}, references={}, probes=probes or {}, per_dispatch=per_dispatch,
+    cohort=cohort, programs=programs, hp={}, per_dispatch=per_dispatch,
     writer=world, checkpoints=world, progress=world, stop=stop or StopAfter(),
-    profiler=types.SimpleNamespace(watch=lambda dispatch: dispatch()), last={"step": 0}, is_ensemble=is_ensemble,
+    profiler=types.SimpleNamespace(before=lambda: None, after=lambda result: None), last={"step": 0},
+    is_ensemble=is_ensemble,
   )
   return made, programs, world
 
@@ -168,7 +170,7 @@ def test_a_term_is_logged_where_it_was_at_work_in_every_step_of_the_mean():
 
 
 def probe(every, calls, name="x"):
-  def measure(states, hp, references, pieces, phase=0):
+  def measure(states, hp, arrays, pieces, phase=0):
     if not isinstance(states.step, np.ndarray):
       calls.append(("traced", phase))
       return {}
@@ -265,15 +267,12 @@ def fatal(named, variable=1.0, **changes):
   made, programs, world = make(dies={0: 5}, is_ensemble=False, ensemble__seeds=1, **changes)
   asked = {}
 
-  def parts(values, phase):
-    return types.SimpleNamespace(preprocess=types.SimpleNamespace(gather=lambda fields, rows: ("batch of", rows)))
-
-  def inspect(state, batch, hp, references, phase):
-    asked.update(step=state.step, batch=batch, seed=hp["seed"], phase=phase)
+  def inspect(state, hp, rows, fields, arrays, phase):
+    asked.update(step=state.step, rows=rows, seed=hp["seed"], phase=phase)
     return named
 
-  programs.experiment.parts, programs.experiment.inspect = parts, inspect
-  programs.indices = lambda hp, start, *, length: np.asarray([[[int(start), length, int(hp["seed"][0])]]])
+  programs.cohort.experiment.inspect = inspect
+  programs.rows = lambda hp, start, *, length: np.asarray([[[int(start), length, int(hp["seed"][0])]]])
   made.hp = {"seed": np.asarray([9]), "values": {}}
   if not np.isfinite(variable):
     init = programs.init
@@ -294,23 +293,23 @@ def fatal(named, variable=1.0, **changes):
 ])
 def test_one_network_that_is_not_finite_stops_the_run_and_is_not_saved(named, words, save_every, kept):
   made, world, asked = fatal(named, phases=(0, 3, 8), checkpoint__every=save_every)
-  with pytest.raises(NotFinite, match=f"{words}; {kept}"):
+  with pytest.raises(Diverged, match=f"{words}; {kept}"):
     made.run(None)
   assert all(step < 5 for step in world.saved) and world.journal[-1] == ("flush",)
-  assert list(asked["batch"][1]) == [5, 1, 9]  # the rows of the fatal step of this member
+  assert list(asked["rows"]) == [5, 1, 9]  # the rows of the fatal step of this member
   assert (asked["step"], asked["seed"], asked["phase"]) == (5, 9, 3)
 
 
 def test_a_variable_that_is_not_finite_is_named_first():
   made, _, asked = fatal([("logits", np.full(2, np.nan))], variable=np.inf)
-  with pytest.raises(NotFinite, match="the variable params/w is not finite at step 5"):
+  with pytest.raises(Diverged, match="the variable params/w is not finite at step 5"):
     made.run(None)
   assert not asked
 
 
 def test_a_stop_signal_does_not_save_what_is_not_finite():
   made, world, _ = fatal([], stop=StopAfter(2), log_every=100, checkpoint__every=0)
-  with pytest.raises(NotFinite):
+  with pytest.raises(Diverged):
     made.run(None)
   assert not world.saved
 

@@ -5,8 +5,7 @@ import jax.numpy as jnp
 import pytest
 
 from nurture.core import UserError, memory
-from nurture.training.prepare import Preparer
-from tests.tiny import tiny_config
+from tests.tiny import read, tiny_config
 
 GUIDE = {"guide": {"model": {"name": "mlp", "width": 10**9}}}
 WIDE = {"name": "cnn", "layers": (("pad_to", 10**6), ("conv", 4, 3), ("global_avg_pool",))}
@@ -22,24 +21,24 @@ WIDE = {"name": "cnn", "layers": (("pad_to", 10**6), ("conv", 4, 3), ("global_av
 ], ids=str)
 def test_what_is_too_large_names_its_section(changes, largest):
   with pytest.raises(UserError) as caught:
-    Preparer("")(tiny_config(**changes))
+    read(tiny_config(**changes))
   sentence = str(caught.value)
   assert f"of it for {largest}" in sentence and sentence.endswith("are free; make that smaller."), sentence
 
 
 def test_members_that_do_not_fit_together_are_refused_and_those_that_do_are_not(monkeypatch):
-  prepared = Preparer("")(tiny_config())
+  experiment = read(tiny_config())
   needed = []
   monkeypatch.setattr(memory, "check", lambda needs, *rest: needed.append(sum(needs.values())))
   for count in (1, 2, 3):
-    prepared.check_memory(count)
+    experiment.check_memory(count)
   one = needed[1] - needed[0]
   assert needed[2] - needed[1] == one > 4 * (64 * 8 + 8 * 10)  # of members the states and steps, of the data one copy
   monkeypatch.undo()
   monkeypatch.setattr(memory, "free_bytes", lambda: needed[1])
-  prepared.programs(2)
+  experiment.check_memory(2)
   with pytest.raises(UserError, match="^training 3 members at once needs .* config.ensemble.chunk to fewer members"):
-    prepared.programs(3)
+    experiment.check_memory(3)
 
 
 def test_the_largest_array_is_found_wherever_it_is_made():

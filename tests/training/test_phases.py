@@ -1,4 +1,4 @@
-"""Phases: parts of a config that are at work for some steps only, as programs of their own."""
+"""Phases: parts of a config that are active for some steps only, as programs of their own."""
 
 import dataclasses
 
@@ -10,13 +10,12 @@ import pytest
 from nurture import training
 from nurture.core import UserError
 from nurture.reporting import read_rows
-from nurture.training import loop, phases
+from nurture.training import checkpoints_of, loop, member_variables, phases
 from nurture.training.config import put
 from nurture.training.experiment import hyper_parameters
-from nurture.training.prepare import Preparer
-from nurture.training.references import checkpoints_of, member_variables
+from nurture.training.programs import Programs
 from nurture.transforms.losses import LOSSES
-from tests.tiny import tiny_config
+from tests.tiny import read, tiny_config
 
 CE = {"name": "cross_entropy", "weight": 1.0}
 COUNT = {"name": "visits", "weight": 0.5}
@@ -24,7 +23,7 @@ COUNT = {"name": "visits", "weight": 0.5}
 
 @dataclasses.dataclass(frozen=True)
 class Visits:
-  """The size of the logits, with a count of the steps that it was at work."""
+  """The size of the logits, with a count of the steps at which it was active."""
 
   def init(self, spec):
     return jnp.int32(0)
@@ -46,7 +45,7 @@ def config(losses, **changes):
   ({}, (0,)),
   ({"stop_step": 5}, (0, 5)),
   ({"start_step": 2, "stop_step": 5}, (0, 2, 5)),
-  ({"start_step": 12}, (0,)),  # the run has 12 steps: never at work
+  ({"start_step": 12}, (0,)),  # the run has 12 steps: never active
   ({"stop_step": 12}, (0,)),
 ])
 def test_starts(windows, expected):
@@ -83,8 +82,8 @@ MIX = {"name": "mixup", "alpha": 1.0, "symmetric": True}
 
 
 @pytest.mark.parametrize("changes, words", [
-  ({"losses": {"ce": CE | {"start_step": 2}}}, "no term at work at step 0"),
-  ({"losses": {"ce": CE | {"stop_step": 4}, "more": COUNT | {"start_step": 7}}}, "no term at work at step 4"),
+  ({"losses": {"ce": CE | {"start_step": 2}}}, "no active term at step 0"),
+  ({"losses": {"ce": CE | {"stop_step": 4}, "more": COUNT | {"start_step": 7}}}, "no active term at step 4"),
   ({"data.augment": {"mix": MIX}, "targets": {"mix": {"name": "mixup", "stop_step": 5}}},
    "augment.mix mixes images at step 5 but config.targets does not"),
   ({"data.augment": {"mix": MIX | {"stop_step": 5}}, "targets": {"mix": {"name": "mixup"}}},
@@ -105,19 +104,17 @@ def test_one_mixup_after_the_other(tmp_path):
 def test_after_its_release_a_term_is_not_traced_and_a_step_is_the_plain_one(monkeypatch):
   traced, apply = [], Visits.apply
   monkeypatch.setattr(Visits, "apply", lambda self, state, ctx: (traced.append(1), apply(self, state, ctx))[1])
-  hp, prepare = hyper_parameters(3), Preparer("data")
-  windowed = prepare(config({"ce": CE, "more": COUNT | {"stop_step": 5}})).experiment
-  prepared = prepare(config({"ce": CE}))
-  plain = prepared.experiment
-  state = windowed.init(hp)
-  batch = plain.parts().preprocess.gather(prepared.fields, jnp.arange(8))
+  hp, rows = hyper_parameters(3), jnp.arange(8)
+  windowed = read(config({"ce": CE, "more": COUNT | {"stop_step": 5}}))
+  plain = read(config({"ce": CE}))
+  state, fields = windowed.init(hp), Programs(plain, 1).fields
   del traced[:]
-  released, metrics = windowed.step(state, batch, hp, {}, phase=5)
+  released, metrics = windowed.step(state, hp, rows, fields, {}, phase=5)
   assert not traced
-  expected, _ = plain.step(dataclasses.replace(state, loss_states={"ce": ()}), batch, hp, {})
+  expected, _ = plain.step(dataclasses.replace(state, loss_states={"ce": ()}), hp, rows, fields, {})
   jax.tree.map(np.testing.assert_array_equal, released.variables, expected.variables)
   assert released.loss_states["more"] == 0 and metrics["loss/more"] == 0
-  guided, metrics = windowed.step(state, batch, hp, {}, phase=0)
+  guided, metrics = windowed.step(state, hp, rows, fields, {}, phase=0)
   assert traced and guided.loss_states["more"] == 1 and metrics["loss/more"] > 0
   assert not jax.tree.all(jax.tree.map(np.array_equal, guided.variables["params"], expected.variables["params"]))
 

@@ -4,9 +4,8 @@ import pytest
 
 from nurture.core import UserError
 from nurture.training.config import check
-from nurture.training.ensemble import cohorts_of, members_of
-from nurture.training.prepare import Preparer
-from tests.tiny import tiny_config
+from nurture.training.sweep import cohorts_of, members_of
+from tests.tiny import read, tiny_config
 
 NAN = float("nan")
 RAMP = {"name": "linear_schedule", "init_value": 0.0, "end_value": 1.0, "transition_steps": 10}
@@ -36,7 +35,7 @@ def axis(path, *levels):
 ], ids=lambda case: str(case)[:40])
 def test_a_number_out_of_range_names_its_path(changes, message):
   with pytest.raises(UserError) as caught:
-    Preparer("")(tiny_config(**changes))
+    read(tiny_config(**changes))
   assert message in str(caught.value) and str(caught.value).endswith(".")
 
 
@@ -48,10 +47,8 @@ def test_a_number_out_of_range_names_its_path(changes, message):
 ])
 def test_every_level_of_a_sweep_is_held_to_the_range(grid, message):
   """Inside the program they are traced, and nothing could be said about them."""
-  config, prepare = tiny_config(ensemble__grid=grid), Preparer("")
+  config = tiny_config(ensemble__grid=grid)
   check(config)
   with pytest.raises(UserError) as caught:
-    for cohort in cohorts_of(config, members_of(config), lambda inner, points: prepare(inner).can_vary(points),
-                             lambda inner, count: prepare(inner).members_at_once(count)):
-      prepare(cohort.config)
+    cohorts_of(config, members_of(config), read)
   assert message in str(caught.value)

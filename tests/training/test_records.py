@@ -5,5 +5,5 @@ from tests.records import records_of, unfrozen
 
 
 def test_every_record_is_frozen_but_the_loop():
-  assert {"State", "Parts", "Experiment", "Reference", "Cache", "Loop"} <= {k.__name__ for k in records_of(training)}
+  assert {"State", "Parts", "Experiment", "Reference", "Arrays", "Loop"} <= {k.__name__ for k in records_of(training)}
   assert unfrozen(training) == {"Loop"}

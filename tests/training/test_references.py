@@ -9,14 +9,15 @@ import pytest
 
 from nurture import training
 from nurture.core import UserError, trees
+from nurture.data import gather
 from nurture.reporting import read_json
-from nurture.training import reference_cache
+from nurture.training import member_variables, references
 from nurture.training.config import put
 from nurture.training.experiment import hyper_parameters
-from nurture.training.prepare import Preparer
-from nurture.training.references import member_variables
+from nurture.training.programs import Programs
+from nurture.training.sweep import can_vary
 from nurture.transforms.losses import LOSSES
-from tests.tiny import tiny_config
+from tests.tiny import read, tiny_config
 
 MLP = {"name": "mlp", "depth": 2, "width": 8, "activation": "relu"}
 NORMED = MLP | {"norm": "batch", "dropout": 0.3}
@@ -30,18 +31,18 @@ def config(reference=None, losses=None, **changes):
 
 
 def prepared(cfg):
-  ready = Preparer("data")(cfg)
-  hp = hyper_parameters(0)
-  return ready, ready.experiment.init(hp), hp
+  """Returns the programs of one member, its state and its hyper-parameters."""
+  experiment, hp = read(cfg), hyper_parameters(0)
+  return Programs(experiment, 1), experiment.init(hp), hp
 
 
 def outputs(ready, state, rows, train):
   """Returns the guide's outputs on some rows of the training split."""
   parts = ready.experiment.parts()
-  batch = parts.preprocess.gather(ready.fields, jnp.asarray(rows))
+  batch = gather(ready.fields, jnp.asarray(rows))
   batch = {**batch, "image": parts.preprocess.inputs(batch)}
   guide, key = parts.references["guide"], jax.random.key(0)
-  return guide.outputs(parts, state, ready.references["guide"], batch, key, train=train)
+  return guide.outputs(parts, state, ready.arrays["guide"], batch, key, train=train)
 
 
 def test_no_weight_on_guidance_changes_no_bit(tmp_path):
@@ -53,10 +54,10 @@ def test_no_weight_on_guidance_changes_no_bit(tmp_path):
 
 def test_a_guide_is_not_changed_by_training(tmp_path):
   guided = config({"seed": 3})
-  before = trees.digest(Preparer("data")(guided).references["guide"].variables)
+  before = trees.digest(read(guided).arrays["guide"].variables)
   training.run(guided, tmp_path / "run")
   assert read_json(tmp_path / "run/manifest.json")["checksums"]["config.references.guide"] == before
-  assert trees.digest(Preparer("data")(guided).references["guide"].variables) == before
+  assert trees.digest(read(guided).arrays["guide"].variables) == before
 
 
 def test_an_untrained_guide_is_not_the_network_of_that_seed():
@@ -64,7 +65,7 @@ def test_an_untrained_guide_is_not_the_network_of_that_seed():
   model = tiny_config()["model"]
   ready, state, _ = prepared(config({"model": model, "seed": 0}))
   kernel = lambda variables: np.asarray(variables["params"]["dense_00"]["kernel"])
-  assert not np.array_equal(kernel(ready.references["guide"].variables), kernel(state.variables))
+  assert not np.array_equal(kernel(ready.arrays["guide"].variables), kernel(state.variables))
 
 
 def test_a_cache_gives_what_the_network_gives():
@@ -74,8 +75,7 @@ def test_a_cache_gives_what_the_network_gives():
   a, b = (outputs(ready, state, rows, train=True) for ready in (online, cached))
   np.testing.assert_allclose(a.logits, b.logits, atol=1e-5)
   assert list(b.taps) == [name for name in sorted(a.taps) if name.endswith("dense")]
-  batch = online.experiment.parts().preprocess.gather(online.fields, jnp.asarray(rows))
-  step = lambda ready: ready.experiment.step(state, batch, hp, ready.references)
+  step = lambda ready: ready.experiment.step(state, hp, jnp.asarray(rows), ready.fields, ready.arrays)
   (_, with_network), (_, with_cache) = step(online), step(cached)
   np.testing.assert_allclose(with_network["loss/guide"], with_cache["loss/guide"], rtol=1e-4)
   np.testing.assert_allclose(with_network["gradient_norm"], with_cache["gradient_norm"], rtol=1e-3)
@@ -85,12 +85,12 @@ def test_with_a_cache_the_step_holds_nothing_of_the_guide():
   cached, state, hp = prepared(config({"model": {"name": "cnn", "layers": (("conv", 4, 3), ("dense", 5))},
                                        "cache": "pre"}))
   online, _, _ = prepared(config({"model": {"name": "cnn", "layers": (("conv", 4, 3), ("dense", 5))}}))
-  assert "conv_general_dilated" in str(online.jaxprs) and "conv_general_dilated" not in str(cached.jaxprs)
+  assert online.experiment.has_convolution and not cached.experiment.has_convolution
 
 
 def test_a_cache_of_logits_serves_a_teacher():
   cached, state, _ = prepared(config({"cache": "logits"}, {"ce": CE}))
-  assert cached.references["guide"].cache.taps == ()
+  assert cached.arrays["guide"].taps == ()
   rows = [4, 9]
   np.testing.assert_allclose(
     outputs(cached, state, rows, train=True).logits, outputs(cached, state, rows, train=False).logits, atol=1e-5
@@ -129,10 +129,10 @@ def test_a_mean_teacher_is_the_network_with_averaged_weights(monkeypatch):
     losses={"ce": CE, "watch": {"name": "watch", "weight": 0.1}},
   )
   ready, state, hp = prepared(cfg)
-  batch = ready.experiment.parts().preprocess.gather(ready.fields, jnp.arange(8))
+  batch = gather(ready.fields, jnp.arange(8))
   for _ in range(3):
     del seen[:]
-    before, (state, _) = state, ready.experiment.step(state, batch, hp, ready.references)
+    before, (state, _) = state, ready.experiment.step(state, hp, jnp.arange(8), ready.fields, ready.arrays)
     average = before.parameter_states["average"]["average"]
     parts = ready.experiment.parts()
     expected = parts.model.apply({"params": average}, parts.preprocess.inputs(batch))
@@ -145,10 +145,10 @@ def test_an_unmixed_view():
   cfg = config({"view": "unmixed"}, {"ce": CE}, data__augment={"mix": mixup}, targets={"mix": {"name": "mixup"}})
   ready, state, _ = prepared(cfg)
   parts = ready.experiment.parts()
-  batch = parts.preprocess.gather(ready.fields, jnp.arange(8))
+  batch = gather(ready.fields, jnp.arange(8))
   plain = {**batch, "image": parts.preprocess.inputs(batch)}
   mixed = parts.preprocess.train_batch(jax.random.key(1), batch)
-  guide, loaded, key = parts.references["guide"], ready.references["guide"], jax.random.key(0)
+  guide, loaded, key = parts.references["guide"], ready.arrays["guide"], jax.random.key(0)
   read = lambda batch: guide.outputs(parts, state, loaded, batch, key, train=True).logits
   assert np.abs(mixed["image"] - plain["image"]).max() > 0.1
   np.testing.assert_array_equal(read(mixed), read(plain))
@@ -181,14 +181,14 @@ def test_a_run_of_another_shape_or_of_other_classes_is_refused(tmp_path):
   training.run(config(losses={"ce": CE}, steps=1, checkpoint__every=1), tmp_path / "teacher")
   model = {"name": "mlp", "depth": 1, "width": 8, "activation": "relu"}
   guide = {"model": model, "run": str(tmp_path / "teacher")}
-  Preparer("data")(config(guide))
+  read(config(guide))
   for change, words in (
     ({"width": 9}, r"\['params'\].* is \(8,\) there and \(9,\) here"),
     ({"num_classes": 7}, "there and .*its num_classes"),
     ({"depth": 2}, "missing there"),
   ):
     with pytest.raises(UserError, match=words):
-      Preparer("data")(config(guide | {"model": model | change}))
+      read(config(guide | {"model": model | change}))
 
 
 def test_a_run_on_other_data_is_refused(tmp_path):
@@ -196,23 +196,23 @@ def test_a_run_on_other_data_is_refused(tmp_path):
   plain = dict(losses={"ce": CE}, steps=1, checkpoint__every=1, data__validation=20)
   training.run(config(**plain), tmp_path / "teacher")
   guide = {"model": tiny_config()["model"], "run": str(tmp_path / "teacher")}
-  Preparer("data")(config(guide, data__validation=20))
+  read(config(guide, data__validation=20))
   for changes, words in (
     ({"data__normalize": "standardize"}, "config.data.normalize='unit', and this config has 'standardize'"),
     ({"data__seed": 1}, "config.data.seed=0, so it has seen validation examples"),
     ({"data__validation": 10}, "config.data.validation=20, so"),
   ):
     with pytest.raises(UserError, match=words):
-      Preparer("data")(config(guide, **{"data__validation": 20} | changes))
+      read(config(guide, **{"data__validation": 20} | changes))
 
 
 def test_a_member_that_died_teaches_nothing(tmp_path):
   grid = {"lr": {"path": "optimizer.learning_rate", "levels": (0.1, 1e30)}}
   training.run(config(losses={"ce": CE}, ensemble__grid=grid), tmp_path / "teacher")
   guide = {"model": tiny_config()["model"], "run": str(tmp_path / "teacher")}
-  Preparer("data")(config(guide))
-  with pytest.raises(UserError, match="member 1 of .* left the finite numbers at step"):
-    Preparer("data")(config(guide | {"member": 1}))
+  read(config(guide))
+  with pytest.raises(UserError, match="member 1 of .* diverged at step"):
+    read(config(guide | {"member": 1}))
 
 
 def test_a_mean_teacher_has_the_scheduled_arguments_of_the_step():
@@ -224,13 +224,13 @@ def test_a_mean_teacher_has_the_scheduled_arguments_of_the_step():
   )
   ready, state, _ = prepared(cfg)
   parts = ready.experiment.parts()
-  batch = parts.preprocess.gather(ready.fields, jnp.arange(4))
+  batch = gather(ready.fields, jnp.arange(4))
   batch = {**batch, "image": parts.preprocess.inputs(batch)}
 
   def logits(step):
     later = dataclasses.replace(state, step=jnp.int32(step))
     return parts.references["average"].outputs(
-      parts, later, ready.references["average"], batch, jax.random.key(0), train=True
+      parts, later, ready.arrays["average"], batch, jax.random.key(0), train=True
     ).logits
 
   assert np.abs(logits(0) - logits(10)).max() > 0.1 * np.abs(logits(0)).max() > 0
@@ -246,7 +246,7 @@ def test_a_mistake_of_a_probe_is_found_before_training(tmp_path):
 def test_a_reference_that_nobody_reads_costs_nothing():
   cnn = {"name": "cnn", "layers": (("conv", 4, 3), ("dense", 5))}
   ready, _, _ = prepared(config({"model": cnn}, {"ce": CE}))
-  assert "conv_general_dilated" not in str(ready.jaxprs)
+  assert not ready.experiment.has_convolution
 
 
 def test_guide_seeds_make_groups_and_share_what_they_can(tmp_path):
@@ -263,25 +263,26 @@ def test_guide_seeds_make_groups_and_share_what_they_can(tmp_path):
 
 def test_outputs_are_computed_only_if_somebody_trains(monkeypatch):
   """Finding out which members make a program prepares every one of them: what is slow and large must wait."""
-  calls, filled = [], reference_cache.filled
-  monkeypatch.setattr(reference_cache, "filled", lambda *args: calls.append(args) or filled(*args))
-  ready = Preparer("data")(config({"cache": "pre"}))
-  assert ready.can_vary([{"optimizer.learning_rate": 0.1}]) and not calls
+  calls, fill = [], references.fill
+  monkeypatch.setattr(references, "fill", lambda *args: calls.append(args) or fill(*args))
+  experiment = read(config({"cache": "pre"}))
+  assert can_vary(experiment, [{"optimizer.learning_rate": 0.1}]) and not calls
+  ready = Programs(experiment, 1)
   shapes = lambda tree: jax.tree.map(lambda x: (x.shape, x.dtype), tree)
-  assert shapes(ready.references) == shapes(dict(ready.abstract_references))
-  assert len(calls) == 1 and ready.references is ready.references
+  assert shapes(ready.arrays) == shapes(dict(experiment.arrays))
+  assert len(calls) == 1 and ready.arrays is ready.arrays
 
 
 def test_a_finished_run_computes_nothing_again(tmp_path, monkeypatch):
   cfg = config({"cache": "pre"})
   first = training.run(cfg, tmp_path, data_dir="data")
-  monkeypatch.setattr(reference_cache, "filled", lambda *args: pytest.fail("computed what a reference keeps"))
+  monkeypatch.setattr(references, "fill", lambda *args: pytest.fail("computed what a reference keeps"))
   assert training.run(cfg, tmp_path, data_dir="data")["members"] == first["members"]
 
 
 def test_many_passes_keep_what_one_does(monkeypatch):
-  one = Preparer("data")(config({"cache": "pre"})).references["guide"].cache
-  monkeypatch.setattr(reference_cache, "_AT_ONCE", 1)
-  many = Preparer("data")(config({"cache": "pre"})).references["guide"].cache
+  one = read(config({"cache": "pre"})).filled_arrays()["guide"]
+  monkeypatch.setattr(references, "_AT_ONCE", 1)
+  many = read(config({"cache": "pre"})).filled_arrays()["guide"]
   assert len(one.taps) > 1
   jax.tree.map(np.testing.assert_array_equal, one, many)

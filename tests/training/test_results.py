@@ -7,8 +7,8 @@ import pytest
 
 from nurture import reporting
 from nurture.core import UserError
-from nurture.training.ensemble import Cohort, Member
 from nurture.training.run import _results
+from nurture.training.sweep import Cohort, Member
 
 MEMBERS = [Member(i, 7 + i, {"lr": lr}, {}) for i, lr in enumerate((0.1, 0.1, 0.5))]
 COHORTS = [Cohort(0, {}, tuple(MEMBERS[:2]), ()), Cohort(1, {}, tuple(MEMBERS[2:]), ())]

@@ -4,6 +4,7 @@ import dataclasses
 import json
 import pathlib
 import shutil
+import traceback
 
 import jax
 import jax.numpy as jnp
@@ -13,9 +14,9 @@ import pytest
 from nurture import data, models, training
 from nurture.core import UserError, rng
 from nurture.reporting import Progress, read_json, read_rows
-from nurture.training import dispatch
+from nurture.training import member_variables, programs
 from nurture.training.config import plain
-from nurture.training.references import member_variables
+from nurture.training.profiling import Profiler
 from nurture.transforms.losses import LOSSES
 from tests.tiny import tiny_config
 
@@ -81,36 +82,34 @@ def test_a_run_cut_off_at_any_dispatch_ends_with_the_same_bytes(undisturbed, tmp
   class CutOffError(BaseException):
     pass
 
-  count, original = [0], dispatch.Programs._steps
-  take = training.loop.Loop._take_steps
+  count, before = [0], Profiler.before
 
-  def take_or_stop(self, *args):
+  def stop(self):
     if count[0] == dispatches_before:
       raise CutOffError
     count[0] += 1
-    return take(self, *args)
+    before(self)
 
   with monkeypatch.context() as patch:
-    patch.setattr(training.loop.Loop, "_take_steps", take_or_stop)
+    patch.setattr(Profiler, "before", stop)  # it comes ahead of each dispatch
     with pytest.raises(CutOffError):
       train(tmp_path / "run", **ENSEMBLE)
-  assert dispatch.Programs._steps is original
   train(tmp_path / "run", **ENSEMBLE)
   for name in ("metrics.jsonl", "results.json"):
     assert (tmp_path / "run" / name).read_bytes() == (undisturbed[0] / name).read_bytes()
 
 
 def test_a_damaged_newest_checkpoint_costs_time_and_nothing_else(undisturbed, tmp_path, monkeypatch, capfd):
-  take, count = training.loop.Loop._take_steps, [0]
+  before, count = Profiler.before, [0]
 
-  def take_then_kill(self, *args):
+  def kill(self):
     count[0] += 1
     if count[0] == 5:
       raise KeyboardInterrupt
-    return take(self, *args)
+    before(self)
 
   with monkeypatch.context() as patch:
-    patch.setattr(training.loop.Loop, "_take_steps", take_then_kill)
+    patch.setattr(Profiler, "before", kill)
     with pytest.raises(KeyboardInterrupt):
       train(tmp_path / "run", **ENSEMBLE)
   newest = max((tmp_path / "run" / "checkpoints" / "cohort_000").glob("step_*"))
@@ -129,7 +128,7 @@ def test_a_damaged_newest_checkpoint_costs_time_and_nothing_else(undisturbed, tm
 def test_running_a_finished_run_again_trains_nothing(undisturbed, monkeypatch):
   workdir, results = undisturbed
   before = (workdir / "metrics.jsonl").read_bytes()
-  monkeypatch.setattr(training.loop.Loop, "_take_steps", lambda *args: pytest.fail("it trained"))
+  monkeypatch.setattr(Profiler, "before", lambda self: pytest.fail("it trained"))
   assert train(workdir, **ENSEMBLE)["params_sha256"] == results["params_sha256"]
   assert (workdir / "metrics.jsonl").read_bytes() == before
 
@@ -199,7 +198,7 @@ def test_a_dead_cohort_does_not_stop_the_others(tmp_path):
 
 
 def test_a_run_that_is_not_finite_stops_and_names_step_and_tensor(tmp_path):
-  with pytest.raises(training.NotFinite, match=r"is not finite at step \d+; .*lower the learning rate"):
+  with pytest.raises(training.Diverged, match=r"is not finite at step \d+; .*lower the learning rate"):
     train(tmp_path / "run", optimizer__learning_rate=1e30)
   assert read_json(tmp_path / "run" / "manifest.json")["history"][-1]["reason"] == "not finite"
   assert not (tmp_path / "run" / "results.json").exists()
@@ -207,7 +206,7 @@ def test_a_run_that_is_not_finite_stops_and_names_step_and_tensor(tmp_path):
 
 def test_a_late_blow_up_keeps_the_last_good_checkpoint(tmp_path):
   rate = {"name": "piecewise_constant_schedule", "init_value": 0.01, "boundaries": (7,), "scales": (1e38,)}
-  with pytest.raises(training.NotFinite, match=r"at step [78]; the checkpoint of step 6 is kept"):
+  with pytest.raises(training.Diverged, match=r"at step [78]; the checkpoint of step 6 is kept"):
     train(tmp_path / "run", optimizer__learning_rate=rate)
 
 
@@ -235,8 +234,8 @@ def test_steps_per_dispatch_and_devices_change_rounding_only(tmp_path, monkeypat
   train(tmp_path / "a", ensemble__seeds=2)
   train(tmp_path / "b", ensemble__seeds=2, steps_per_dispatch=1)
   assert_close(params(tmp_path / "a", 1), params(tmp_path / "b", 1), 1e-5)
-  assert dispatch.sharding_devices(2, jax.device_count()) == 2
-  monkeypatch.setattr(dispatch, "sharding_devices", lambda members, devices: 1)
+  assert programs.sharding_devices(2, jax.device_count()) == 2
+  monkeypatch.setattr(programs, "sharding_devices", lambda members, devices: 1)
   train(tmp_path / "c", ensemble__seeds=2)
   assert_close(params(tmp_path / "a", 1), params(tmp_path / "c", 1), 1e-5)
 
@@ -367,3 +366,25 @@ def test_mistakes_are_found_before_training(tmp_path, changes, message):
   with pytest.raises(UserError, match=message) as caught:
     train(tmp_path / "run", **changes)
   assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("seeds", [1, 2])
+def test_few_frames_lie_between_the_command_and_a_loss_term(tmp_path, monkeypatch, seeds):
+  """Whoever reads a traceback, or steps through with a debugger, walks this way; docs/architecture.md names its
+  stops.""" seen = {}
+
+  @dataclasses.dataclass(frozen=True)
+  class Watch:
+    def init(self, spec):
+      return ()
+
+    def apply(self, state, ctx):
+      frames = [frame.name for frame in traceback.extract_stack() if "nurture" in pathlib.Path(frame.filename).parts]
+      if "run" in frames and "_steps" in frames:
+        seen["frames"] = frames[frames.index("run") :] + ["apply"]
+      return jnp.mean(jnp.square(ctx.outputs.logits), axis=-1), state
+
+  monkeypatch.setitem(LOSSES, "watch", Watch)
+  losses = {"watch": {"name": "watch", "weight": 1.0}}
+  training.run(tiny_config(losses=losses, probes={}, steps=2, ensemble__seeds=seeds), tmp_path / "run")
+  assert len(seen["frames"]) <= 12, seen["frames"]

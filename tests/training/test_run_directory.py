@@ -13,11 +13,12 @@ from experiments.benchmarks import damage
 from nurture import reporting, training
 from nurture.core import UserError
 from nurture.reporting import read_json
-from nurture.training import run_directory
+from nurture.training import run_directory, sweep
 from nurture.training.config import fingerprint, put, to_json
-from nurture.training.prepare import Preparer
-from nurture.training.references import checkpoints_of, member_variables
-from nurture.training.run_directory import claimed, lock
+from nurture.training.profiling import Profiler
+from nurture.training.run import _checksums
+from nurture.training.run_directory import checkpoints_of, claimed, lock, member_variables
+from tests.tiny import read
 
 
 def names(directory):
@@ -100,11 +101,11 @@ def test_a_rejected_command_leaves_nothing_behind(tmp_path, change):
 
 def test_members_that_do_not_fit_are_refused_before_the_directory_is_theirs(tmp_path, monkeypatch):
   """The sentence says to lower the chunk, and the same directory must take that config."""
-  def check(experiment, data, references, jaxprs, num_members, mode):
+  def check(experiment, num_members, num_devices=1):
     if num_members > 1:
       raise UserError("they do not fit")
 
-  monkeypatch.setattr(training.dispatch, "check_memory", check)
+  monkeypatch.setattr(training.Experiment, "check_memory", check)
   with pytest.raises(UserError, match="they do not fit"):
     training.run(damage.config_of(), tmp_path / "run")
   assert names(tmp_path) == []
@@ -255,7 +256,7 @@ def test_a_run_that_goes_on_training_is_not_finished(copy, monkeypatch):
   def kill(*args):
     raise KeyboardInterrupt
 
-  monkeypatch.setattr(training.loop.Loop, "_take_steps", kill)
+  monkeypatch.setattr(Profiler, "before", kill)
   with pytest.raises(KeyboardInterrupt):
     training.run(damage.config_of(), copy)
   assert not (copy / "results.json").exists()
@@ -265,14 +266,14 @@ def test_a_signal_behind_a_checkpoint_does_not_put_it_at_stake(interrupted, whol
   """It was written once more, and between the old one and the new one there was none."""
   folder = max((interrupted / "checkpoints/cohort_001").glob("step_*"))
   before = folder.stat().st_ino
-  enter = training.preemption.StopSignal.__enter__
+  enter = training.signals.StopSignal.__enter__
 
   def enter_and_receive(self):
     enter(self).received = signal.SIGTERM
     return self
 
   with monkeypatch.context() as patch:
-    patch.setattr(training.preemption.StopSignal, "__enter__", enter_and_receive)
+    patch.setattr(training.signals.StopSignal, "__enter__", enter_and_receive)
     with pytest.raises(training.Preempted, match="after step 9"):
       training.run(damage.config_of(), interrupted)
   assert folder.stat().st_ino == before
@@ -322,11 +323,12 @@ def test_a_teacher_whose_checkpoint_is_not_what_its_results_name_is_refused(copy
 
 def test_no_teacher_of_a_grid_can_be_exchanged_unseen(whole):
   """Under one label, the checksum of the last one stood for all."""
-  prepare, seen = Preparer("data"), []
-  for member in (1, 0, 1):
-    prepare(put(damage.student_of(whole), {"references.teacher.member": member}))
-    seen.append(prepare.checksums["config.references.teacher"].split())
-  assert [len(each) for each in seen] == [1, 2, 2] and seen[1] == seen[2] and seen[1][0] == seen[0][0]
+  taught_by = lambda member: read(put(damage.student_of(whole), {"references.teacher.member": member}))
+  cohorts = [sweep.Cohort(i, taught_by(member), (), ()) for i, member in enumerate((1, 0, 1))]
+  one, two, three = (_checksums(cohorts[:count], {"file": "a"}) for count in (1, 2, 3))
+  assert two == three and one["file"] == two["file"] == "a"
+  digests = two["config.references.teacher"].split()
+  assert len(digests) == 2 and digests[0] == one["config.references.teacher"]
 
 
 @pytest.mark.slow  # a run for every file

@@ -7,7 +7,7 @@ from jax import monitoring
 from nurture import models, training
 from nurture.core import UserError
 from nurture.reporting import read_rows
-from nurture.training.references import member_variables
+from nurture.training import member_variables
 from tests.tiny import tiny_config
 
 VANILLANET = {"name": "vanillanet", "dims": (3, 4), "strides": (2,), "stem_patch": 2, "act_num": 1}

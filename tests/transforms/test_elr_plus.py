@@ -10,7 +10,7 @@ import pytest
 from configs.elr import elr_plus_cifar10, elr_plus_cifar100
 from nurture import training
 from nurture.core import Context, DataSpec, Outputs, UserError, build
-from nurture.training.references import member_variables
+from nurture.training import member_variables
 from nurture.transforms.losses import LOSSES
 from tests.tiny import tiny_config
 

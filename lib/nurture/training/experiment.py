@@ -106,11 +106,13 @@ class Experiment:
     jaxprs = bare.jaxprs()
     for label, fields in config["probes"].items():
       check_probe(label, fields, dataset)
-    return dataclasses.replace(
+    experiment = dataclasses.replace(
       bare,
       has_convolution="conv_general_dilated" in str(jaxprs),
       largest_array=max(map(memory.largest_array, jaxprs)),
     )
+    experiment.check_memory(1)
+    return experiment
 
   @property
   def phases(self) -> tuple[int, ...]:
@@ -245,6 +247,34 @@ class Experiment:
       jaxpr = jax.make_jaxpr(functools.partial(self.step, phase=phase))(state, hp, *rest).jaxpr
       found.append(partial_eval.dce_jaxpr(jaxpr, [True] * len(jaxpr.outvars))[0])
     return found
+
+
+  def check_memory(self, num_members: int, num_devices: int = 1) -> None:
+    """Refuses members that cannot be trained at once, before anything is allocated.
+
+    What is counted is there in any case: states, data, references, and of all that a step computes the largest array.
+    What else a step needs depends on the compiler.
+
+    Args:
+      num_members: at once.
+      num_devices: that share them equally.
+
+    Raises:
+      UserError: if they need more memory than is free; names the section of the config that needs most.
+    """
+    state, side_by_side = self.abstract_state(), self.config["ensemble"]["map"] == "vmap"
+    members = num_members if jax.default_backend() == "cpu" else num_members // num_devices  # cores share one memory
+    needs = {
+      # What optimizers and averages keep is as large as the model.
+      "config.model": members * trees.num_bytes((state.variables, state.opt_state, state.parameter_states)),
+      "config.losses": members * trees.num_bytes(state.loss_states),
+      "config.batch_size and the largest array of a step": (members if side_by_side else 1) * self.largest_array,
+      "config.data": trees.num_bytes(self.abstract_fields()),
+      "config.references": trees.num_bytes(self.arrays),
+    }
+    at_once = "training" if num_members == 1 else f"training {num_members} members at once"
+    remedy = "make that smaller" + (", or set config.ensemble.chunk to fewer members" if num_members > 1 else "")
+    memory.check(needs, memory.free_bytes(), at_once, remedy)
 
 
 def check_probe(label: str, fields: Mapping[str, Any], dataset: data.Dataset) -> None:

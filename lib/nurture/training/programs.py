@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from nurture import data
-from nurture.core import Batch, build, memory, rng, trees
+from nurture.core import Batch, build, rng, trees
 from nurture.probes import PROBES, ProbeSpec
 from nurture.training.config import Config
 from nurture.training.experiment import Experiment, HyperParameters
@@ -235,35 +235,6 @@ def next_boundary(
   return step + (length if length == per_dispatch else 1 << (length.bit_length() - 1))
 
 
-def check_memory(experiment: Experiment, num_members: int) -> None:
-  """Refuses members that cannot be trained at once, before anything is allocated.
-
-  What is counted is there in any case: states, data, references, and of all that a step computes the largest array.
-  What else a step needs depends on the compiler.
-
-  Args:
-    experiment: of the members.
-    num_members: at once.
-
-  Raises:
-    UserError: if they need more memory than is free; names the section of the config that needs most.
-  """
-  state, side_by_side = experiment.abstract_state(), experiment.config["ensemble"]["map"] == "vmap"
-  shares = _num_devices(num_members, experiment.config["ensemble"]["map"])
-  members = num_members if jax.default_backend() == "cpu" else num_members // shares  # processors share one memory
-  needs = {
-    # What optimizers and averages keep is as large as the model.
-    "config.model": members * trees.num_bytes((state.variables, state.opt_state, state.parameter_states)),
-    "config.losses": members * trees.num_bytes(state.loss_states),
-    "config.batch_size and the largest array of a step": (members if side_by_side else 1) * experiment.largest_array,
-    "config.data": trees.num_bytes(experiment.abstract_fields()),
-    "config.references": trees.num_bytes(experiment.arrays),
-  }
-  at_once = "training" if num_members == 1 else f"training {num_members} members at once"
-  remedy = "make that smaller" + (", or set config.ensemble.chunk to fewer members" if num_members > 1 else "")
-  memory.check(needs, memory.free_bytes(), at_once, remedy)
-
-
 def members_at_once(experiment: Experiment, count: int) -> int:
   """Returns how many of `count` members to train at once: the config's chunk, or, where that is 0, as many as fit.
 
@@ -271,7 +242,7 @@ def members_at_once(experiment: Experiment, count: int) -> int:
     UserError: if as many as the config asks for do not fit into the memory.
   """
   at_once = min(count, experiment.config["ensemble"]["chunk"] or _members_that_fit(experiment))
-  check_memory(experiment, at_once)
+  experiment.check_memory(at_once, _num_devices(at_once, experiment.config["ensemble"]["map"]))
   return at_once
 
 

@@ -94,10 +94,7 @@ def _start(
   Raises:
     UserError: if the data are not those that the run began with.
   """
-  checksums = dict(checksums)
-  for cohort in cohorts:  # under one label, a grid may have several networks: none may take the place of another
-    for path, digest in cohort.experiment.checksums.items():
-      checksums[path] = " ".join(dict.fromkeys([*checksums.get(path, "").split(), digest]))
+  checksums = _checksums(cohorts, checksums)
   if reporting.exists(workdir / "manifest.json"):
     old = reporting.read_manifest(workdir)["checksums"]
     for file in sorted({*old, *checksums}):
@@ -116,6 +113,18 @@ def _start(
     for member, cohort in members
   ]
   reporting.start(workdir, manifest)
+
+
+def _checksums(cohorts: Sequence[Cohort], of_data: Mapping[str, str]) -> dict[str, str]:
+  """Returns the checksums of data files and of references.
+
+  Under one label, a grid may have several networks: all are named, so that none can take the place of another.
+  """
+  checksums = dict(of_data)
+  for cohort in cohorts:
+    for path, digest in cohort.experiment.checksums.items():
+      checksums[path] = " ".join(dict.fromkeys([*checksums.get(path, "").split(), digest]))
+  return checksums
 
 
 def _train(

@@ -7,8 +7,8 @@ import threading
 import jax
 import pytest
 
-from nurture.training.preemption import Preempted, StopSignal
 from nurture.training.profiling import Profiler
+from nurture.training.signals import Preempted, StopSignal
 
 
 @pytest.fixture(autouse=True)
@@ -73,7 +73,9 @@ def traces(monkeypatch):
 def test_the_third_to_the_fifth_dispatch_are_traced(dispatches, traced, traces, tmp_path):
   profiler = Profiler(tmp_path)
   for i in range(dispatches):
-    assert profiler.watch(lambda i=i: (traces.append(str(i)), i)[1]) == i
+    profiler.before()
+    traces.append(str(i))
+    profiler.after(i)
   profiler.close()
   profiler.close()  # a second time does nothing
   expected = traced or " ".join(map(str, range(dispatches)))
@@ -83,6 +85,8 @@ def test_the_third_to_the_fifth_dispatch_are_traced(dispatches, traced, traces, 
 
 def test_without_a_directory_nothing_is_traced(traces):
   profiler = Profiler(None)
-  assert [profiler.watch(lambda i=i: i) for i in range(8)] == list(range(8))
+  for i in range(8):
+    profiler.before()
+    profiler.after(i)
   profiler.close()
   assert not traces

@@ -10,12 +10,11 @@ import pytest
 
 from nurture.core import DataSpec, rng, trees
 from nurture.data import epoch_order_index
-from nurture.training import dispatch
-from nurture.training.dispatch import Programs, members_that_fit, next_boundary, steps_per_dispatch
-from nurture.training.experiment import hyper_parameters
-from nurture.training.prepare import Preparer
-from nurture.training.state import State
-from tests.tiny import tiny_config
+from nurture.training import programs as programs_
+from nurture.training.config import put
+from nurture.training.programs import Programs, members_at_once, next_boundary, steps_per_dispatch
+from nurture.training.step import State
+from tests.tiny import read, tiny_config
 
 
 def boundaries(per_dispatch, intervals, total, start=0):
@@ -39,15 +38,21 @@ def test_every_event_is_met_with_few_programs_and_from_any_boundary_alike(per_di
     assert boundaries(per_dispatch, intervals, total, steps[i]) == steps[i:]
 
 
+def chosen(intervals, asked=0, has_convolution=False):
+  """Returns the steps in one call of an experiment with these intervals, the first of which is its length."""
+  steps, log, *probes = [*intervals, intervals[0]]
+  config = {"steps_per_dispatch": asked, "steps": steps, "log_every": log, "checkpoint": {"every": 0},
+            "probes": {str(every): {"every": every} for every in probes}}
+  return steps_per_dispatch(types.SimpleNamespace(config=config, has_convolution=has_convolution))
+
+
 def test_the_number_of_steps_divides_the_intervals_and_is_one_for_convolutions_on_cpu():
-  plain = jax.make_jaxpr(lambda x: x @ x)(jnp.ones((2, 2)))
-  conv = jax.make_jaxpr(jax.jit(lambda x: jax.lax.conv(x, x, (1, 1), "SAME")))(jnp.ones((1, 1, 3, 3)))
-  assert steps_per_dispatch(0, plain, [1500, 50, 500, 0]) == 50
-  assert steps_per_dispatch(0, plain, [100_000, 1000, 5000]) == 100
-  assert steps_per_dispatch(0, plain, [67, 469, 938]) == 67
-  assert steps_per_dispatch(0, plain, [7, 11, 1000]) == 100  # no common divisor: as many as are worth it
-  assert steps_per_dispatch(7, conv, [100]) == 7
-  assert steps_per_dispatch(0, conv, [100]) == 1
+  assert chosen([1500, 50, 500, 0]) == 50
+  assert chosen([100_000, 1000, 5000]) == 100
+  assert chosen([67, 469, 938]) == 67
+  assert chosen([7, 11, 1000]) == 100  # no common divisor: as many as are worth it
+  assert chosen([100], asked=7, has_convolution=True) == 7
+  assert chosen([100], has_convolution=True) == 1
 
 
 @pytest.mark.parametrize(("step", "per_dispatch", "intervals", "total", "phases", "end"), [
@@ -72,31 +77,40 @@ def test_where_a_dispatch_ends(step, per_dispatch, intervals, total, phases, end
   ([40, 20], 20), ([38, 19], 38), ([190, 19], 100), ([3], 3), ([0, 202], 100), ([200, 100], 100), ([300, 150], 75),
 ])
 def test_a_tiny_common_divisor_is_not_worth_a_program_of_its_own(intervals, steps):
-  plain = jax.make_jaxpr(lambda x: x @ x)(jnp.ones((2, 2)))
-  assert steps_per_dispatch(0, plain, intervals) == steps
+  assert chosen(intervals) == steps
 
 
 @dataclasses.dataclass(frozen=True)
 class Arithmetic:
   """An experiment of one number w, for the tests: w <- rate w + sum of the batch's x, and the loss is w."""
 
+  mode: str = "vmap"
   spec: DataSpec = DataSpec(num_examples=12, num_classes=2, input_shape=(1,), batch_size=3)
+  num_train: int = 12
+
+  @property
+  def config(self):
+    return {"ensemble": {"map": self.mode}}
+
+  @property
+  def arrays(self):
+    return {"shift": jax.ShapeDtypeStruct((), jnp.float32)}
+
+  def abstract_fields(self):
+    return {"x": jax.ShapeDtypeStruct((12,), jnp.float32)}
 
   def init(self, hp):
     start = {"params": {"w": jnp.float32(1.0)}}
     return State(jnp.int32(0), start, (), (), (), jnp.int32(-1))
 
-  def parts(self, values=None, phase=None):
-    return types.SimpleNamespace(preprocess=types.SimpleNamespace(gather=lambda fields, rows: {"x": fields["x"][rows]}))
-
-  def step(self, state, batch, hp, references, phase):
-    w = state.variables["params"]["w"]
-    new = hp["values"]["rate"] * w + jnp.sum(batch["x"]) + references["shift"] + phase
+  def step(self, state, hp, rows, fields, arrays, phase=0):
+    w, total = state.variables["params"]["w"], jnp.sum(fields["x"][rows])
+    new = hp["values"]["rate"] * w + total + arrays["shift"] + phase
     state = dataclasses.replace(state, step=state.step + 1, variables={"params": {"w": new}})
-    return state, {"loss": w, "gradient_norm": jnp.sum(batch["x"])}
+    return state, {"loss": w, "gradient_norm": total}
 
-  def network(self, state, hp, references, phase):
-    return phase + references["shift"], state.variables
+  def network(self, state, hp, arrays, phase):
+    return phase + arrays["shift"], state.variables
 
 
 X = np.arange(12, dtype=np.float32) ** 2
@@ -104,7 +118,7 @@ X = np.arange(12, dtype=np.float32) ** 2
 
 def programs_of(rates, mode="vmap"):
   """Returns the programs of members with these rates and the seeds 0, 1, ..., and the arguments of `steps`."""
-  programs = Programs(Arithmetic(), 12, len(rates), mode)
+  programs = Programs(Arithmetic(mode), len(rates), ("rate",))
   hp = {"seed": jnp.arange(len(rates), dtype=jnp.uint32), "values": {"rate": jnp.asarray(rates, jnp.float32)}}
   hp = jax.device_put(hp, programs.by_member)
   fields, references = jax.device_put(({"x": X}, {"shift": np.float32(0.5)}), programs.replicated)
@@ -132,7 +146,8 @@ def by_hand(rates, steps, phase=0):
 def test_members_take_their_own_steps_in_their_own_order_and_metrics_add_up(rates, mode, lengths, phase):
   programs, hp, fields, references = programs_of(rates, mode)
   states = programs.init(hp)
-  shapes = programs.abstract_sums(hp, fields, references)
+  shapes = programs.shapes["sums"]
+  assert jax.tree.map(jnp.shape, programs.shapes["state"]) == jax.tree.map(jnp.shape, states)
   assert {name: (s.shape, s.dtype) for name, s in shapes.items()} == {
     name: ((len(rates),), np.float32) for name in ("loss", "gradient_norm")
   }
@@ -153,7 +168,7 @@ def test_members_take_their_own_steps_in_their_own_order_and_metrics_add_up(rate
 def test_parameters_that_overflow_mark_their_member_before_a_checkpoint_is_written(length):
   """The loss of the fatal step is still finite: only the parameters after it are not."""
   programs, hp, fields, references = programs_of((0.5, 1e38))
-  states, sums = programs.init(hp), programs.zeros(programs.abstract_sums(hp, fields, references))
+  states, sums = programs.init(hp), programs.zeros(programs.shapes["sums"])
   states, sums = programs.steps(states, sums, hp, fields, references, length=length)
   np.testing.assert_array_equal(states.died_at, [-1, length - 1] if length > 1 else [-1, -1])
   states, sums = programs.steps(states, sums, hp, fields, references, length=length)
@@ -165,7 +180,7 @@ def test_parameters_that_overflow_mark_their_member_before_a_checkpoint_is_writt
 
 def test_a_member_that_died_within_the_steps_keeps_the_step_that_the_step_found():
   programs, hp, fields, references = programs_of((0.5, 1e38))
-  states, sums = programs.init(hp), programs.zeros(programs.abstract_sums(hp, fields, references))
+  states, sums = programs.init(hp), programs.zeros(programs.shapes["sums"])
   states = dataclasses.replace(states, died_at=jax.device_put(jnp.asarray([-1, 0], jnp.int32), programs.by_member))
   states, _ = programs.steps(states, sums, hp, fields, references, length=3)
   np.testing.assert_array_equal(states.died_at, [-1, 0])
@@ -190,14 +205,16 @@ def test_a_probe_sums_over_its_pieces_and_finishes_once_a_member(mode):
 
 
 def test_on_cpu_as_many_members_train_at_once_as_stay_in_the_cache(monkeypatch):
-  experiment = Preparer("data")(tiny_config(probes={})).experiment
-  state = jax.eval_shape(experiment.init, jax.eval_shape(lambda: hyper_parameters(0)))
-  plain, conv = "dot_general", "conv_general_dilated"
-  assert members_that_fit(experiment, 0, plain) == 3 * 2**20 // trees.num_bytes(state) > 1
-  assert members_that_fit(experiment, 5, plain) == members_that_fit(experiment, 5, conv) == 5
-  assert members_that_fit(experiment, 0, conv) == 1
-  monkeypatch.setattr(dispatch, "_CPU_CACHE", 1)
-  assert members_that_fit(experiment, 0, plain) == 1  # one that is larger than the cache
+  experiment = read(tiny_config(probes={}))
+  conv = dataclasses.replace(experiment, has_convolution=True)
+  asked = lambda one: dataclasses.replace(one, config=put(one.config, {"ensemble.chunk": 5}))
+  size = trees.num_bytes(experiment.abstract_state())
+  assert members_at_once(experiment, 10**4) == 3 * 2**20 // size > 1
+  assert members_at_once(asked(experiment), 10**4) == members_at_once(asked(conv), 10**4) == 5
+  assert members_at_once(conv, 10**4) == 1
+  assert members_at_once(experiment, 2) == 2
+  monkeypatch.setattr(programs_, "_CPU_CACHE", 1)
+  assert members_at_once(experiment, 10**4) == 1  # one that is larger than the cache
 
 
 @pytest.mark.parametrize(("stats", "devices", "members"), [
@@ -208,9 +225,9 @@ def test_on_cpu_as_many_members_train_at_once_as_stay_in_the_cache(monkeypatch):
 def test_on_an_accelerator_as_many_members_train_at_once_as_half_of_its_memory_holds(
   stats, devices, members, monkeypatch
 ):
-  experiment = Preparer("data")(tiny_config(probes={})).experiment
-  state = jax.eval_shape(experiment.init, jax.eval_shape(lambda: hyper_parameters(0)))
+  experiment = dataclasses.replace(read(tiny_config(probes={})), has_convolution=True)
   inputs = jnp.zeros((8, *experiment.spec.input_shape))
+  state = experiment.abstract_state()
   outputs = jax.eval_shape(lambda s, x: experiment.parts().model.apply(s.variables, x), state, inputs)
   member = 4 * (trees.num_bytes(state) + trees.num_bytes(outputs))
   if members is None:  # a device that does not say is taken for one of 16 GiB
@@ -220,6 +237,5 @@ def test_on_an_accelerator_as_many_members_train_at_once_as_half_of_its_memory_h
   monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
   monkeypatch.setattr(jax, "local_devices", lambda: [device] * devices)
   monkeypatch.setattr(jax, "device_count", lambda: devices)
-  assert members_that_fit(experiment, 0, "conv_general_dilated") == members
-  assert members_that_fit(experiment, 1, "conv_general_dilated") == 1
-  assert steps_per_dispatch(0, "conv_general_dilated", [100]) == 100  # slow on CPU only
+  assert programs_._members_that_fit(experiment) == members
+  assert chosen([100], has_convolution=True) == 100  # slow on CPU only

@@ -1,19 +1,33 @@
 """From a grid to members, and from members to programs."""
 
+import types
+
 import numpy as np
 import pytest
 
 from nurture import training
 from nurture.core import UserError
-from nurture.training.ensemble import cohorts_of, members_of, sharding_devices
+from nurture.training import sweep
+from nurture.training.programs import sharding_devices
+from nurture.training.sweep import cohorts_of, members_of
 from tests.tiny import tiny_config
 
 ETA = {"path": "gradients.noise.eta", "levels": (0.0, 0.01)}
 DEPTH = {"path": "model.depth", "levels": (1, 2), "names": ("shallow", "deep")}
 
 
-def only_floats(config, points):
-  return tuple(path for path in points[0] if path in ("gradients.noise.eta", "optimizer.learning_rate"))
+@pytest.fixture
+def planned(monkeypatch):
+  """Returns config, most members at once -> cohorts, where two numbers may vary; an experiment is its config alone."""
+  vary = ("gradients.noise.eta", "optimizer.learning_rate")
+  monkeypatch.setattr(sweep, "can_vary", lambda _, points: tuple(path for path in points[0] if path in vary))
+
+  def plan(config, most):
+    monkeypatch.setattr(sweep, "members_at_once", lambda _, count: min(count, most))
+    read = lambda inner: types.SimpleNamespace(config=inner)
+    return cohorts_of(config, members_of(config), read)
+
+  return plan
 
 
 def test_members_are_every_seed_at_every_point_of_the_grid():
@@ -34,11 +48,11 @@ def test_one_axis_may_move_several_paths():
   ]
 
 
-def test_structural_values_start_programs_and_numbers_share_one():
+def test_structural_values_start_programs_and_numbers_share_one(planned):
   config = tiny_config(ensemble__seeds=2, ensemble__grid={"eta": ETA, "net": DEPTH})
-  cohorts = cohorts_of(config, members_of(config), only_floats, lambda c, count: 100)
+  cohorts = planned(config, 100)
   assert [len(c.members) for c in cohorts] == [4, 4]
-  assert [c.config["model"]["depth"] for c in cohorts] == [1, 2]
+  assert [c.experiment.config["model"]["depth"] for c in cohorts] == [1, 2]
   assert all(c.varying == ("gradients.noise.eta",) for c in cohorts)
   hp = cohorts[1].hyper_parameters()
   np.testing.assert_array_equal(hp["seed"], [0, 1, 0, 1])
@@ -46,11 +60,12 @@ def test_structural_values_start_programs_and_numbers_share_one():
   assert sorted(m.index for c in cohorts for m in c.members) == list(range(8))
 
 
-def test_groups_are_cut_into_chunks_in_order():
+def test_groups_are_cut_into_chunks_in_order(planned):
   config = tiny_config(ensemble__seeds=7)
-  cohorts = cohorts_of(config, members_of(config), only_floats, lambda c, count: 3)
+  cohorts = planned(config, 3)
   assert [[m.seed for m in c.members] for c in cohorts] == [[0, 1, 2], [3, 4, 5], [6]]
   assert [c.index for c in cohorts] == [0, 1, 2]
+  assert len({id(c.experiment) for c in cohorts}) == 1  # read and traced once
 
 
 def test_members_spread_over_as_many_devices_as_hold_equal_shares():

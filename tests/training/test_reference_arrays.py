@@ -7,8 +7,8 @@ import pytest
 
 from nurture.core import DataSpec, Outputs, UserError
 from nurture.similarity import gram
-from nurture.training import reference_cache
-from nurture.training.reference_cache import abstract_cache, filled
+from nurture.training import references
+from nurture.training.references import fill
 
 SPEC = DataSpec(num_examples=9, num_classes=2, input_shape=(3,), batch_size=2)
 IDS = np.asarray([4, 1, 8, 3], np.int32)
@@ -22,21 +22,22 @@ def apply(variables, x):
 
 
 def abstract(which, count=4):
-  return abstract_cache(apply, VARIABLES, SPEC, jax.ShapeDtypeStruct((1, 3), jnp.float32), count, which, "config.r")
+  one = jax.ShapeDtypeStruct((1, 3), jnp.float32)
+  return references.abstract(apply, VARIABLES, SPEC, one, count, which, "config.r")
 
 
 @pytest.mark.parametrize("which", ["logits", "pre", "all", ("relu", "002_dense")])
 @pytest.mark.parametrize("bytes_at_once", [1, 2 * 4 * 4 * 2, 4 * 2**30])
 def test_rows_and_gram_matrices_are_those_of_the_examples_whatever_fits_at_once(which, bytes_at_once, monkeypatch):
-  monkeypatch.setattr(reference_cache, "_AT_ONCE", bytes_at_once)
-  cache = filled(abstract(which), apply, VARIABLES, [(IDS[:3], jnp.asarray(X[:3])), (IDS[3:], jnp.asarray(X[3:]))])
-  assert jax.tree.structure(cache) == jax.tree.structure(abstract(which))
+  monkeypatch.setattr(references, "_AT_ONCE", bytes_at_once)
+  arrays = fill(abstract(which), apply, [(IDS[:3], jnp.asarray(X[:3])), (IDS[3:], jnp.asarray(X[3:]))])
+  assert jax.tree.structure(arrays) == jax.tree.structure(abstract(which))
   kinds = lambda tree: jax.tree.map(lambda leaf: (leaf.shape, leaf.dtype), tree)
-  assert kinds(cache) == kinds(abstract(which))
-  outputs = cache.outputs(jnp.asarray([3, 4]))  # the last and the first of the split
+  assert kinds(arrays) == kinds(abstract(which))
+  outputs = arrays.lookup(jnp.asarray([3, 4]))  # the last and the first of the split
   expected = apply(VARIABLES, jnp.asarray(X))
   np.testing.assert_allclose(outputs.logits, np.asarray(expected.logits)[[3, 0]], rtol=1e-6)
-  assert list(outputs.taps) == list(cache.taps) == {
+  assert list(outputs.taps) == list(arrays.taps) == {
     "logits": [], "pre": ["000_dense"], "all": ["000_dense", "001_relu", "002_dense"],
   }.get(which, ["001_relu", "002_dense"])
   for name, tap in outputs.taps.items():
@@ -46,16 +47,16 @@ def test_rows_and_gram_matrices_are_those_of_the_examples_whatever_fits_at_once(
 
 @pytest.mark.parametrize(("bytes_at_once", "passes"), [(1, [0, 1, 1, 1]), (2 * 4 * 4 * 2, [0, 2, 1]), (2**40, [0, 3])])
 def test_activations_are_read_in_as_few_passes_as_memory_takes(bytes_at_once, passes, monkeypatch):
-  monkeypatch.setattr(reference_cache, "_AT_ONCE", bytes_at_once)
-  read, flatten = [], reference_cache.flatten
-  monkeypatch.setattr(reference_cache, "flatten", lambda x: (read.append(1), flatten(x))[1])
+  monkeypatch.setattr(references, "_AT_ONCE", bytes_at_once)
+  read, flatten = [], references.flatten
+  monkeypatch.setattr(references, "flatten", lambda x: (read.append(1), flatten(x))[1])
   counts = []
 
   def counting(variables, x):
     counts.append(len(read))
     return apply(variables, x)
 
-  filled(abstract("all"), counting, VARIABLES, [(IDS, jnp.asarray(X))])
+  fill(abstract("all"), counting, [(IDS, jnp.asarray(X))])
   # The first call is abstract; each other one is a pass, in which its taps are flattened.
   assert np.diff([*counts[1:], len(read)]).tolist() == passes
 
