@@ -370,8 +370,8 @@ def test_mistakes_are_found_before_training(tmp_path, changes, message):
 
 @pytest.mark.parametrize("seeds", [1, 2])
 def test_few_frames_lie_between_the_command_and_a_loss_term(tmp_path, monkeypatch, seeds):
-  """Whoever reads a traceback, or steps through with a debugger, walks this way; docs/architecture.md names its
-  stops.""" seen = {}
+  """Whoever reads a traceback, or steps through with a debugger, walks this way; docs/architecture.md names them."""
+  seen = {}
 
   @dataclasses.dataclass(frozen=True)
   class Watch:
