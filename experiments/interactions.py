@@ -20,8 +20,7 @@ from typing import Any
 import numpy as np
 from absl import flags
 
-from experiments import terminal
-from nurture import reporting
+from nurture import reporting, terminal
 from nurture.core import UserError
 
 _METRIC = flags.DEFINE_multi_string(

@@ -23,8 +23,7 @@ import jax.numpy as jnp
 from absl import flags
 from flax import linen as nn
 
-from experiments import terminal
-from nurture import models, reporting
+from nurture import models, reporting, terminal
 from nurture.core import Outputs, Preset, UserError, fields_of
 from nurture.core.build import suggest
 from nurture.reporting.tables import MISSING

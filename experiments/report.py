@@ -17,8 +17,7 @@ from typing import Any
 import numpy as np
 from absl import flags
 
-from experiments import terminal
-from nurture import reporting
+from nurture import reporting, terminal
 from nurture.core import UserError
 from nurture.core.build import suggest
 from nurture.reporting import schema

@@ -15,8 +15,8 @@ from collections.abc import Sequence
 from absl import flags
 from ml_collections import config_flags
 
-from experiments import report, terminal
-from nurture import reporting, training
+from experiments import report
+from nurture import reporting, terminal, training
 from nurture.core.build import suggest
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "Config file, such as configs/quickstart.py.")

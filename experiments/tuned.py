@@ -17,8 +17,7 @@ from collections.abc import Iterable, Mapping, Sequence
 import numpy as np
 from absl import flags
 
-from experiments import terminal
-from nurture import reporting
+from nurture import reporting, terminal
 from nurture.core import UserError
 
 _OVER = flags.DEFINE_string("over", "lr", "Axis of the grid whose level is chosen.")

@@ -16,6 +16,7 @@ from nurture.core import UserError
 from tests.literal_run import member, write_run
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
+PYTHONPATH = {"PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'lib'}"}
 ETAS = (0.0, 0.01)
 
 
@@ -66,7 +67,7 @@ def make_run(directory, *, finished=True, last=100, cohorts=2, etas=ETAS, dead=(
 def run(*arguments, cwd):
   return subprocess.run(
     [sys.executable, "-m", "experiments.report", *map(str, arguments)],
-    cwd=cwd, capture_output=True, text=True, timeout=120, env=os.environ | {"PYTHONPATH": str(ROOT)},
+    cwd=cwd, capture_output=True, text=True, timeout=120, env=os.environ | PYTHONPATH,
   )
 
 

@@ -1,6 +1,6 @@
 """What enters the last layer, seen in the plane of three classes, of several trained networks side by side.
 
-  python -m experiments.projection DIR... [--member=0 ...] [--classes=0,1,2] [--split=test] [--out=FILE]
+  python -m experiments.studies.projection DIR... [--member=0 ...] [--classes=0,1,2] [--split=test] [--out=FILE]
 
 Each DIR is the --workdir of a finished run. For every member asked for, activations of examples of the three classes
 are projected onto the plane through the classes' templates, the rows of the last layer's weights (Müller et al. 2019,
@@ -20,8 +20,7 @@ import jax.numpy as jnp
 import numpy as np
 from absl import flags
 
-from experiments import terminal
-from nurture import data, models, reporting
+from nurture import data, models, reporting, terminal
 from nurture.core import Outputs, UserError
 from nurture.reporting.plots import COLORS, literal
 from nurture.similarity.projection import project
@@ -181,7 +180,7 @@ def draw(views: Sequence[View], path: pathlib.Path) -> None:
 def main(argv: Sequence[str]) -> None:
   directories = [pathlib.Path(argument) for argument in argv[1:]]
   if not directories:
-    raise UserError("no run is given; write python -m experiments.projection DIR, the --workdir of a finished run.")
+    raise UserError("no run is given; write python -m experiments.studies.projection DIR, a finished run's --workdir.")
   if len(_CLASSES.value) != 3 or not all(c.strip().isdecimal() for c in _CLASSES.value):
     raise UserError(f"--classes={','.join(_CLASSES.value)} is not three class numbers; write --classes=0,1,2.")
   classes = [int(c) for c in _CLASSES.value]

@@ -1,6 +1,6 @@
 """Infinitely wide networks of growing depth as classifiers: three limits, one of which is Bayes-consistent.
 
-  python -m experiments.wide_and_deep --workdir=runs/wide_and_deep
+  python -m experiments.studies.wide_and_deep --workdir=runs/wide_and_deep
 
 With growing depth a wide fully connected network becomes a nearest-neighbour classifier, a majority vote, or a singular
 kernel smoother |x - x'|^-alpha, and the activation alone decides which (Radhakrishnan, Belkin & Uhler 2022,
@@ -40,8 +40,7 @@ import jax.numpy as jnp
 import numpy as np
 from absl import flags
 
-from experiments import terminal
-from nurture import reporting
+from nurture import reporting, terminal
 from nurture.core import UserError
 from nurture.ntk import predictors
 from nurture.ntk.deep import log_kernel_of_cosines

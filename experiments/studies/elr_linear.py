@@ -1,6 +1,6 @@
 """Early learning and memorization in a linear model, with cross-entropy and with early-learning regularization.
 
-  python -m experiments.elr_linear --workdir=runs/elr_linear
+  python -m experiments.studies.elr_linear --workdir=runs/elr_linear
 
 The model of Liu et al. 2020 (arXiv:2007.00151, section 3 and appendix A): n examples x = ε (v - σ z) with |v| = 1,
 z ~ N(0, I_p) and true label ε = ±1, the label y replaced by a fair coin with probability Δ, and gradient descent on the
@@ -37,8 +37,7 @@ import jax.numpy as jnp
 import numpy as np
 from absl import flags
 
-from experiments import terminal
-from nurture import reporting
+from nurture import reporting, terminal
 from nurture.core import UserError
 
 _WORKDIR = flags.DEFINE_string(

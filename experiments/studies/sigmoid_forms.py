@@ -1,6 +1,6 @@
 """How exact sigmoid attention is by the form of its sigmoid, over the length n with b = -log n: a table and a figure.
 
-  python -m experiments.sigmoid_forms [--lengths=64,256,1024,4096,16384] [--workdir=runs/sigmoid_forms]
+  python -m experiments.studies.sigmoid_forms [--lengths=64,256,1024,4096,16384] [--workdir=runs/sigmoid_forms]
 
 Takes 6 s on 2 CPU cores. The forms of lib/nurture/attention/numerics.py are evaluated in float32 with the errors that
 NVIDIA documents for the instructions they become, at their largest: of one sign for all weights ("systematic"), or
@@ -15,8 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from absl import flags
 
-from experiments import terminal
-from nurture import reporting
+from nurture import reporting, terminal
 from nurture.attention import numerics
 from nurture.core import UserError
 

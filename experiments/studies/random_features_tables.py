@@ -1,4 +1,4 @@
-"""The parts of `experiments.random_features` as numbers, tables and panels, with published values beside ours."""
+"""The parts of `random_features` as numbers, tables and panels, with published values beside ours."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from experiments import kernel_tasks
+from experiments.studies import kernel_tasks
 from nurture import reporting
 from nurture.core import UserError
 from nurture.ntk.eigenframework import fit_powerlaw, fitting_error, krr_predict, noise_threshold, optimal_fitting_ratio

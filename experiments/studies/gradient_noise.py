@@ -1,6 +1,6 @@
 """Weights that walk randomly, measured against the law, for runs of configs/gradient_noise/zero_init.py.
 
-  python -m experiments.gradient_noise DIR [--layer=dense_10]
+  python -m experiments.studies.gradient_noise DIR [--layer=dense_10]
 
 From zero, no gradient reaches a weight, so after t steps of SGD with noise of variance eta / (1 + s)^gamma
 
@@ -19,8 +19,7 @@ from typing import Any
 import numpy as np
 from absl import flags
 
-from experiments import terminal
-from nurture import reporting
+from nurture import reporting, terminal
 from nurture.core import UserError
 from nurture.reporting import schema
 
@@ -105,7 +104,7 @@ def read(directory: pathlib.Path) -> tuple[list[Walk], list[dict[str, Any]]]:
 
 def main(argv: Sequence[str]) -> None:
   if len(argv) != 2:
-    raise UserError("give one run directory: python -m experiments.gradient_noise DIR.")
+    raise UserError("give one run directory: python -m experiments.studies.gradient_noise DIR.")
   directory = pathlib.Path(argv[1])
   walks, rows = read(directory)
   name = _metric_name(rows, _LAYER.value)

@@ -1,6 +1,6 @@
 """Finite networks approach their kernels as they get wider.
 
-  python -m experiments.finite_width --workdir=runs/finite_width
+  python -m experiments.studies.finite_width --workdir=runs/finite_width
 
 A network in NTK parameterization, weights N(0, 1) with σ_w / sqrt(fan in) in front, has at initialization a random
 tangent kernel Θ_0 that tends to the deterministic Θ of infinite width (Jacot et al. 2018, arXiv:1806.07572). Measured
@@ -40,8 +40,7 @@ import numpy as np
 from absl import flags
 from flax import linen as nn
 
-from experiments import terminal
-from nurture import reporting
+from nurture import reporting, terminal
 from nurture.core import UserError
 from nurture.data import DATASETS
 from nurture.ntk import infinite

@@ -1,6 +1,6 @@
 """More data, more features, the right ridge: kernel and random-feature regression beside their theory.
 
-  python -m experiments.random_features --workdir=runs/random_features --data_dir=DATA [--part=gaussian]
+  python -m experiments.studies.random_features --workdir=runs/random_features --data_dir=DATA [--part=gaussian]
 
 Simon et al. 2024, "More is better in modern machine learning" (arXiv:2311.14646), in five parts:
 
@@ -40,8 +40,8 @@ import jax
 import numpy as np
 from absl import flags
 
-from experiments import kernel_tasks, terminal
-from experiments.random_features_tables import (
+from experiments.studies import kernel_tasks
+from experiments.studies.random_features_tables import (
   PUBLISHED_CURVES,
   PUBLISHED_TASKS,
   Part,
@@ -49,7 +49,7 @@ from experiments.random_features_tables import (
   image_part,
   rf_part,
 )
-from nurture import data, reporting
+from nurture import data, reporting, terminal
 from nurture.core import UserError
 from nurture.ntk import eigenframework, infinite
 from nurture.ntk.regression import feature_kernel
