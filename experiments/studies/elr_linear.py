@@ -26,9 +26,6 @@ Differs from the paper, whose proofs have two slips that change no limit: the gr
 
 import functools
 import math
-import pathlib
-import sys
-import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -215,26 +212,23 @@ def main(argv: Sequence[str]) -> None:
   settings = {f.name: f.value for f in (_N, _P, _DELTA, _SIGMA, _ETA, _STEPS, _LAM, _BETA, _SEEDS)}
   _check(settings)
   terminal.enable_compilation_cache()
-  workdir, began = pathlib.Path(_WORKDIR.value), time.monotonic()
-  reporting.write_json(workdir / "config.json", settings)
-  reporting.start(workdir, reporting.collect(settings, {}, list(range(_SEEDS.value)), sys.argv[1:]))
-  lam = settings.pop("lam")
-  measured = simulate(lams=(0.0, lam), **settings)
-  if not np.isfinite([measured["wrong_correct"], measured["clean_correct"]]).all():
-    raise UserError("a draw has no wrong label, or no correct one, so there is nothing to compare; give a larger --n "
-                    "or another --delta.")
-  table = {method: summarize(measured, i) for i, method in enumerate(METHODS)}
-  statistics = {method: {k: reporting.summarize(v) for k, v in rows.items()} for method, rows in table.items()}
-  cells = [
-    [name, *(reporting.format_mean_sem(s["mean"], s["sem"], s["n"]) for s in (statistics[m][name] for m in METHODS))]
-    for name in table[METHODS[0]]
-  ]
-  print(reporting.markdown_table(["quantity", *METHODS], cells))
-  plot = reporting.curves(workdir / "plots" / "elr_linear.png", panels(measured))
-  reporting.write_json(workdir / "results.json", {"groups": statistics, "seeds": table})
-  seconds = time.monotonic() - began
-  reporting.stop(workdir, "finished", settings["steps"], seconds)
-  print(f"\n{plot}\n{seconds:.0f} s; {workdir / 'results.json'} holds all numbers.")
+  with reporting.study(_WORKDIR.value, settings, range(_SEEDS.value)) as study:
+    arguments = {name: value for name, value in settings.items() if name != "lam"}
+    measured = simulate(lams=(0.0, settings["lam"]), **arguments)
+    study.done = _STEPS.value
+    if not np.isfinite([measured["wrong_correct"], measured["clean_correct"]]).all():
+      raise UserError("a draw has no wrong label, or no correct one, so there is nothing to compare; give a larger --n "
+                      "or another --delta.")
+    table = {method: summarize(measured, i) for i, method in enumerate(METHODS)}
+    statistics = {method: {k: reporting.summarize(v) for k, v in rows.items()} for method, rows in table.items()}
+    cells = [
+      [name, *(reporting.format_mean_sem(s["mean"], s["sem"], s["n"]) for s in (statistics[m][name] for m in METHODS))]
+      for name in table[METHODS[0]]
+    ]
+    print(reporting.markdown_table(["quantity", *METHODS], cells))
+    plot = reporting.curves(study.picture("elr_linear"), panels(measured))
+    results = study.write({"groups": statistics, "seeds": table})
+  print(f"\n{plot}\n{study.seconds:.0f} s; {results} holds all numbers.")
 
 
 def _check(settings: Mapping[str, Any]) -> None:

@@ -29,9 +29,6 @@ Training stops at width 1024, and convolutions at 256 channels, whose four seeds
 import dataclasses
 import functools
 import math
-import pathlib
-import sys
-import time
 from collections.abc import Callable, Mapping, Sequence
 
 import jax
@@ -235,34 +232,30 @@ def main(argv: Sequence[str]) -> None:
   widths = _whole(_WIDTHS.value)
   settings = {"widths": widths, "n": _N.value, "steps": _STEPS.value, "seeds": _SEEDS.value}
   terminal.enable_compilation_cache()
-  workdir, began = pathlib.Path(_WORKDIR.value), time.monotonic()
   task = make_task(_N.value)
-  reporting.write_json(workdir / "config.json", settings)
-  reporting.start(workdir, reporting.collect(settings, {}, list(range(_SEEDS.value)), sys.argv[1:]))
-  results, count = {}, 0
-  with reporting.Progress(len(NETS) * len(widths) * _SEEDS.value, "networks") as progress:
+  networks = len(NETS) * len(widths) * _SEEDS.value
+  with (
+    reporting.study(_WORKDIR.value, settings, range(_SEEDS.value)) as running,
+    reporting.Progress(networks, "networks") as progress,
+  ):
 
     def advance():
-      nonlocal count
-      count += 1
-      progress.update(count)
+      running.done += 1
+      progress.update(running.done)
 
-    for name, net in NETS.items():
-      results[name] = study(net, task, widths, _SEEDS.value, _STEPS.value, advance)
-  fitted = {
-    net: {name: reporting.summarize(slopes(widths, values)) for name, values in of.items()}
-    for net, of in results.items()
-  }
-  cells = [
-    [net, *(reporting.format_mean_sem(of[name]["mean"], of[name]["sem"], of[name]["n"]) for name in MEASURES)]
-    for net, of in fitted.items()
-  ]
-  print(reporting.markdown_table(["slope in log width", *MEASURES], cells))
-  plot = reporting.curves(workdir / "plots" / "finite_width.png", panels(results, widths))
-  reporting.write_json(workdir / "results.json", {"slopes": fitted, "distances": results})
-  seconds = time.monotonic() - began
-  reporting.stop(workdir, "finished", count, seconds)
-  print(f"\n{plot}\n{seconds:.0f} s; {workdir / 'results.json'} holds all numbers.")
+    results = {name: study(net, task, widths, _SEEDS.value, _STEPS.value, advance) for name, net in NETS.items()}
+    fitted = {
+      net: {name: reporting.summarize(slopes(widths, values)) for name, values in of.items()}
+      for net, of in results.items()
+    }
+    cells = [
+      [net, *(reporting.format_mean_sem(of[name]["mean"], of[name]["sem"], of[name]["n"]) for name in MEASURES)]
+      for net, of in fitted.items()
+    ]
+    print(reporting.markdown_table(["slope in log width", *MEASURES], cells))
+    plot = reporting.curves(running.picture("finite_width"), panels(results, widths))
+    written = running.write({"slopes": fitted, "distances": results})
+  print(f"\n{plot}\n{running.seconds:.0f} s; {written} holds all numbers.")
 
 
 def _whole(words: Sequence[str]) -> list[int]:

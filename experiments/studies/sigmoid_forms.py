@@ -8,8 +8,7 @@ uniform between the bounds ("random"). Weights are rounded to bfloat16 before th
 kernel. Logits and values are standard normal. What a real GPU does, `python -m experiments.benchmarks.attention`
 measures. """
 
-import pathlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import jax.numpy as jnp
 import numpy as np
@@ -65,20 +64,25 @@ def main(argv: Sequence[str]) -> None:
     lengths = [int(length) for length in _LENGTHS.value]
   except ValueError as error:
     raise UserError(f"--lengths is {','.join(_LENGTHS.value)}; give whole numbers with commas between them.") from error
-  table = {
-    f"{form}, {errors.__name__}": [relative_error(form, length, errors) for length in lengths]
-    for form in numerics.FORMS for errors in (systematic, random)
-  }
-  headers = ["form and errors", *(f"n = {length:,}" for length in lengths)]
-  print(reporting.markdown_table(headers, [[name, *(f"{x:.1e}" for x in row)] for name, row in table.items()]))
-  out = pathlib.Path(_WORKDIR.value)
-  reporting.write_json(out / "results.json", {"lengths": lengths, "relative_errors": table})
-  panel = reporting.Panel(
+  with reporting.study(_WORKDIR.value, {"lengths": lengths}) as study:
+    table = {
+      f"{form}, {errors.__name__}": [relative_error(form, length, errors) for length in lengths]
+      for form in numerics.FORMS for errors in (systematic, random)
+    }
+    headers = ["form and errors", *(f"n = {length:,}" for length in lengths)]
+    print(reporting.markdown_table(headers, [[name, *(f"{x:.1e}" for x in row)] for name, row in table.items()]))
+    plot = reporting.curves(study.picture("sigmoid_forms"), panels(lengths, table))
+    study.write({"lengths": lengths, "relative_errors": table})
+  print(plot)
+
+
+def panels(lengths: Sequence[int], table: Mapping[str, Sequence[float]]) -> list[reporting.Panel]:
+  """Returns the errors over the number of keys, with the goal."""
+  return [reporting.Panel(
     "Sigmoid attention with b = -log n", "relative error of the output", xlabel="n, number of keys", log_x=True,
     log_y=True, series={name: (lengths, [row]) for name, row in table.items()},
     theory={"goal": (lengths, [GOAL] * len(lengths))},
-  )
-  print(reporting.curves(out / "plots" / "sigmoid_forms.png", [panel]))
+  )]
 
 
 if __name__ == "__main__":

@@ -30,8 +30,6 @@ errors over seeds. "sine" is the official sin(sqrt(a) u) of each set: a = 1, 2.6
 import io
 import math
 import pathlib
-import sys
-import time
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -238,23 +236,20 @@ def main(argv: Sequence[str]) -> None:
   dimensions, depths = chosen(_DIMENSIONS.value, _DEPTHS.value)
   settings = {"n": _N.value, "seeds": _SEEDS.value, "depths": depths, "dimensions": dimensions}
   terminal.enable_compilation_cache()
-  workdir, began = pathlib.Path(_WORKDIR.value), time.monotonic()
-  reporting.write_json(workdir / "config.json", settings)
-  reporting.start(workdir, reporting.collect(settings, {}, list(range(_SEEDS.value)), sys.argv[1:]))
   results: dict[int, Any] = {}
-  with reporting.Progress(len(dimensions), "data sets") as progress:
-    for d in dimensions:
-      results[d] = compare(d, _N.value, depths, _SEEDS.value)
-      progress.update(len(results))
-  table = [line for d in dimensions for line in rows(d, results[d], depths)]
-  lines = [[f"R^{d}", d - 1, *map(_cell, results[d]["baselines"].values())] for d in dimensions]
-  print(reporting.markdown_table(["set", "D", *BASELINES], lines) + "\n")
-  print(reporting.markdown_table(["set", "kernel", "limit", *(f"L = {depth:,}" for depth in depths)], table))
-  path = plot(workdir / "plots" / "wide_and_deep.png", results, depths)
-  reporting.write_json(workdir / "results.json", {"accuracy": {f"R^{d}": value for d, value in results.items()}})
-  seconds = time.monotonic() - began
-  reporting.stop(workdir, "finished", len(dimensions), seconds)
-  print(f"\n{path}\n{seconds:.0f} s; {workdir / 'results.json'} holds all numbers.")
+  with reporting.study(_WORKDIR.value, settings, range(_SEEDS.value)) as study:
+    with reporting.Progress(len(dimensions), "data sets") as progress:
+      for d in dimensions:
+        results[d] = compare(d, _N.value, depths, _SEEDS.value)
+        study.done += 1
+        progress.update(study.done)
+    table = [line for d in dimensions for line in rows(d, results[d], depths)]
+    lines = [[f"R^{d}", d - 1, *map(_cell, results[d]["baselines"].values())] for d in dimensions]
+    print(reporting.markdown_table(["set", "D", *BASELINES], lines) + "\n")
+    print(reporting.markdown_table(["set", "kernel", "limit", *(f"L = {depth:,}" for depth in depths)], table))
+    path = plot(study.picture("wide_and_deep"), results, depths)
+    written = study.write({"accuracy": {f"R^{d}": value for d, value in results.items()}})
+  print(f"\n{path}\n{study.seconds:.0f} s; {written} holds all numbers.")
 
 
 def chosen(dimensions: Sequence[str], depths: Sequence[str]) -> tuple[list[int], list[int]]:
