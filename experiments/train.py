@@ -63,7 +63,10 @@ def show(workdir: pathlib.Path, name: str, metrics: Sequence[str]) -> None:
       print(f"config.report.metrics names {name!r}, which the run has not measured; {suggest(name, known)}.")
   metrics, _ = report.choose_metrics([finished], [name for name in metrics if name in known])
   print(report.table_of([finished], metrics))
-  plot = reporting.curves(workdir / "plots" / "curves.png", [report.panel_of([finished], m) for m in metrics])
+  plot = reporting.curves(
+    workdir / "plots" / "curves.png", [report.panel_of([finished], m) for m in metrics],
+    styles=report.styles_of([finished]), of="seeds",
+  )
   print(f"\n{plot}")
 
 

@@ -90,10 +90,11 @@ def main(argv: Sequence[str]) -> None:
     values = [[shown[kind, t].get(s) for t in temperatures] for s in students]
     series[kind] = (temperatures, np.array(values, np.float64))  # None is nan
   plot = directory / "plots" / "distillation.png"
+  words = reporting.words_of(_METRIC.value)
   reporting.curves(plot, [reporting.Panel(
-    "Students of two kinds of teacher" if len(kinds) == 2 else "Students", f"{_METRIC.value} (%)", series,
-    xlabel="temperature", log_x=True,
-  )])
+    "Students of two kinds of teacher" if len(kinds) == 2 else "Students", f"{words.title} (%)", series,
+    xlabel="temperature T", levels=temperatures, log_x=temperatures[0] > 0,
+  )], of="students")
   print(f"\n{plot}")
 
 

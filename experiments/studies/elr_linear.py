@@ -199,9 +199,9 @@ def panels(measured: Mapping[str, np.ndarray], points: int = 200) -> list[report
   series = lambda name: {method: (steps, measured[name][:, i][:, steps]) for i, method in enumerate(METHODS)}
   panel = functools.partial(reporting.Panel, log_x=True)
   return [
-    panel("Wrong labels: memorized", "fraction", series("wrong_memorized"), fraction=True),
-    panel("Wrong labels: true class", "fraction", series("wrong_correct"), fraction=True),
-    panel("Test accuracy", "fraction", series("test_accuracy"), fraction=True),
+    panel("Wrong labels: memorized", "fraction of wrong labels", series("wrong_memorized"), fraction=True),
+    panel("Wrong labels: true class", "fraction of wrong labels", series("wrong_correct"), fraction=True),
+    panel("Test accuracy", "fraction of test points", series("test_accuracy"), fraction=True),
     panel("Gradient", "cosine of -gradient and v", series("alignment"),
           theory={"1/6, bound before T": (steps, np.full(len(steps), 1 / 6))}),
   ]
@@ -226,7 +226,7 @@ def main(argv: Sequence[str]) -> None:
       for name in table[METHODS[0]]
     ]
     print(reporting.markdown_table(["quantity", *METHODS], cells))
-    plot = reporting.curves(study.picture("elr_linear"), panels(measured))
+    plot = reporting.curves(study.picture("elr_linear"), panels(measured), of="draws")
     results = study.write({"groups": statistics, "seeds": table})
   print(f"\n{plot}\n{study.seconds:.0f} s; {results} holds all numbers.")
 

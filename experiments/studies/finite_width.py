@@ -215,15 +215,15 @@ def study(
 
 
 def panels(results: Mapping[str, Mapping[str, np.ndarray]], widths: Sequence[int]) -> list[reporting.Panel]:
-  """Returns one set of axes for each of MEASURES, with the power of its title drawn through the first mean."""
+  """Returns one set of axes for each of MEASURES, with a power of the width drawn through the first mean."""
   drawn = []
   ylabels = ("|Θ₀ - Θ| / |Θ|", "|Θ_T - Θ₀| / |Θ₀|", "r.m.s. distance on test digits")
   for name, ylabel, power in zip(MEASURES, ylabels, (-0.5, -1.0, -0.5)):
     series = {net: (widths, of[name]) for net, of in results.items() if np.isfinite(of[name]).any()}
     first = np.mean(next(iter(series.values()))[1][:, 0])
-    line = {"power of width in the title": (widths, first * (np.asarray(widths) / widths[0]) ** power)}
-    title = f"{name.capitalize()} ({'1 / width' if power == -1 else 'width^-1/2'})"
-    drawn.append(reporting.Panel(title, ylabel, series, line, "width", log_x=True, log_y=True))
+    line = {"width^-1/2, for the drift 1 / width": (widths, first * (np.asarray(widths) / widths[0]) ** power)}
+    title = f"{name[0].upper()}{name[1:]}"
+    drawn.append(reporting.Panel(title, ylabel, series, line, "width", levels=widths, log_x=True, log_y=True))
   return drawn
 
 
@@ -253,7 +253,8 @@ def main(argv: Sequence[str]) -> None:
       for net, of in fitted.items()
     ]
     print(reporting.markdown_table(["slope in log width", *MEASURES], cells))
-    plot = reporting.curves(running.picture("finite_width"), panels(results, widths))
+    plot = reporting.curves(
+      running.picture("finite_width"), panels(results, widths), columns=3, of="initializations")
     written = running.write({"slopes": fitted, "distances": results})
   print(f"\n{plot}\n{running.seconds:.0f} s; {written} holds all numbers.")
 

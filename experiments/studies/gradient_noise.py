@@ -115,7 +115,7 @@ def main(argv: Sequence[str]) -> None:
     if walk.eta == 0:
       table.append([walk.label, len(values), f"largest std(w) = {_largest(values):.3g}", "–", "–"])
       continue
-    theory[f"{walk.label}: law"] = (steps, walk.law(steps))
+    theory[walk.label] = (steps, walk.law(steps))
     ratios = ratios_before_escape(rows, walk.members, name, walk.law)
     ratios = ratios[np.isfinite(ratios)]  # of a member that died there is no number
     escapes = [escape_step(losses[walk.label][0], loss) for loss in losses[walk.label][1]]
@@ -128,7 +128,7 @@ def main(argv: Sequence[str]) -> None:
   plot = reporting.curves(directory / "plots" / "random_walk.png", [
     reporting.Panel(f"Weights of {name.split('/')[-3]}", "standard deviation", measured, theory=theory),
     reporting.Panel("Training loss", "cross-entropy (nats)", losses),
-  ])
+  ], of="seeds", theory="law of the random walk")
   print(f"\n{plot}")
 
 

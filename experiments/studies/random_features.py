@@ -187,7 +187,7 @@ def main(argv: Sequence[str]) -> None:
       part, files = run_part(name, settings)
       checksums |= files
       results[name] = {**part.numbers, "seconds": time.monotonic() - started}
-      plot = reporting.curves(study.picture(name), part.panels)
+      plot = reporting.curves(study.picture(name), part.panels, of=part.of, theory=part.theory)
       print(f"{name}\n\n{part.text}\n\n{plot}, {results[name]['seconds']:.0f} s\n", flush=True)
       study.done += 1
     written = study.write({**results, "checksums": checksums})

@@ -71,7 +71,9 @@ def main(argv: Sequence[str]) -> None:
     }
     headers = ["form and errors", *(f"n = {length:,}" for length in lengths)]
     print(reporting.markdown_table(headers, [[name, *(f"{x:.1e}" for x in row)] for name, row in table.items()]))
-    plot = reporting.curves(study.picture("sigmoid_forms"), panels(lengths, table))
+    points = {label: dict(zip(("form", "errors"), label.split(", "))) for label in table}
+    styles = reporting.palette_of(points, methods=("form",))
+    plot = reporting.curves(study.picture("sigmoid_forms"), panels(lengths, table), styles=styles)
     study.write({"lengths": lengths, "relative_errors": table})
   print(plot)
 
@@ -79,8 +81,8 @@ def main(argv: Sequence[str]) -> None:
 def panels(lengths: Sequence[int], table: Mapping[str, Sequence[float]]) -> list[reporting.Panel]:
   """Returns the errors over the number of keys, with the goal."""
   return [reporting.Panel(
-    "Sigmoid attention with b = -log n", "relative error of the output", xlabel="n, number of keys", log_x=True,
-    log_y=True, series={name: (lengths, [row]) for name, row in table.items()},
+    "Sigmoid attention with b = -log n", "relative error of the output", xlabel="number of keys n", levels=lengths,
+    log_x=True, log_y=True, series={name: (lengths, [row]) for name, row in table.items()},
     theory={"goal": (lengths, [GOAL] * len(lengths))},
   )]
 

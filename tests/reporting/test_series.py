@@ -23,7 +23,7 @@ def test_groups_are_drawn_as_mean_and_standard_error():
   axes = matplotlib.figure.Figure().subplots()
   reporting.draw_means(axes, ROWS, "w/std", [{"label": "all", "members": [0, 1, 2]}, {"label": "one", "members": [0]}])
   first, second = axes.lines
-  assert (first.get_label(), second.get_label(), axes.get_title()) == ("all", "one", "w/std")
+  assert (first.get_label(), second.get_label(), axes.get_title(loc="left")) == ("all", "one", "W: std")
   np.testing.assert_allclose(first.get_ydata(), [0, 40, 80, 1])
   band = axes.collections[0].get_paths()[0].vertices
   np.testing.assert_allclose(band[:, 1].max(), 80 + 40 / np.sqrt(3))
