@@ -59,7 +59,7 @@ def main(argv: Sequence[str]) -> None:
     panels.append(reporting.Intervals(words.title, f"effect ({words.axis})", shown, zero=True))
     file = out / "plots" / f"pairs_{metric.replace('/', '_')}.png"
     levels = {axis: list(dict.fromkeys(member["values"][axis] for member in members)) for axis in axes}
-    shaded = _by_level(levels, styles)
+    shaded = by_level(levels, styles)
     lines = reporting.curves(file, pairs(levels, values, metric), columns=3, styles=shaded, of="seeds")
     text += [f"![{metric} of every pair of axes](plots/{lines.name})", ""]
   print("\n".join(line for line in text if not line.startswith("![")))
@@ -79,13 +79,14 @@ def pairs(levels: Mapping[str, Sequence[Any]], values: np.ndarray, metric: str) 
     values: [2, ..., 2, seeds].
     metric: what they are.
   """
-  panels, axes, words = [], list(levels), reporting.words_of(metric)
+  panels, axes, title = [], list(levels), reporting.words_of(metric).title
+  ylabel = title[0].lower() + title[1:]
   for i, j in itertools.combinations(range(len(axes)), 2):
     others = tuple(k for k in range(len(axes)) if k not in (i, j))
     mean = values.mean(axis=others)  # [2, 2, seeds]
     series = {label: ([0, 1], mean[:, at].T) for at, label in enumerate(_labels(axes[j], levels[axes[j]]))}
     panels.append(reporting.Panel(
-      f"{axes[i]} × {axes[j]}", words.title, series, xlabel=axes[i], levels=(0, 1),
+      f"{axes[i]} × {axes[j]}", ylabel, series, xlabel=axes[i], levels=(0, 1),
       names=[number(level) for level in levels[axes[i]]],
     ))
   return panels
@@ -95,7 +96,7 @@ def _labels(axis: str, levels: Sequence[Any]) -> list[str]:
   return [f"{axis}: {number(level)}" for level in levels]
 
 
-def _by_level(
+def by_level(
   levels: Mapping[str, Sequence[Any]], styles: Mapping[str, reporting.Style]
 ) -> dict[str, reporting.Style]:
   """Returns the style of each level of an axis: its colour, for the first level pale and dashed."""

@@ -175,12 +175,14 @@ def panel_of(runs: Sequence[Run], metric: str) -> reporting.Panel:
 
 
 def styles_of(runs: Sequence[Run]) -> dict[str, reporting.Style]:
-  """Returns the style of every line: a colour a run and method, dashes and a shade a level of a number."""
-  labels = iter(_series_labels(runs))
-  several = len(runs) > 1
-  return reporting.palette_of({
-    next(labels): {**({"run": run.label} if several else {}), **group.values} for run in runs for group in run.groups
-  })
+  """Returns the style of every line: a colour a method, dashes and a shade a level of a number and a run.
+
+  Methods are what the axes with names as levels make; where there are none, every run is one.
+  """
+  labels, groups = iter(_series_labels(runs)), [(run, group) for run in runs for group in run.groups]
+  points = {next(labels): {**group.values, "run": run.label} for run, group in groups}
+  named = {axis for _, group in groups for axis, level in group.values.items() if isinstance(level, str)}
+  return reporting.palette_of(points, methods=named or {"run"})
 
 
 def _cell(summary: Mapping[str, Any] | None, n: int) -> str:

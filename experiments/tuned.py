@@ -60,7 +60,7 @@ def main(argv: Sequence[str]) -> None:
     }
     words = reporting.words_of(name)
     panels.append(reporting.Intervals(words.title, words.axis, values, errors, log_x=name.endswith("loss")))
-  plot = reporting.intervals(out / "plots" / "tuned.png", panels, styles=styles)
+  plot = reporting.intervals(out / "plots" / "tuned.png", panels, styles=styles, of=_replicates())
   reporting.replace_file(out / "tuned.md", f"{table}\n\n![{', '.join(_METRIC.value)}](plots/tuned.png)\n")
   print(f"\n{plot}")
   levels = {m["values"][_OVER.value] for members in arms.values() for m in members}
@@ -98,7 +98,11 @@ def over_levels(
     panels.append(reporting.Panel(
       words.title, words.axis, series, xlabel=reporting.axis_of(_OVER.value), levels=run, log_x=run[0] > 0,
     ))
-  return reporting.curves(path, panels, styles=styles)
+  return reporting.curves(path, panels, styles=styles, of=_replicates())
+
+
+def _replicates() -> str:
+  return "members" if _POOL.value else "seeds"
 
 
 if __name__ == "__main__":

@@ -13,6 +13,7 @@ from nurture.reporting import axis_of, words_of
   ("kernel/effective_rank", "Kernel: effective rank", "effective rank", False),
   ("norm/002_block0.attention", "Norm: layer 2, block0 attention", "layer 2, block0 attention", False),
   ("weights/dense_10/kernel/std", "Weights: dense 10 kernel std", "dense 10 kernel std", False),
+  ("accuracy/accuracy", "Accuracy", "fraction of examples", True),
   ("loss", "Training loss", "training loss", False),
   ("loss/elr", "Training loss, term elr", "loss", False),
   ("gradient_norm", "Gradient norm", "gradient norm", False),

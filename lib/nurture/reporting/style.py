@@ -7,7 +7,7 @@ import io
 import math
 import pathlib
 import textwrap
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from nurture.reporting.files import Path, replace_file
@@ -51,7 +51,7 @@ def palette(labels: Sequence[str]) -> dict[str, Style]:
 
 
 def palette_of(
-  points: Mapping[str, Mapping[str, Any]], methods: Sequence[str] | None = None
+  points: Mapping[str, Mapping[str, Any]], methods: Collection[str] | None = None
 ) -> dict[str, Style]:
   """Returns the style of every label at a point of a grid: a colour a method, dashes and a shade a level of it.
 
@@ -66,7 +66,7 @@ def palette_of(
   levels: dict[str, list[str]] = {}
   for label, values in points.items():
     levels.setdefault(str([(axis, values[axis]) for axis in values if axis in methods]), []).append(label)
-  if not methods or all(len(labels) == 1 for labels in levels.values()):
+  if not methods or len(levels) == 1 or all(len(labels) == 1 for labels in levels.values()):
     return palette(list(points))
   styles = {}
   for color, labels in zip(palette(list(levels)).values(), levels.values()):

@@ -53,9 +53,10 @@ def words_of(metric: str) -> Words:
   if probe == "loss":
     return Words(f"Training loss, term {quantity}", "loss")
   words, axis = _QUANTITIES.get(quantity, (_spaced(_layered(quantity)), ""))
-  known = probe in _SPLITS
-  title = f"{_SPLITS[probe]} {words}" if known and quantity in ("accuracy", "sequence_accuracy", "loss") else (
-    f"{_SPLITS.get(probe, _spaced(probe))}: {words}")
+  if probe in _SPLITS and quantity in ("accuracy", "sequence_accuracy", "loss"):
+    title = f"{_SPLITS[probe]} {words}"
+  else:
+    title = words if probe == quantity else f"{_SPLITS.get(probe, _spaced(probe))}: {words}"
   return Words(_sentence(title), axis or words, axis.startswith("fraction"))
 
 
