@@ -17,6 +17,7 @@ from nurture.reporting.style import (
   add_axes,
   add_legend,
   figure_of,
+  literal,
   name_axes,
   palette,
   plain_logarithm,
@@ -127,15 +128,8 @@ def _draw(axes: Any, panel: Panel, styles: Mapping[str, Style], theory: str) -> 
         steps, mean, error, fmt="o", color=style.color, markersize=4, capsize=2, linewidth=1.2,
       )
     else:
-      if 1 < members <= FEW:
-        axes.plot(steps, values.T, color=style.color, linewidth=0.6, alpha=0.3)
-      if members > 1:
-        axes.fill_between(steps, mean - sem, mean + sem, color=style.color, alpha=0.22, linewidth=0)
-      # A single point has no line to see, and what was run at few levels is known there only.
-      marker = "o" if np.isfinite(mean).sum() == 1 or len(panel.levels) else None
-      handles[label], = axes.plot(
-        steps, mean, linewidth=1.7, marker=marker, markersize=4, color=style.color, linestyle=style.dashes,
-      )
+      # What was run at few levels is known there only.
+      handles[label] = draw_mean(axes, steps, values, style, marker="o" if len(panel.levels) else "")
     lowest = min(lowest, np.min(mean, where=np.isfinite(mean), initial=math.inf))
     highest = max(highest, np.max(mean, where=np.isfinite(mean), initial=-math.inf))
   for label, (steps, values) in panel.theory.items():
@@ -147,6 +141,35 @@ def _draw(axes: Any, panel: Panel, styles: Mapping[str, Style], theory: str) -> 
     handles[theory if label in panel.series else label] = line
   _decorate(axes, panel, lowest, highest)
   return handles
+
+
+def draw_mean(
+  axes: Any, steps: Any, values: Any, style: Style, label: str = "", *, marker: str = ""
+) -> Any:
+  """Draws the mean over members as a line, its standard error as a band, and few members as thin lines.
+
+  Args:
+    axes: of matplotlib.
+    steps: [T].
+    values: [members, T] or [T]; what is not finite is left out.
+    style: of the line.
+    label: for a legend.
+    marker: at every step; a line of a single point has one anyway.
+
+  Returns:
+    The line of the mean.
+  """
+  steps, values = np.asarray(steps), np.atleast_2d(np.asarray(values, np.float64))
+  mean, sem = mean_and_sem(values)
+  if 1 < len(values) <= FEW:
+    axes.plot(steps, values.T, color=style.color, linewidth=0.6, alpha=0.3)
+  if len(values) > 1:
+    axes.fill_between(steps, mean - sem, mean + sem, color=style.color, alpha=0.22, linewidth=0)
+  line, = axes.plot(
+    steps, mean, linewidth=1.7, marker="o" if np.isfinite(mean).sum() == 1 else marker or None, markersize=4,
+    color=style.color, linestyle=style.dashes, label=literal(label) or None,
+  )
+  return line
 
 
 def _halo() -> list[Any]:

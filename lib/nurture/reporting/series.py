@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 
 from nurture.core import UserError
-from nurture.reporting.results import mean_and_sem
+from nurture.reporting.plots import draw_mean
 from nurture.reporting.schema import is_number, shown
-from nurture.reporting.style import Style, literal, name_axes, palette
+from nurture.reporting.style import Style, name_axes, palette
 from nurture.reporting.words import words_of
 
 Series = tuple[np.ndarray, np.ndarray]  # steps [T], values [members, T]
@@ -57,9 +57,6 @@ def draw_means(
   styles = {**palette([group["label"] for group in groups]), **(styles or {})}
   for group in groups:
     steps, values = series(rows, name, group["members"])
-    mean, sem = mean_and_sem(values)
-    style = styles[group["label"]]
-    axes.plot(steps, mean, color=style.color, linestyle=style.dashes, label=literal(group["label"]))
-    axes.fill_between(steps, mean - sem, mean + sem, color=style.color, alpha=0.2, linewidth=0)
+    draw_mean(axes, steps, values, styles[group["label"]], group["label"])
   words = words_of(name)
   name_axes(axes, words.title, "step", words.axis)

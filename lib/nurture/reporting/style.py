@@ -146,13 +146,25 @@ def plain_logarithm(axis: Any) -> None:
   axis.set_minor_formatter(Plain(minor_thresholds=(1.5, 0.5)))
 
 
-def add_legend(figure: Any, handles: Mapping[str, Any], note: str = "", **options: Any) -> None:
-  """Puts a legend below the axes, in as many columns as fit, with a note above its entries."""
+def add_legend(figure: Any, handles: Mapping[str, Any] | None = None, note: str = "", **options: Any) -> None:
+  """Puts a legend below the axes, in as many columns as fit, with a note above its entries.
+
+  Args:
+    figure: of matplotlib, with constrained layout.
+    handles: label -> what was drawn; without, all that have a label, each once.
+    note: what lines and bands are.
+    **options: for the legend of matplotlib.
+  """
+  if handles is None:
+    handles = {}
+    for axes in figure.axes:
+      for handle, label in zip(*axes.get_legend_handles_labels()):
+        handles.setdefault(label, handle)
   room = 0.96 * figure.bbox.width
-  names = [_wrapped(literal(name), 9.5, room - 0.5 * figure.dpi) for name in handles]
+  names = [_wrapped(figure, literal(name), 9.5, room - 0.5 * figure.dpi) for name in handles]
   for columns in range(max(1, min(len(handles), 6)), 0, -1):
     legend = figure.legend(
-      handles.values(), names, loc="outside lower center", title=_wrapped(literal(note), 9, room) or None,
+      handles.values(), names, loc="outside lower center", title=_wrapped(figure, literal(note), 9, room) or None,
       ncols=columns, columnspacing=1.6, frameon=False, fontsize=9.5, title_fontsize=9, handlelength=2.2, **options,
     )
     if columns == 1 or legend.get_window_extent(figure.canvas.get_renderer()).width <= room:
@@ -172,12 +184,12 @@ def save(figure: Any, path: Path) -> pathlib.Path:
   names = max(name.get_window_extent(renderer).width for axes in figure.axes for name in axes.get_yticklabels())
   for axes in figure.axes:
     rows, columns, first, _ = axes.get_subplotspec().get_geometry()
-    label = axes.yaxis.label
-    label.set_text(_wrapped(label.get_text(), label.get_fontsize(), figure.bbox.height / rows - 0.8 * figure.dpi))
+    label, room = axes.yaxis.label, figure.bbox.height / rows - 0.8 * figure.dpi
+    label.set_text(_wrapped(figure, label.get_text(), label.get_fontsize(), room))
     room = (figure.bbox.width - names) / columns - (0.75 + _LINE * label.get_text().count("\n")) * figure.dpi
     title, label = axes.get_title(loc="left"), axes.xaxis.label
-    axes.set_title(_wrapped(title, 11, room, bold=True), loc="left", fontsize=11, fontweight="bold", pad=7)
-    label.set_text(_wrapped(label.get_text(), label.get_fontsize(), room))
+    axes.set_title(_wrapped(figure, title, 11, room, "bold"), loc="left", fontsize=11, fontweight="bold", pad=7)
+    label.set_text(_wrapped(figure, label.get_text(), label.get_fontsize(), room))
     lines = axes.get_title(loc="left").count("\n") + axes.get_xlabel().count("\n")
     extra[first // columns] = max(lines, extra.get(first // columns, 0))
   below = sum(legend.get_window_extent(renderer).height for legend in figure.legends) / figure.dpi
@@ -192,18 +204,23 @@ def save(figure: Any, path: Path) -> pathlib.Path:
   return pathlib.Path(path)
 
 
-def _wrapped(text: str, size: float, room: float, bold: bool = False) -> str:
-  """Returns a text broken into lines of at most so many pixels at 100 dots an inch.
+def _wrapped(figure: Any, text: str, size: float, room: float, weight: str = "normal") -> str:
+  """Returns a text broken into lines of at most so many pixels of a figure; a word that is longer is broken, too."""
+  from matplotlib.font_manager import FontProperties  # noqa: PLC0415
 
-  Args:
-    text: of one line or several.
-    size: of its letters, in points.
-    room: in pixels.
-    bold: whether letters are.
-  """
-  letter = size * 100 / 72 * (0.69 if bold else 0.55)  # the mean width of a letter, and a little more
-  fill = lambda line: textwrap.fill(line, max(8, int(room / letter)), break_on_hyphens=False)
-  return "\n".join(map(fill, text.split("\n")))
+  font, renderer = FontProperties(size=size, weight=weight), figure.canvas.get_renderer()
+  width = lambda line: renderer.get_text_width_height_descent(line, font, False)[0]
+  lines: list[str] = []
+  for line in text.split("\n"):
+    lines.append("")
+    for word in line.split(" "):
+      if lines[-1] and width(f"{lines[-1]} {word}") > room:
+        lines.append("")
+      lines[-1] = f"{lines[-1]} {word}" if lines[-1] else word
+      if (whole := width(lines[-1])) > room:
+        *full, last = textwrap.wrap(lines[-1], max(4, int(len(lines[-1]) * room / whole)))
+        lines[-1:] = [*full, last]
+  return "\n".join(lines)
 
 
 def _thin_ticks(axes: Any) -> None:
