@@ -25,7 +25,8 @@ def on_files(files, config):
 
 def on_page_markdown(markdown, page, config, files):
   """Returns a page whose links lead to pages of the site."""
-  return rebased(markdown, ROOT / "docs" / pathlib.Path(page.file.src_uri).parent, pathlib.Path(page.file.src_uri).parent)
+  place = pathlib.Path(page.file.src_uri).parent
+  return rebased(markdown, ROOT / "docs" / place, place)
 
 
 def rebased(text: str, folder: pathlib.Path, place: pathlib.Path) -> str:

@@ -1,4 +1,4 @@
-"""No page names what does not exist: commands with their flags and configs, links, paths, modules, rows of tables, code.
+"""No page names what does not exist: commands with flags and configs, links, paths, modules, rows of tables, code.
 
 The pages are README.md, RESULTS.md and all of docs/. What is checked of a command is that its program would accept it;
 `test_readme.py` runs the first ones. Blocks of Python are run, from the top of a page to its end.
@@ -108,6 +108,13 @@ def test_paths_and_modules_exist(page):
       attribute(code)
 
 
+@pytest.mark.parametrize("room", ROOMS)
+def test_docstrings_refer_to_what_exists(room):
+  for path in (ROOT / "lib" / "nurture" / room).rglob("*.py"):
+    for dotted in re.findall(r"`(nurture(?:\.\w+)+)`", path.read_text()):
+      attribute(dotted)
+
+
 def attribute(dotted):
   """Returns the module, or the attribute of one, of a dotted name."""
   try:
@@ -118,9 +125,12 @@ def attribute(dotted):
 
 
 @pytest.mark.parametrize("page", TABLES)
-def test_every_row_is_named_on_its_page(page):
-  named = set(re.findall(r"`([\w.]+)`", prose(ROOT / "docs" / page)))
-  assert [row for table in TABLES[page] for row in table if row not in named] == []
+def test_the_rows_on_a_page_are_those_of_its_tables(page):
+  text, rows = prose(ROOT / "docs" / page), {row for table in TABLES[page] for row in table}
+  assert rows - set(re.findall(r"`([\w.]+)`", text)) == set()
+  tables = re.findall(r"^\| (?:row|`\S*name`) \|.*\n(?:\|.*\n)+", text, re.MULTILINE)
+  shown = {name for table in tables for name in re.findall(r"^\| `(\w+)` \|", table.split("\n", 1)[1], re.MULTILINE)}
+  assert shown and shown <= rows
 
 
 def test_every_room_has_a_page_of_the_reference():
