@@ -13,8 +13,8 @@ An experiment takes it and says what differs:
       config.model = {"name": "mlp", "depth": 3, "width": 512}
       return config.lock()
 
-It is locked, so that a misspelled field fails; `lock` does that for what a config adds. As it stands, the base trains a small network on scikit-learn's 8x8 digits. Takes
-5 s on 2 CPU cores; test accuracy 0.975.
+It is locked, so that a misspelled field fails; `lock` does that for what a config adds. As it stands, the base trains a
+small network on scikit-learn's 8x8 digits. Takes 5 s on 2 CPU cores; test accuracy 0.975.
 """
 
 from ml_collections import ConfigDict, FieldReference
