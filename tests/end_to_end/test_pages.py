@@ -156,7 +156,11 @@ def assert_within(text, page):
     assert re.search(rf"(?<![\d.,]){re.escape(number)}(?!\d)", page.read_text()), f"{number} is not in {page.name}"
 
 
-@every_page
+@pytest.mark.parametrize("page", [
+  # Slow ones compile a hundred small programs, as whoever tries them does.
+  pytest.param(page, id=page.stem, marks=pytest.mark.slow if page.stem in ("kernels", "models") else ())
+  for page in PAGES if blocks(page, "python")
+])
 def test_python_runs(page, tmp_path, monkeypatch):
   code = blocks(page, "python")
   monkeypatch.chdir(tmp_path)
