@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from nurture.core import Context, UserError
-from nurture.core.build import suggest
+from nurture.core.references import outputs_of
 
 
 def check_teachers(teachers: tuple[str, ...]) -> None:
@@ -28,9 +28,7 @@ def teacher_logits(ctx: Context, teachers: tuple[str, ...], shape: tuple[int, ..
   """
   stacked = []
   for label in teachers:
-    if label not in ctx.references:
-      raise UserError(f"config.references has no {label!r}, which is to teach; {suggest(label, ctx.references)}.")
-    logits = ctx.references[label].logits
+    logits = outputs_of(ctx.references, label, "the field 'teachers'").logits
     if logits.shape != shape:
       raise UserError(f"config.references.{label}.model makes predictions {logits.shape}, but the student is asked for "
                       f"{shape}; choose a teacher with {_needed(logits.shape, shape)}.")

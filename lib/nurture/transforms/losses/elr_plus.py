@@ -8,8 +8,8 @@ import jax
 import jax.numpy as jnp
 
 from nurture.core import Context, DataSpec, Outputs, UserError
-from nurture.core.build import suggest
 from nurture.core.hints import NonNegative, Share, Whole
+from nurture.core.references import outputs_of
 from nurture.core.schedules import exponential_ramp
 from nurture.core.taps import select
 from nurture.transforms.losses import target_memory
@@ -77,12 +77,10 @@ class EarlyLearningRegularizationPlus:
 
   def apply(self, memory: dict[str, target_memory.Memory], ctx: Context) -> tuple[jax.Array, dict]:
     ids = example_ids(ctx, "ELR+")
-    if self.reference not in ctx.references:
-      raise UserError(f"ELR+ reads the reference {self.reference!r}; {suggest(self.reference, ctx.references)}; add it "
-                      "to config.references, with the averaged parameters of the pair.")
-    logits, averaged = _both(ctx.outputs.taps, "config.model"), _both(
-      ctx.references[self.reference].taps, f"config.references.{self.reference}"
-    )
+    fix = "add it to config.references, with the averaged parameters of the pair"
+    reference = outputs_of(ctx.references, self.reference, "ELR+", fix=fix)
+    logits = _both(ctx.outputs.taps, "config.model")
+    averaged = _both(reference.taps, f"config.references.{self.reference}")
     lam = self.lam * exponential_ramp(self.ramp_steps)(ctx.step) if self.ramp_steps else self.lam
     total, memories = 0.0, {}
     for k, name in enumerate(_NETWORKS):

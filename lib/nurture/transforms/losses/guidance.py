@@ -10,7 +10,8 @@ import jax
 import jax.numpy as jnp
 
 from nurture.core import Context, DataSpec, Outputs, UserError
-from nurture.core.build import lookup, suggest
+from nurture.core.build import lookup
+from nurture.core.references import outputs_of
 from nurture.core.taps import select
 from nurture.similarity import MEASURES, Gram, flatten, gram
 from nurture.transforms.losses.layer_maps import LayerMap, check_layer_map, layer_pairs
@@ -80,10 +81,7 @@ class Guidance:
       UserError: if config.references has no such label.
     """
     if self.reference != INPUT:
-      if self.reference in references:
-        return references[self.reference]
-      known = suggest(self.reference, [*references, INPUT])
-      raise UserError(f"guidance reads the reference {self.reference!r}; {known}; add it to config.references.")
+      return outputs_of(references, self.reference, "guidance", others=[INPUT])
     inputs = batch["image"] if "image" in batch else batch["tokens"]
     return Outputs(inputs, {"000_input": inputs.astype(jnp.float32)})
 
