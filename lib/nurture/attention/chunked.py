@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from nurture.attention.call import Call, varying
-from nurture.core import UserError
+from nurture.core.hints import Count, check_argument
 
 _WEIGHTS = 2**26  # bytes of the weights of a block, if the sizes of blocks are not given
 _LEAST, _MOST = 64, 512
@@ -37,9 +37,8 @@ class Chunked:
 
   def __post_init__(self):
     for name in ("block_q", "block_k"):
-      size = getattr(self, name)
-      if size is not None and (not isinstance(size, int) or size < 1):
-        raise UserError(f"Chunked has {name}={size!r}; give a whole number of at least 1, or None.")
+      meaning = "a whole number of at least 1, or None"
+      check_argument(f"{name} of Chunked", getattr(self, name), Count | None, meaning)
 
   def refusal(self, call: Call) -> str:
     del call

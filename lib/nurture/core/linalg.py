@@ -1,4 +1,4 @@
-"""Norms at any scale, and matrix decompositions that take a batch one matrix after another.
+"""Products in full precision, norms at any scale, and decompositions that take a batch one matrix after another.
 
 XLA's CPU backend hands the matrices of a batched LAPACK call to the threads of a pool and waits for them, although the
 call may itself run on a thread of that pool: when programs of two devices do so at the same time on two cores, both
@@ -17,6 +17,11 @@ Array = jax.Array
 
 _eigh = jax.custom_batching.sequential_vmap(lambda m: tuple(jnp.linalg.eigh(m)))
 _eigvalsh = jax.custom_batching.sequential_vmap(lambda m: jnp.linalg.eigvalsh(m))
+
+
+def matmul(a: Array, b: Array) -> Array:
+  """Returns the matrix product in full precision, where an accelerator would otherwise round its inputs."""
+  return jnp.matmul(a, b, precision=jax.lax.Precision.HIGHEST)
 
 
 def power_of_two(x: Array) -> Array:
@@ -67,10 +72,10 @@ def eigh(m: Array) -> tuple[Array, Array]:
 @eigh.defjvp
 def _eigh_jvp(primals, tangents):
   values, vectors = eigh(*primals)
-  change = _product(_product(vectors.T, (tangents[0] + tangents[0].T) / 2), vectors)
+  change = matmul(matmul(vectors.T, (tangents[0] + tangents[0].T) / 2), vectors)
   gaps = values[None, :] - values[:, None]
   rotation = jnp.where(gaps == 0, 0.0, change / jnp.where(gaps == 0, 1.0, gaps))
-  return (values, vectors), (jnp.diagonal(change), _product(vectors, rotation))
+  return (values, vectors), (jnp.diagonal(change), matmul(vectors, rotation))
 
 
 @jax.custom_jvp
@@ -82,7 +87,7 @@ def eigvalsh(m: Array) -> Array:
 @eigvalsh.defjvp
 def _eigvalsh_jvp(primals, tangents):
   values, vectors = eigh(*primals)
-  return values, jnp.sum(vectors * _product(tangents[0], vectors), axis=0)
+  return values, jnp.sum(vectors * matmul(tangents[0], vectors), axis=0)
 
 
 @jax.custom_batching.sequential_vmap
@@ -95,7 +100,3 @@ def svd(m: Array) -> tuple[Array, Array, Array]:
 def qr(m: Array) -> tuple[Array, Array]:
   """Returns Q [n, r] and R [r, d] of a matrix [n, d], r = min(n, d); not differentiable."""
   return tuple(jnp.linalg.qr(m))
-
-
-def _product(a: Array, b: Array) -> Array:
-  return jnp.matmul(a, b, precision=jax.lax.Precision.HIGHEST)

@@ -11,6 +11,7 @@ import numpy as np
 from jax.flatten_util import ravel_pytree
 
 from nurture.core import UserError, linalg, rng
+from nurture.core.hints import Count, check_argument
 from nurture.curvature.hvp import Operator
 
 Array = jax.Array
@@ -54,7 +55,7 @@ def lanczos(matvec: Operator, like: Tree, key: Array, *, steps: int, start: Tree
 
   Reference: Golub and Van Loan, "Matrix computations", chapter 10; "twice is enough": Giraud et al. 2005.
   """
-  check_positive(steps=steps)
+  check_argument("steps", steps, Count)
   product, size, dtype, _ = flat(matvec, like)
   steps, eps = min(steps, size), jnp.finfo(dtype).eps
   draw = lambda i: rng.counter_normal(jax.random.fold_in(key, i), size).astype(dtype)
@@ -65,10 +66,10 @@ def lanczos(matvec: Operator, like: Tree, key: Array, *, steps: int, start: Tree
 
   def orthogonal(vector: Array, basis: Array) -> tuple[Array, Array]:
     """Returns the part of a vector that is orthogonal to the basis, and the coefficients of the rest."""
-    first = dot(basis, vector)
-    vector = vector - dot(first, basis)
-    second = dot(basis, vector)
-    return vector - dot(second, basis), first + second
+    first = linalg.matmul(basis, vector)
+    vector = vector - linalg.matmul(first, basis)
+    second = linalg.matmul(basis, vector)
+    return vector - linalg.matmul(second, basis), first + second
 
   def step(carry, i):
     basis, vector, before, largest = carry
@@ -131,15 +132,3 @@ def unit(vector: Array) -> Array:
   """Returns a vector at length 1; 0 stays 0."""
   length = linalg.norm(vector)
   return vector / jnp.where(length == 0, 1.0, length)
-
-
-def check_positive(**numbers: int) -> None:
-  """Raises a UserError that names the first of the numbers that is less than 1."""
-  for name, number in numbers.items():
-    if not isinstance(number, (int, np.integer)) or number < 1:
-      raise UserError(f"{name} is {number!r}; give a whole number, at least 1.")
-
-
-def dot(a: Array, b: Array) -> Array:
-  """Returns the matrix product in full precision, where an accelerator would otherwise round its inputs."""
-  return jnp.matmul(a, b, precision=jax.lax.Precision.HIGHEST)

@@ -99,19 +99,20 @@ class Cutout:
 
 @dataclasses.dataclass(frozen=True)
 class Mixup:
-  """Mixes the batch with a permutation π of itself:
+  """Mixes the batch with a permutation π of itself, and the targets with it:
 
-      x_i <- λ x_i + (1 - λ) x_π(i),    λ ~ Beta(α, α), one a batch
+      x_i <- λ x_i + (1 - λ) x_π(i),    t_i <- λ t_i + (1 - λ) t_π(i),    λ ~ Beta(α, α), one a batch
 
-  and adds "mix_index" [B] int32 (π) and "mix_weight" [B] float32 (λ), for the target transform that mixes the
-  labels alike, and "unmixed", the images before. Labels, ids and weights stay those of example i.
+  Images are mixed here. The batch gets "mix_index" [B] int32 (π) and "mix_weight" [B] float32 (λ), with which the step
+  mixes the one-hot targets by `mixed_targets`, before any target transform; and "unmixed", the images before. Labels,
+  ids and weights stay those of example i.
 
   Args:
     alpha: α >= 0; may be traced. 0 means λ = 1, no mixing.
     symmetric: True draws λ on [0, 1] as the paper does; False folds it to max(λ, 1 - λ), so that the
       larger share of an example is always its own.
 
-  Reference: Zhang et al. 2018, arXiv:1710.09412, eq. 1.
+  Reference: Zhang et al. 2018, arXiv:1710.09412, eq. 1 and 2.
   """
 
   alpha: NonNegative
@@ -136,6 +137,18 @@ class Mixup:
     # x + (1 - λ)(x_π - x) is x itself at λ = 1, bit for bit.
     mixed = image + (1 - share) * (image[index] - image)
     return {**batch, "image": mixed, "unmixed": image, "mix_index": index, "mix_weight": jnp.full(count, weight)}
+
+
+def mixed_targets(batch: Batch, targets: jax.Array) -> jax.Array:
+  """Returns targets [B, K] or [B, T, K] mixed as `Mixup` mixed the images of the batch.
+
+  Those of a batch without a mixup stay as they are, such as those of an evaluation.
+  """
+  if "mix_index" not in batch:
+    return targets
+  weight = batch["mix_weight"].reshape(-1, *[1] * (targets.ndim - 1)).astype(targets.dtype)
+  # t + (1 - w)(t_π - t) is t itself at w = 1, bit for bit.
+  return targets + (1 - weight) * (targets[batch["mix_index"]] - targets)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from nurture.core import UserError
+from nurture.core.hints import Count
 from nurture.core.trees import digest
 from nurture.data.arrays import Dataset, Split
 from nurture.data.checks import check_labels, check_memory
@@ -46,11 +47,7 @@ class Tfds:
   dataset: str
   train_split: str = "train"
   test_split: str = "test"
-  resize: int | None = None
-
-  def __post_init__(self):
-    if self.resize is not None and self.resize < 1:
-      raise ValueError(f"resize is {self.resize}; give a side in pixels, at least 1")
+  resize: Count | None = None
 
   def load(self, data_dir: str | os.PathLike) -> Dataset:
     """Returns the set.

@@ -13,6 +13,7 @@ from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from nurture.core import UserError
+from nurture.core.hints import Positive, check_argument
 from nurture.ntk.contraction import Factor, num_bytes
 from nurture.ntk.factored import everything_free, factors, make_plan
 from nurture.ntk.memory import choose_block, needed_bytes, row_bytes, usable_bytes
@@ -26,7 +27,6 @@ from nurture.ntk.network import (
   checked_network,
   forward_derivatives,
 )
-from nurture.ntk.precision import is_real
 from nurture.ntk.products import ntk_matvec, products
 from nurture.ntk.sketch import ntk_sketch
 
@@ -115,8 +115,7 @@ def ntk(
   check_word(reduce, REDUCTIONS, "reduce")
   check_word(method, METHODS, "method")
   check_block(block)
-  if memory is not None and not (is_real(memory) and memory > 0):
-    raise UserError(f"memory is {memory!r}; give bytes, such as 16e9, or None.")
+  check_argument("memory", memory, Positive | None, "bytes, such as 16e9, or None")
   if mesh is not None and not isinstance(mesh, Mesh):
     raise UserError(f"mesh is a {type(mesh).__name__}; give a jax.sharding.Mesh.")
   x1, x2 = as_samples(x1, "x1"), None if x2 is None else as_samples(x2, "x2")

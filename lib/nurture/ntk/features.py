@@ -8,7 +8,8 @@ import jax
 import jax.numpy as jnp
 
 from nurture.core import UserError
-from nurture.ntk.precision import as_double, is_count, require_x64
+from nurture.core.hints import Count, Positive, check_argument
+from nurture.ntk.precision import as_double, require_x64
 
 Array = jax.Array
 Kind = Literal["relu", "gaussian", "fourier"]
@@ -40,9 +41,7 @@ def random_features(key: Array, x, num_features: int, kind: Kind = "relu", *, le
   Reference: Rahimi and Recht 2007 (fourier); Cho and Saul 2009 (relu).
   """
   x = _inputs(x, kind, length)
-  if not is_count(num_features) or num_features < 1:
-    raise UserError(f"num_features is {num_features!r}; give a whole number, at least 1.")
-  num_features = int(num_features)
+  check_argument("num_features", num_features, Count)
   d = x.shape[1]
   for_weights, for_phases = jax.random.split(key)
   projected = x @ jax.random.normal(for_weights, (d, num_features), jnp.float64)
@@ -78,6 +77,5 @@ def _inputs(x: Any, kind: str, length: float) -> Array:
     raise UserError(f"x has shape {x.shape}; give [n, d], images flattened.")
   if kind not in ("relu", "gaussian", "fourier"):
     raise UserError(f'the kind of features is {kind!r}; give "relu", "gaussian" or "fourier".')
-  if not length > 0:
-    raise UserError(f"length is {length}; give a number above 0.")
+  check_argument("length", length, Positive)
   return x

@@ -11,8 +11,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from nurture.core import UserError
+from nurture.core.hints import NonNegative, Whole, check_argument
 from nurture.ntk.dual_base import Dual
-from nurture.ntk.precision import is_count, is_real, require_x64
+from nurture.ntk.precision import is_real, require_x64
 from nurture.ntk.signed_log import ROUNDING, SignedLog
 
 Array = jax.Array
@@ -202,8 +203,8 @@ def from_activation(phi: Callable[[Array], Array], degree: int = 200, tolerance:
       beyond `degree`, as functions with kinks have; for ReLU and GELU there are closed forms.
   """
   require_x64("a Hermite series")
-  if not is_count(degree) or not (is_real(tolerance) and tolerance >= 0):
-    raise UserError(f"degree is {degree!r} and tolerance {tolerance!r}; give a whole number and a share, at least 0.")
+  check_argument("degree", degree, Whole)
+  check_argument("tolerance", tolerance, NonNegative)
   u = np.linspace(-40, 40, 16001)
   values = _at(phi, u)
   root = np.exp(-np.square(u) / 4) * math.sqrt((u[1] - u[0]) / math.sqrt(2 * math.pi))  # of the normal density

@@ -7,14 +7,13 @@ NaN in gives NaN out.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from nurture.core import UserError, linalg
-from nurture.ntk.precision import is_count
+from nurture.core.hints import Positive, Range, check_argument
 
 Array = jax.Array
 Tree = Any
@@ -43,15 +42,14 @@ def kernel_velocity(before: Array, after: Array, steps: float) -> Array:
 
   Reference: Fort et al. 2020, arXiv:2010.15110.
   """
-  if not isinstance(steps, jax.core.Tracer) and not steps > 0:
-    raise UserError(f"the kernels of a velocity lie {steps} steps apart; give a positive number.")
+  check_argument("steps", steps, Positive)
   return kernel_distance(before, after) / steps
 
 
 def label_kernel(y: Array) -> Array:
   """Returns Y Y^T [n, n] of targets [n, K], or y y^T of [n]."""
   y = _targets(y)
-  return _product(y, y.T)
+  return linalg.matmul(y, y.T)
 
 
 def centred_alignment(k: Array, other: Array) -> Array:
@@ -156,7 +154,7 @@ def label_energy(k: Array | Eigensystem, y: Array, count: int) -> Array:
   values, vectors = k if isinstance(k, Eigensystem) else eigensystem(k)
   kept = ~(values[:count] == 0)  # NaN stays NaN
   y = y / linalg.size_of(y)
-  shares = jnp.sum(jnp.square(_product(vectors[:, :count].T, y)), axis=1)
+  shares = jnp.sum(jnp.square(linalg.matmul(vectors[:, :count].T, y)), axis=1)
   total = jnp.sum(jnp.square(y))
   return jnp.where(total == 0, 0.0, jnp.sum(jnp.where(kept, shares, 0.0)) / jnp.where(total == 0, 1.0, total))
 
@@ -209,8 +207,7 @@ def linearization_gap(function: Callable[[Tree], Array], initial: Tree, params: 
 
 def check_count(count: int, n: int) -> None:
   """Raises a UserError unless a number of leading eigenvectors lies between 1 and n."""
-  if not is_count(count) or not isinstance(count, (int, np.integer)) or not 1 <= count <= n:
-    raise UserError(f"the {count} leading eigenvectors of {n} are asked for; give a whole number from 1 to {n}.")
+  check_argument("the number of leading eigenvectors", count, Annotated[int, Range(least=1, most=n)])
 
 
 def _clean(values: Array) -> Array:
@@ -222,10 +219,6 @@ def _clean(values: Array) -> Array:
 def _centred(k: Array) -> Array:
   k = k - jnp.mean(k, axis=0, keepdims=True)
   return k - jnp.mean(k, axis=1, keepdims=True)
-
-
-def _product(a: Array, b: Array) -> Array:
-  return jnp.matmul(a, b, precision=jax.lax.Precision.HIGHEST)
 
 
 def _float(x: Array) -> Array:

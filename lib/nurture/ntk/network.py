@@ -9,13 +9,12 @@ from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from flax import linen as nn
 
 from nurture.core import UserError
 from nurture.core.build import suggest
+from nurture.core.hints import Count, check_argument
 from nurture.ntk.factored import checked_logits
-from nurture.ntk.precision import is_count
 
 Array = jax.Array
 Reduce = Literal["trace", "full", "pseudo"]
@@ -92,8 +91,7 @@ def as_samples(x: Any, name: str) -> Array:
 
 def check_block(block: Any, n: int | None = None) -> None:
   """Raises UserError unless block is None, or a whole number of at least 1, which divides n if that is given."""
-  if block is not None and not (is_count(block) and isinstance(block, (int, np.integer)) and block >= 1):
-    raise UserError(f"block is {block!r}; give a whole number of rows, at least 1, or None.")
+  check_argument("block", block, Count | None, "a whole number of rows, at least 1, or None")
   if block is not None and n is not None and n % block:
     raise UserError(f"block is {block}, which does not divide {n} samples; give a divisor, or None.")
 

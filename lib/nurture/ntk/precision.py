@@ -41,11 +41,6 @@ def is_real(value: Any) -> bool:
   return isinstance(value, (int, float, np.integer, np.floating)) and not isinstance(value, bool)
 
 
-def is_count(value: Any) -> bool:
-  """Whether the value is a whole number, 0 or more."""
-  return is_real(value) and 0 <= value < np.inf and value == int(value)
-
-
 def is_concrete(value: Any) -> bool:
   """Whether the value can be looked at: within jit, vmap and grad it cannot."""
   return not isinstance(value, jax.core.Tracer)

@@ -9,7 +9,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from nurture.core import UserError
+from nurture.core import UserError, linalg
 from nurture.ntk.contraction import accumulator
 from nurture.ntk.factored import logits_of
 from nurture.ntk.network import (
@@ -34,7 +34,7 @@ def products(network: Network, seeds: Array, variables: Any, x1: Array, x2: Arra
 
   def f(params, x):
     logits = logits_of(network.apply, with_params(variables, params), x)
-    return jnp.matmul(seeds.astype(logits.dtype), logits, precision=jax.lax.Precision.HIGHEST)
+    return linalg.matmul(seeds.astype(logits.dtype), logits)
 
   def column(x):
     _, pull = jax.vjp(lambda params: f(params, x), params)

@@ -11,8 +11,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from nurture.core import UserError
+from nurture.core.hints import NonNegative, check_argument
 from nurture.ntk.features import feature_kernel, random_features
-from nurture.ntk.precision import as_double, is_concrete, is_real, require_x64
+from nurture.ntk.precision import as_double, is_concrete, require_x64
 
 __all__ = [
   "LearningCurve", "feature_kernel", "krr_fit_predict", "learning_curve", "random_features", "rf_fit_predict",
@@ -51,8 +52,7 @@ def krr_fit_predict(k_train, k_test, y, ridges, *, jitter: float = 0.0) -> Array
   n = k_train.shape[0]
   if k_train.shape != (n, n) or k_test.shape[1:] != (n,):
     raise UserError(f"k_train and k_test have shapes {k_train.shape} and {k_test.shape}; give [n, n] and [t, n].")
-  if not is_real(jitter) or not 0 <= jitter < np.inf:
-    raise UserError(f"jitter is {jitter!r}; give a number of at least 0.")
+  check_argument("jitter", jitter, NonNegative)
   if is_concrete(k_train):
     _check_symmetric(k_train)
   shift = jitter * jnp.trace(k_train) / n

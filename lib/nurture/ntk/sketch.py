@@ -9,12 +9,12 @@ from typing import Any, Literal
 import jax
 import jax.numpy as jnp
 
-from nurture.core import UserError
+from nurture.core import UserError, linalg
+from nurture.core.hints import Count, check_argument
 from nurture.core.rng import stream
 from nurture.core.trees import named_leaves
 from nurture.ntk.factored import everything_free, factors
 from nurture.ntk.network import Network, as_samples, check_block, check_word, checked_network
-from nurture.ntk.precision import is_count
 
 Array = jax.Array
 
@@ -63,11 +63,9 @@ def ntk_sketch(
   Reference: Johnson & Lindenstrauss 1984; Achlioptas 2003, "Database-friendly random projections" (random signs).
   """
   check_word(reduce, ("trace", "pseudo"), "reduce")
-  if not is_count(num_features) or num_features < 1:
-    raise UserError(f"num_features is {num_features!r}; give a whole number, at least 1.")
+  check_argument("num_features", num_features, Count)
   if not _is_key(key):
     raise UserError("key is no single key of jax.random; give one, such as jax.random.key(0).")
-  num_features = int(num_features)
   x = as_samples(x, "x")
   network = checked_network(apply, variables, x)
   check_block(block, len(x))
@@ -108,7 +106,7 @@ def _projected(jacobian: Array, key: Array, num_features: int) -> Array:
       bits = jax.random.bits(jax.random.fold_in(jax.random.fold_in(key, w), i), (size,), jnp.uint32)
       signs = 1 - 2 * (bits[:, None] >> jnp.arange(_WORD, dtype=jnp.uint32)[None] & 1).astype(jacobian.dtype)
       part = jax.lax.dynamic_slice_in_dim(padded, i * size, size, axis=1)
-      return total + jnp.matmul(part, signs, precision=jax.lax.Precision.HIGHEST)
+      return total + linalg.matmul(part, signs)
 
     return jax.lax.fori_loop(0, count, piece, jnp.zeros((n, _WORD), jacobian.dtype))
 

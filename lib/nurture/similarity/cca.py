@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import jax
 import jax.numpy as jnp
 
-from nurture.core import UserError
+from nurture.core import linalg
+from nurture.core.hints import Range, check_argument
 from nurture.similarity.decompositions import left_singular, principal_subspace
-from nurture.similarity.gram import features, normalized, product, standardized
+from nurture.similarity.gram import features, normalized, standardized
 
 Array = jax.Array
 
@@ -40,7 +43,7 @@ def cca(x: Array, y: Array) -> Array:
   Reference: Kornblith et al. 2019, arXiv:1905.00414, section 4.2.
   """
   (qx, rank_x), (qy, rank_y) = (principal_subspace(standardized(m)) for m in features(x, y, "cca"))
-  return jnp.sum(jnp.square(product(qx.T, qy))) / _count(rank_x, rank_y, qx.dtype)
+  return jnp.sum(jnp.square(linalg.matmul(qx.T, qy))) / _count(rank_x, rank_y, qx.dtype)
 
 
 def svcca(x: Array, y: Array, *, variance: float = 0.99) -> Array:
@@ -66,8 +69,7 @@ def svcca(x: Array, y: Array, *, variance: float = 0.99) -> Array:
 
   Reference: Raghu et al. 2017, arXiv:1706.05806, section 2.
   """
-  if isinstance(variance, (int, float)) and not 0 < variance <= 1:
-    raise UserError(f"variance is {variance}; it is a share of the whole, in (0, 1].")
+  check_argument("variance", variance, Annotated[float, Range(above=0, most=1)], "a share of the whole, in (0, 1]")
   (qx, rank_x), (qy, rank_y) = (principal_subspace(normalized(m), variance) for m in features(x, y, "svcca"))
   _, rho, _ = _correlations(qx, qy, jnp.minimum(rank_x, rank_y))
   return jnp.sum(rho) / _count(rank_x, rank_y, rho.dtype)
@@ -103,14 +105,14 @@ def pwcca(x: Array, y: Array) -> Array:
   (qx, rank_x), (qy, rank_y) = principal_subspace(standardized(x)), principal_subspace(standardized(y))
   x = normalized(x)
   u, rho, counts = _correlations(qx, qy, jnp.minimum(rank_x, rank_y))
-  weights = jnp.where(counts, jnp.sum(jnp.abs(product(product(qx, u).T, x)), axis=1), 0.0)
+  weights = jnp.where(counts, jnp.sum(jnp.abs(linalg.matmul(linalg.matmul(qx, u).T, x)), axis=1), 0.0)
   total = jnp.sum(weights)
   return jnp.sum(weights * rho) / jnp.where(total > 0, total, 1.0)
 
 
 def _correlations(qx: Array, qy: Array, count: Array) -> tuple[Array, Array, Array]:
   """Returns the coefficients of the variates of x, the canonical correlations, and which of them there are."""
-  u, rho = left_singular(product(qx.T, qy), lambda s: jnp.arange(s.shape[0]))
+  u, rho = left_singular(linalg.matmul(qx.T, qy), lambda s: jnp.arange(s.shape[0]))
   counts = jnp.arange(rho.shape[0]) < count
   return u, jnp.where(counts, jnp.minimum(rho, 1.0), 0.0), counts
 

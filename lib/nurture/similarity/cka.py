@@ -7,7 +7,8 @@ from typing import Literal
 import jax
 import jax.numpy as jnp
 
-from nurture.core import UserError
+from nurture.core import UserError, linalg
+from nurture.core.hints import Positive, check_argument
 from nurture.similarity.gram import (
   Gram,
   as_float,
@@ -17,7 +18,6 @@ from nurture.similarity.gram import (
   features,
   kernels,
   normalized,
-  product,
   recentred,
   self_product,
   squared_distances,
@@ -93,8 +93,7 @@ def rbf_cka(x: Array | Gram, y: Array | Gram, *, debiased: bool = False, bandwid
   4e-6 of the mean), the mean of the squared distances takes its place.
   Reference: Kornblith et al. 2019, arXiv:1905.00414, section 3 and appendix.
   """
-  if isinstance(bandwidth, (int, float)) and bandwidth <= 0:
-    raise UserError(f"bandwidth is {bandwidth}; it is a share of the median distance and must be positive.")
+  check_argument("bandwidth", bandwidth, Positive, "a positive share of the median distance")
   kx, ky = (recentred(_gaussian(k, bandwidth)) for k in kernels(x, y))
   return _alignment(kx, ky, debiased)
 
@@ -121,7 +120,7 @@ def _alignment(kx: Array, ky: Array, debiased: bool) -> Array:
 def _feature_alignment(x: Array, y: Array, debiased: bool) -> Array:
   """Returns what `_alignment` does, from normalized features."""
   n = x.shape[0]
-  xy, xx, yy = (jnp.sum(jnp.square(m)) for m in (product(x.T, y), self_product(x.T), self_product(y.T)))
+  xy, xx, yy = (jnp.sum(jnp.square(m)) for m in (linalg.matmul(x.T, y), self_product(x.T), self_product(y.T)))
   if debiased:
     _check_debiased(n)
     rows_x, rows_y = jnp.sum(x * x, axis=1), jnp.sum(y * y, axis=1)

@@ -55,20 +55,15 @@ def flatten(activations: Array) -> Array:
   return activations.reshape(activations.shape[0], -1)
 
 
-def product(a: Array, b: Array) -> Array:
-  """Returns the matrix product in full precision, where an accelerator would otherwise round its inputs."""
-  return jnp.matmul(a, b, precision=jax.lax.Precision.HIGHEST)
-
-
 @jax.custom_jvp
 def self_product(x: Array) -> Array:
-  """Returns X X^T; its transpose costs one matrix product, where that of `product(x, x.T)` costs two."""
-  return product(x, x.T)
+  """Returns X X^T; its transpose costs one matrix product, where that of `linalg.matmul(x, x.T)` costs two."""
+  return linalg.matmul(x, x.T)
 
 
 @self_product.defjvp
 def _self_product_jvp(primals, tangents):
-  half = product(tangents[0], primals[0].T)
+  half = linalg.matmul(tangents[0], primals[0].T)
   return self_product(primals[0]), half + half.T
 
 

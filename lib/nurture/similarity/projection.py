@@ -8,7 +8,6 @@ import jax
 import jax.numpy as jnp
 
 from nurture.core import UserError, linalg
-from nurture.similarity.gram import product
 
 
 def project(activations: jax.Array, templates: jax.Array, classes: Sequence[int]) -> jax.Array:
@@ -39,10 +38,10 @@ def project(activations: jax.Array, templates: jax.Array, classes: Sequence[int]
   corners = templates[jnp.asarray(classes)]
   first = _unit(corners[1] - corners[0], linalg.norm(corners))
   side = corners[2] - corners[0]
-  second = _unit(side - product(side, first) * first, linalg.norm(corners))
-  second = _unit(second - product(second, first) * first, 1.0)  # of a narrow plane the first time leaves rounding
+  second = _unit(side - linalg.matmul(side, first) * first, linalg.norm(corners))
+  second = _unit(second - linalg.matmul(second, first) * first, 1.0)  # of a narrow plane the first time leaves rounding
   basis = jnp.stack([first, second], axis=1)
-  return product(activations - jnp.mean(corners, axis=0)[None], basis)
+  return linalg.matmul(activations - jnp.mean(corners, axis=0)[None], basis)
 
 
 def _unit(vector: jax.Array, scale: jax.Array | float) -> jax.Array:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 
+from nurture.core import linalg
 from nurture.similarity.decompositions import principal_subspace
-from nurture.similarity.gram import features, normalized, product, standardized
+from nurture.similarity.gram import features, normalized, standardized
 
 Array = jax.Array
 
@@ -35,4 +36,4 @@ def linear_regression(x: Array, y: Array) -> Array:
   """
   x, y = features(x, y, "linear_regression")
   basis, _ = principal_subspace(standardized(y))
-  return jnp.sum(jnp.square(product(basis.T, normalized(x))))
+  return jnp.sum(jnp.square(linalg.matmul(basis.T, normalized(x))))

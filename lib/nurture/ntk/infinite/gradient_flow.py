@@ -9,8 +9,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from nurture.core import UserError
+from nurture.core.hints import NonNegative, Positive, check_argument
 from nurture.ntk.infinite import repair
-from nurture.ntk.precision import as_double, is_real
+from nurture.ntk.precision import as_double
 
 Array = jax.Array
 
@@ -57,8 +58,8 @@ def predict(
   if k_train.shape != (n, n) or k_test.ndim != 2 or k_test.shape[1] != n or y.ndim != 2 or len(y) != n:
     raise UserError(f"k_train is {list(k_train.shape)}, k_test {list(k_test.shape)} and y {list(y.shape)}; "
                     "give [n, n], [m, n] and [n, K].")
-  if not (is_real(ridge) and 0 <= ridge < np.inf and is_real(learning_rate) and 0 < learning_rate < np.inf):
-    raise UserError(f"ridge is {ridge} and learning_rate {learning_rate}; give numbers of at least 0, and above 0.")
+  check_argument("ridge", ridge, NonNegative)
+  check_argument("learning_rate", learning_rate, Positive)
   if times is not None and not np.all(np.asarray(times) >= 0):
     raise UserError(f"times are {times}; give numbers of at least 0, or None for infinity.")
   if not (np.isfinite(k_test).all() and np.isfinite(y).all()):

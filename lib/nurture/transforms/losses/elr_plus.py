@@ -33,7 +33,7 @@ class EarlyLearningRegularizationPlus:
       model       {"name": "pair", "model": {...}}
       parameters  {"average": {"name": "ema", "decay": 0.997}}
       references  {"average": {"model": {}, "parameters": "average", "view": "unmixed", "batch_norm": "batch"}}
-      augment     {"mix": {"name": "mixup", "alpha": 1.0, "symmetric": False}},    targets  {"mix": {"name": "mixup"}}
+      augment     {"mix": {"name": "mixup", "alpha": 1.0, "symmetric": False}}
       losses      {"ce": {"name": "cross_entropy", "of": "members", ...}, "elr": {"name": "elr_plus", ...}}
 
   With `multiply_labels`, as on CIFAR-100, the term holds the cross-entropy H too, and `losses` has no other one:

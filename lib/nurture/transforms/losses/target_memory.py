@@ -9,7 +9,7 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 
-from nurture.core import DataSpec
+from nurture.core import DataSpec, linalg
 from nurture.transforms.losses.example_rows import read_rows, write_rows
 
 Memory = dict[str, jax.Array]
@@ -51,4 +51,4 @@ def update(
 def complement(t: jax.Array, missing: jax.Array) -> jax.Array:
   """Returns 1 - t [B, K] as the sum of the other classes and of what is missing, exact where t is nearly 1."""
   others = 1.0 - jnp.eye(t.shape[-1], dtype=t.dtype)
-  return jnp.matmul(t, others, precision="highest") + missing[:, None]
+  return linalg.matmul(t, others) + missing[:, None]

@@ -7,7 +7,6 @@ import jax
 from nurture.core import Context
 from nurture.transforms.targets.distillation import DistillationTargets
 from nurture.transforms.targets.label_smoothing import LabelSmoothing
-from nurture.transforms.targets.mixup import Mixup
 
 
 class TargetTransform(Protocol):
@@ -22,4 +21,4 @@ class TargetTransform(Protocol):
     """
 
 
-TARGETS = {"distillation": DistillationTargets, "label_smoothing": LabelSmoothing, "mixup": Mixup}
+TARGETS = {"distillation": DistillationTargets, "label_smoothing": LabelSmoothing}

@@ -22,7 +22,8 @@ class DistillationTargets:
   distillation whose student is not softened. Rows that sum to 0 stay 0.
 
   Transforms apply in the order of the config. Label smoothing before this one smooths the hard part only, after it the
-  whole mixture. Mixup belongs before it: the teachers have seen the mixed images, so their targets are not mixed again.
+  whole mixture. The augmentation "mixup" has mixed the hard part before: the teachers see the mixed images, so their
+  predictions are not mixed again.
 
   Args:
     teachers: labels of config.references.
