@@ -54,6 +54,7 @@ def norm(x: Array, axis: int | None = None) -> Array:
   The largest entry is divided out before the squares are taken: the norm is right at every scale, infinite only where
   it is itself too large for its type, and NaN where an entry is.
   """
+  # optax.safe_norm has a safe gradient at 0, but its squares over- and underflow.
   x = x.astype(jnp.promote_types(x.dtype, jnp.float32))
   scale = power_of_two(jnp.max(jnp.abs(x), axis=axis, keepdims=True, initial=0.0))
   roots = jnp.sqrt(jnp.sum(jnp.square(x / scale), axis=axis, keepdims=True)) * scale

@@ -11,7 +11,7 @@ import subprocess
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from nurture.reporting.files import Path, exists, plain
+from nurture.reporting.files import Path, exists, json_form
 from nurture.reporting.json_files import read_json, write_json
 from nurture.reporting.run_directory import HISTORY, RESTORE, digest
 
@@ -34,9 +34,9 @@ def collect(
   import jax  # noqa: PLC0415
 
   devices = jax.devices()
-  return plain({
+  return json_form({
     "git": git_state(),
-    "config_sha256": digest(plain(config)),
+    "config_sha256": digest(json_form(config)),
     "argv": [_shortened(argument) for argument in argv],
     "seeds": seeds,
     "checksums": checksums,
@@ -80,7 +80,7 @@ def start(workdir: Path, manifest: Mapping[str, Any]) -> dict[str, Any]:
     UserError: if it cannot be written, or the one that is there is damaged.
   """
   path = pathlib.Path(workdir) / "manifest.json"
-  manifest = plain(manifest)
+  manifest = json_form(manifest)
   if exists(path):
     stored = read_json(path, HISTORY, RESTORE)
     changed = {k: v for k, v in manifest.items() if stored.get(k) != v}
