@@ -82,9 +82,10 @@ def sigmoid_attention(
     causal_offset: place of the first query among the keys, for the causal mask, the window and ALiBi; None is S - T,
       where the last query meets the last key.
     local_window_size: (left, right), how many keys a query sees before and after its own place; a number is both.
-    query_seq_lengths, key_value_seq_lengths: [B] int; tokens from there on are masked.
-    q_segment_ids, kv_segment_ids: [B, T] and [B, S] int, between -2^31 and 2^31 - 1, both excluded; a query sees the
-      keys of its own segment.
+    query_seq_lengths: [B] int; queries from there on are masked.
+    key_value_seq_lengths: [B] int; keys from there on are masked.
+    q_segment_ids: [B, T] int, between -2^31 and 2^31 - 1, both excluded; a query sees the keys of its own segment.
+    kv_segment_ids: [B, S] int, likewise.
     alibi_slopes: [N], adds -slope |t + causal_offset - s| to the logits.
     reference_length: n of "-log_n"; None is S.
     implementation: by name, or an object with its settings such as `Chunked(block_k=256)`, which may be lowered for a

@@ -38,7 +38,8 @@ def noise_and_signal(square_small: Array, square_large: Array, small: float, lar
   Args:
     square_small: |G_b|^2, or its mean over several batches, any shape.
     square_large: |G_B|^2, of the same shape; its examples may be those of the small batches.
-    small, large: b and B, examples; may be traced.
+    small: b, examples; may be traced.
+    large: B, examples; may be traced.
 
   Raises:
     UserError: unless 0 < b < B, as far as they are known.

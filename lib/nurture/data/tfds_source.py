@@ -39,7 +39,8 @@ class Tfds:
 
   Args:
     dataset: name as tfds writes it: "mnist", "cifar10:3.0.2", "cifar10_corrupted/fog_1".
-    train_split, test_split: splits as tfds writes them, such as "train" or "train[:80%]".
+    train_split: as tfds writes it, such as "train" or "train[:80%]".
+    test_split: likewise.
     resize: side in pixels to which every image is resized (bilinear, aspect ratio not kept), or None, which needs
       images of one size.
   """

@@ -25,6 +25,7 @@ __all__ = [
 ]
 
 Array = jax.Array
+ArrayLike = jax.typing.ArrayLike
 
 _BISECTIONS = 64  # a bracket of 700 in log γ, all that float64 can hold, shrinks to 4e-17
 
@@ -49,7 +50,10 @@ class Prediction(NamedTuple):
   q: Array
 
 
-def krr_predict(lam, v2, n, ridge, noise, *, multiplicity=None) -> Prediction:
+def krr_predict(
+  lam: ArrayLike, v2: ArrayLike, n: ArrayLike, ridge: ArrayLike, noise: ArrayLike, *,
+  multiplicity: ArrayLike | None = None,
+) -> Prediction:
   """Returns the errors of kernel ridge regression from n samples, f = k(·, X) (K + δ I)^-1 y.
 
       n = Σ_i λ_i / (λ_i + κ) + δ / κ,   L_i = λ_i / (λ_i + κ),
@@ -63,7 +67,10 @@ def krr_predict(lam, v2, n, ridge, noise, *, multiplicity=None) -> Prediction:
   return rf_predict(lam, v2, n, jnp.inf, ridge, noise, multiplicity=multiplicity)
 
 
-def rf_predict(lam, v2, n, k, ridge, noise, *, multiplicity=None) -> Prediction:
+def rf_predict(
+  lam: ArrayLike, v2: ArrayLike, n: ArrayLike, k: ArrayLike, ridge: ArrayLike, noise: ArrayLike, *,
+  multiplicity: ArrayLike | None = None,
+) -> Prediction:
   """Returns the errors of ridge regression from n samples on k random features of a kernel with eigenvalues λ.
 
       n = z + δ / κ,   k = z + k κ / γ,   z = Σ_i λ_i / (λ_i + γ),   q = Σ_i (λ_i / (λ_i + γ))²
@@ -123,7 +130,7 @@ def rf_predict(lam, v2, n, k, ridge, noise, *, multiplicity=None) -> Prediction:
   return _predict(lam, v2, counts, *given.values())
 
 
-def learnability(lam, gamma) -> Array:
+def learnability(lam: ArrayLike, gamma: ArrayLike) -> Array:
   """Returns L_i = λ_i / (λ_i + γ) in [0, 1], the share of mode i that is learned, of shape [*gamma.shape, M].
 
   Args:
@@ -135,7 +142,7 @@ def learnability(lam, gamma) -> Array:
   return _learned(lam.reshape((1,) * (gamma.ndim - 1) + lam.shape), gamma)
 
 
-def task_learnability(lam, v2, gamma) -> Array:
+def task_learnability(lam: ArrayLike, v2: ArrayLike, gamma: ArrayLike) -> Array:
   """Returns Σ_i L_i v_i² / Σ_i v_i² in [0, 1], the share of the target that is learned; arguments as above."""
   learned, v2 = learnability(lam, gamma), as_double(v2, "v2")
   if v2.shape != learned.shape[-1:]:
@@ -143,7 +150,7 @@ def task_learnability(lam, v2, gamma) -> Array:
   return learned @ v2 / jnp.sum(v2)
 
 
-def held_out_error(prediction: Prediction, n, pool) -> Array:
+def held_out_error(prediction: Prediction, n: ArrayLike, pool: ArrayLike) -> Array:
   """Returns the test error on those of a finite pool that were not drawn for training, (P E_te - n E_tr) / (P - n).
 
   Eigenvalues of a kernel matrix of P examples describe a distribution on just these P, and E_te is the mean over all of

@@ -92,7 +92,8 @@ def ntk(
     variables: {"params": ..., other collections}.
     x1: [n1, ...].
     x2: [n2, ...]; None takes x1.
-    reduce, method: as above.
+    reduce: as above.
+    method: as above.
     block: rows, and columns, of a block; None takes the fewest blocks that fit.
     mesh: rows of a block are spread over its devices, whatever its axes; the block is rounded down to a multiple.
     memory: in bytes, that may be used on a device; None takes four fifths of what is free.

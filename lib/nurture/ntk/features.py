@@ -15,7 +15,9 @@ Array = jax.Array
 Kind = Literal["relu", "gaussian", "fourier"]
 
 
-def random_features(key: Array, x, num_features: int, kind: Kind = "relu", *, length: float = 1.0) -> Array:
+def random_features(
+  key: Array, x: jax.typing.ArrayLike, num_features: int, kind: Kind = "relu", *, length: float = 1.0
+) -> Array:
   """Returns k random features of each input, whose products have `feature_kernel` as their mean over features.
 
       relu:      φ = max(w·x, 0), w ~ N(0, 2 I / d)               K = |x||x'| (sin θ + (π - θ) cos θ) / (π d)
@@ -53,7 +55,9 @@ def random_features(key: Array, x, num_features: int, kind: Kind = "relu", *, le
   return jnp.sqrt(2.0) * jnp.cos(projected / length + phases)
 
 
-def feature_kernel(x1, x2, kind: Kind = "relu", *, length: float = 1.0) -> Array:
+def feature_kernel(
+  x1: jax.typing.ArrayLike, x2: jax.typing.ArrayLike, kind: Kind = "relu", *, length: float = 1.0
+) -> Array:
   """Returns the kernel [n1, n2] of infinitely many `random_features`; arguments and errors as there."""
   x1, x2 = _inputs(x1, kind, length), _inputs(x2, kind, length)
   if x1.shape[1] != x2.shape[1]:

@@ -57,7 +57,8 @@ def ridgeless_predict(
     log_diag: [], log K(x, x).
     y: [n_train] labels of any type.
     jitter: added to the diagonal, in units of it.
-    sign_test, sign_train: signs of K where some are negative.
+    sign_test: [n_test, n_train], signs of K where some are negative.
+    sign_train: [n_train, n_train], likewise.
 
   Returns:
     [n_test], of the type of y. Ties go to the class that sorts first.

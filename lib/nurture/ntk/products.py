@@ -64,10 +64,12 @@ def ntk_matvec(
   Two passes over the data ("trace": 2 K), in memory of P + block · (activations of one sample).
 
   Args:
-    apply, variables, reduce: as for `ntk`.
+    apply: as for `ntk`.
+    variables: as for `ntk`.
     x: [n, ...], the rows of the kernel.
     vector: v, [n2], or [n2, K] for "full".
     x2: [n2, ...], its columns; None takes x.
+    reduce: as for `ntk`.
     block: samples in one pass; None takes all. It must divide n and n2.
 
   Returns:

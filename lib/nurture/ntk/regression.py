@@ -20,9 +20,12 @@ __all__ = [
 ]
 
 Array = jax.Array
+ArrayLike = jax.typing.ArrayLike
 
 
-def krr_fit_predict(k_train, k_test, y, ridges, *, jitter: float = 0.0) -> Array:
+def krr_fit_predict(
+  k_train: ArrayLike, k_test: ArrayLike, y: ArrayLike, ridges: ArrayLike, *, jitter: float = 0.0
+) -> Array:
   """Returns the predictions of kernel ridge regression, k_test (K + δ I)^-1 y.
 
   Several ridges share one eigendecomposition of K, at n^3 operations and n^2 for each ridge; a single one above 0 is a
@@ -69,7 +72,8 @@ def krr_fit_predict(k_train, k_test, y, ridges, *, jitter: float = 0.0) -> Array
 
 
 def rf_fit_predict(
-  features_train, features_test, y, ridges, *, side: Literal["auto", "samples", "features"] = "auto"
+  features_train: ArrayLike, features_test: ArrayLike, y: ArrayLike, ridges: ArrayLike, *,
+  side: Literal["auto", "samples", "features"] = "auto",
 ) -> Array:
   """Returns the predictions of ridge regression on k features φ, that is of the kernel K = φ φ^T / k.
 
@@ -81,7 +85,8 @@ def rf_fit_predict(
     features_train: [n, k] φ_f(x_i), *not* divided by sqrt(k), so that its first columns are fewer features of the same
       kernel.
     features_test: [t, k].
-    y, ridges: as for `krr_fit_predict`; ridge 0 gives the least-squares solution of least norm, in which singular
+    y: as for `krr_fit_predict`.
+    ridges: as there; ridge 0 gives the least-squares solution of least norm, in which singular
       values of φ below about 1e-7 of the largest, whose squares are rounding, count as 0.
     side: "samples" for n x n, "features" for k x k, "auto" for the smaller.
 
@@ -121,15 +126,19 @@ class LearningCurve(NamedTuple):
   inverse_trace: np.ndarray
 
 
-def learning_curve(k_train, k_test, y, y_test, sizes: Sequence[int], ridge: float = 0.0) -> LearningCurve:
+def learning_curve(
+  k_train: ArrayLike, k_test: ArrayLike, y: ArrayLike, y_test: ArrayLike, sizes: Sequence[int], ridge: float = 0.0
+) -> LearningCurve:
   """Returns what `krr_fit_predict` would give from the first n examples, for every n in `sizes`, at the price of one.
 
   The Cholesky factor of a leading block is the leading block of the factor L. So with A = k_test L^-T and b = L^-1 y,
   the predictions from n examples are the sum of the first n terms of A b, and Tr K_n^-1 that of the first n rows of
-  L^-1, squared. `nurture.ntk.eigenframework.fit_powerlaw` takes the exponents of the task from both.
+  L^-1, squared. `nurture.ntk.powerlaw.fit_powerlaw` takes the exponents of the task from both.
 
   Args:
-    k_train, k_test, y: as for `krr_fit_predict`, in an order in which the first examples are as good as any.
+    k_train: as for `krr_fit_predict`, in an order in which the first examples are as good as any.
+    k_test: as there.
+    y: as there.
     y_test: [t] or [t, C].
     sizes: increasing, from 1 to N.
     ridge: δ, the same for all n; 0 is allowed if K is positive definite to rounding.

@@ -48,7 +48,9 @@ def ntk_sketch(
   held. Signs of a parameter depend on the key and its path alone.
 
   Args:
-    apply, variables, x: as for `ntk`.
+    apply: as for `ntk`.
+    variables: as for `ntk`.
+    x: [n, ...].
     num_features: m.
     key: a key of jax.random.
     reduce: as for `ntk`.

@@ -46,7 +46,8 @@ def draw_means(axes: Any, rows: Sequence[Mapping[str, Any]], name: str, groups: 
 
   Args:
     axes: to draw on.
-    rows, name: as for `series`.
+    rows: as for `series`.
+    name: as for `series`.
     groups: with "label" and "members", as results.json has them.
   """
   for i, group in enumerate(groups):

@@ -77,7 +77,8 @@ class MetricsWriter:
 
     Args:
       position: that the file `holds`.
-      cohort, step: where the run goes on, for TensorBoard; step -1 is the start of a cohort.
+      cohort: with which the run goes on, for TensorBoard.
+      step: at which it goes on; -1 is the start of the cohort.
     """
     self._lines.clear()
     self._cut(self._data(), position["bytes"])
