@@ -1,4 +1,4 @@
-"""Sigmoid and softmax attention: two doors, behind which an implementation is chosen or named."""
+"""Sigmoid and softmax attention, by an implementation that is named or chosen."""
 
 from __future__ import annotations
 

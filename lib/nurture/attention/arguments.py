@@ -1,4 +1,4 @@
-"""From the arguments of the two doors to the normal form, with every check on the way."""
+"""Checks of the arguments of attention, and the normal form that they are brought to."""
 
 from __future__ import annotations
 

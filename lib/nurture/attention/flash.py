@@ -1,4 +1,4 @@
-"""What the implementations that keep no weights have in common: their backward pass, and vmap."""
+"""Backward pass and vmap of the implementations that keep no weights."""
 
 from __future__ import annotations
 

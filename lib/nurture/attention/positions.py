@@ -1,4 +1,4 @@
-"""What tells a token where it is: tables to add, rotations of queries and keys, slopes of a linear penalty."""
+"""Positions of tokens: tables to add, rotations of queries and keys, slopes of a linear penalty."""
 
 from __future__ import annotations
 

@@ -76,9 +76,9 @@ Seed = Annotated[int, Range(least=0, most=2**32 - 1)]
 @functools.cache  # parts are built anew in every trace
 def of(constructor: Any) -> dict[str, Any]:
   """Returns the type hints of a constructor's arguments by name, ranges included."""
-  target = constructor.__init__ if inspect.isclass(constructor) else constructor
+  function = constructor.__init__ if inspect.isclass(constructor) else constructor
   try:
-    return typing.get_type_hints(target, include_extras=True)
+    return typing.get_type_hints(function, include_extras=True)
   except (NameError, TypeError):  # annotations that only a type checker can resolve: nothing to check
     return {}
 

@@ -1,7 +1,7 @@
 """Products in full precision, norms at any scale, and decompositions that take a batch one matrix after another.
 
 XLA's CPU backend hands the matrices of a batched LAPACK call to the threads of a pool and waits for them, although the
-call may itself run on a thread of that pool: when programs of two devices do so at the same time on two cores, both
+call may itself run on a thread of that pool. When programs of two devices do so at the same time on two cores, both
 wait for ever. A batch also gives every one of those threads as many threads of OpenBLAS, which on hosts of many cores
 corrupts memory (https://github.com/jax-ml/jax/issues/39292). A single matrix is decomposed on the thread that asks.
 """

@@ -1,4 +1,4 @@
-"""One sentence instead of an abort: what cannot fit into memory is refused before any of it is asked for."""
+"""Checks of memory: a program that cannot fit is refused before it asks for any, in one sentence."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The records that pass between the rooms: what a batch is, what a model returns, what a transform reads."""
+"""Records that pass between the packages: batches, what a model returns, and what transforms and probes read."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""From a split on the device to what the model reads, as pure functions."""
+"""Batches of a split on the device, augmented and normalized, as pure functions."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The data sets by name, and how the data section of a config becomes splits."""
+"""The data sets by name, and the splits that the data section of a config describes."""
 
 from __future__ import annotations
 

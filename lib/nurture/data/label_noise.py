@@ -86,9 +86,9 @@ class Asymmetric:
 
   def __call__(self, labels: np.ndarray, num_classes: int, rng: np.random.Generator) -> np.ndarray:
     noisy = labels.copy()
-    for source, target in sorted(self._pairs(num_classes).items()):
-      members = rng.permutation(np.flatnonzero((noisy if self.sequential else labels) == source))
-      noisy[members[: _count(self.rate, len(members))]] = target
+    for old, new in sorted(self._pairs(num_classes).items()):
+      members = rng.permutation(np.flatnonzero((noisy if self.sequential else labels) == old))
+      noisy[members[: _count(self.rate, len(members))]] = new
     return noisy
 
   def _pairs(self, num_classes: int) -> dict[int, int]:

@@ -1,4 +1,4 @@
-"""What the models share: activations by name, normalization by name, and stochastic depth."""
+"""Layers that models share: activations by name, normalization by name, and stochastic depth."""
 
 from __future__ import annotations
 

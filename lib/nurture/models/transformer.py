@@ -1,4 +1,4 @@
-"""What transformers are made of: multi-head attention with softmax or sigmoid weights, the MLP, the pre-norm block."""
+"""Layers of transformers: multi-head attention with softmax or sigmoid weights, the MLP, the pre-norm block."""
 
 from __future__ import annotations
 

@@ -74,10 +74,10 @@ def deep_signed_log_kernel(
 ) -> tuple[SignedLog, Array]:
   """Returns the kernel of a very deep network on the whole sphere as sign and logarithm.
 
-  The state of each pair is the sign and log |c|, which keeps all digits at both ends: near c = 1 it is minus the gap
-  |x - x'|^2 / 2, which f'(1) enlarges layer by layer, and near c = 0 it may be far below the range of float64. As soon
-  as every pair has reached a closed form (the lowest term of the series, a fixed point, small angles of ReLU), the rest
-  of the depth is one formula, so that 10^6 layers cost as many as some hundred.
+  The state of each pair is the sign and log |c|, which keeps all digits at both ends. Near c = 1 it is minus the gap
+  |x - x'|^2 / 2, which f'(1) enlarges layer by layer. Near c = 0 it may be far below the range of float64. As soon as
+  every pair has reached a closed form (the lowest term of the series, a fixed point, small angles of ReLU), the rest of
+  the depth is one formula, so that 10^6 layers cost as many as some hundred.
 
   Args:
     x1: [n1, d] float64, rows of length 1.
@@ -88,18 +88,18 @@ def deep_signed_log_kernel(
 
   Returns:
     (SignedLog of K [n1, n2], log diag []), all finite. Where f(0) = f'(0) = 0, log K ~ -k^L leaves the range of float64
-    (at L ~ 1000 for c^2): there it is that of the deepest network whose logarithms fit, which has the same order of
-    points and the same nearest neighbours; log diag is always that of depth L. A cosine of exactly 0 counts as
+    (at L ~ 1000 for c^2). There it is that of the deepest network whose logarithms fit, which has the same order of
+    points and the same nearest neighbours. log diag is always that of depth L. A cosine of exactly 0 counts as
     2.2e-308.
 
   Raises:
     UserError: if 64-bit arithmetic is off, if points are not float64 or not on the unit sphere, or for an unknown dual,
       a depth below 1, or another kind.
 
-  Memory is a few arrays [n1, n2]; for more points call it by blocks of rows. How many layers are computed one by one
-  depends on how soon a closed form holds: some hundred for the activations above, 20 / |log f'(0)| where f is nearly
-  linear, such as `sine` of a small frequency, and all of them where f(0) > 0, f'(1) = 1 and it is not ReLU.
-  Differentiable forwards (jax.jvp), but not backwards: the number of those layers is not known beforehand.
+  Memory is a few arrays [n1, n2]; for more points call it by blocks of rows. Layers are computed one by one until a
+  closed form holds: some hundred for the activations above, 20 / |log f'(0)| where f is nearly linear, such as `sine`
+  of a small frequency, and all of them where f(0) > 0, f'(1) = 1 and it is not ReLU. Differentiable forwards (jax.jvp),
+  but not backwards: the number of those layers is not known beforehand.
 
   Differs from the official code, which iterates c in plain float64: there f(c) = c^2 underflows within 30 layers and
   the nearest neighbours are lost.

@@ -1,4 +1,4 @@
-"""What a dual activation is, and how far-away layers follow from its ends."""
+"""The interface of dual activations, and the formulas of far-away layers that follow from their ends."""
 
 from __future__ import annotations
 

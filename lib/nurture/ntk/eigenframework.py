@@ -109,7 +109,7 @@ def rf_predict(
       Traced values cannot be looked at: where n, k, ridge or noise is impossible, the result is NaN.
 
   Differs from the official code, which bisects in κ within a bisection in γ and subtracts z and q from n and k where
-  they nearly agree: here E_te = n [Σ (1 - L_i)² v_i² + w Σ L_i (1 - L_i) v_i² + σ²] / (n - z + u (1 - w)) with
+  they nearly agree. Here E_te = n [Σ (1 - L_i)² v_i² + w Σ L_i (1 - L_i) v_i² + σ²] / (n - z + u (1 - w)) with
   u = z - q = Σ L_i (1 - L_i) and w = u / (k - z + u), which is the same number as a sum of positive terms.
   Reference: Simon et al. 2024, "More is better in modern machine learning", arXiv:2311.14646.
   """

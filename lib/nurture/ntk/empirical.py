@@ -16,17 +16,17 @@ from nurture.core import UserError
 from nurture.core.hints import Positive, check_argument
 from nurture.ntk.contraction import Factor, num_bytes
 from nurture.ntk.factored import everything_free, factors, make_plan
-from nurture.ntk.memory import choose_block, needed_bytes, row_bytes, usable_bytes
-from nurture.ntk.network import (
+from nurture.ntk.function import (
   REDUCTIONS,
-  Network,
+  NetworkFunction,
   Reduce,
   as_samples,
   check_block,
   check_word,
-  checked_network,
+  checked_function,
   forward_derivatives,
 )
+from nurture.ntk.memory import choose_block, needed_bytes, row_bytes, usable_bytes
 from nurture.ntk.products import ntk_matvec, products
 from nurture.ntk.sketch import ntk_sketch
 
@@ -39,7 +39,7 @@ __all__ = ["ntk", "ntk_matvec", "ntk_sketch"]
 class _Settings(NamedTuple):
   """What a compiled program depends on beside its arrays."""
 
-  network: Network
+  network: NetworkFunction
   reduce: str
   method: str
   mesh: Mesh | None
@@ -120,7 +120,7 @@ def ntk(
   if mesh is not None and not isinstance(mesh, Mesh):
     raise UserError(f"mesh is a {type(mesh).__name__}; give a jax.sharding.Mesh.")
   x1, x2 = as_samples(x1, "x1"), None if x2 is None else as_samples(x2, "x2")
-  network = checked_network(apply, variables, x1, x2)
+  network = checked_function(apply, variables, x1, x2)
   mesh = None if mesh is None else Mesh(mesh.devices, mesh.axis_names)  # shardings are given here, never inferred
   settings = _Settings(network, reduce, "factored" if method == "auto" else method, mesh)
   x2, symmetric = (x1, True) if x2 is None else (x2, False)

@@ -1,4 +1,4 @@
-"""Layer rules: what of a call of a linen layer, beside the cotangent of its output, makes up its parameters' Jacobian.
+"""Rules of linen layers: the factors of a call that make up, with its output's cotangent, its parameters' Jacobian.
 
 A rule stands for one class exactly, with the fields that it names at their defaults: a subclass, a masked convolution
 or a layer with another product of its own is not recognized, and its parameters are differentiated as they are.

@@ -1,4 +1,4 @@
-"""What a kernel matrix says of a network in training: how far it moved, how it fits the labels, its spectrum.
+"""Measures of a kernel matrix in training: how far it moved, how it fits the labels, its spectrum.
 
 Pure functions of kernels K [n, n] of the same examples; they jit and vmap. Kernels are taken as float32, float64 stays.
 NaN in gives NaN out.

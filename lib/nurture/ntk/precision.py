@@ -1,4 +1,4 @@
-"""Float64 or a refusal: theory that subtracts nearly equal numbers is worth nothing in float32."""
+"""Checks for float64: theory that subtracts nearly equal numbers is worth nothing in float32."""
 
 from __future__ import annotations
 

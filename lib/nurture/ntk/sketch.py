@@ -14,7 +14,7 @@ from nurture.core.hints import Count, check_argument
 from nurture.core.rng import stream
 from nurture.core.trees import named_leaves
 from nurture.ntk.factored import everything_free, factors
-from nurture.ntk.network import Network, as_samples, check_block, check_word, checked_network
+from nurture.ntk.function import NetworkFunction, as_samples, check_block, check_word, checked_function
 
 Array = jax.Array
 
@@ -69,7 +69,7 @@ def ntk_sketch(
   if not _is_key(key):
     raise UserError("key is no single key of jax.random; give one, such as jax.random.key(0).")
   x = as_samples(x, "x")
-  network = checked_network(apply, variables, x)
+  network = checked_function(apply, variables, x)
   check_block(block, len(x))
   size = block or len(x)
   parts = [_features(network, variables, x[i : i + size], key, num_features, reduce) for i in range(0, len(x), size)]
@@ -83,7 +83,7 @@ def _is_key(key: Any) -> bool:
 
 
 @functools.partial(jax.jit, static_argnums=(0, 4, 5))
-def _features(network: Network, variables: Any, x: Array, key: Array, num_features: int, reduce: str) -> Array:
+def _features(network: NetworkFunction, variables: Any, x: Array, key: Array, num_features: int, reduce: str) -> Array:
   outputs = network.outputs
   seeds = jnp.eye(outputs) if reduce == "trace" else jnp.ones((1, outputs))
   plan = everything_free(variables)

@@ -1,4 +1,4 @@
-"""Probes: what is measured while a network trains, outside the step and without moving anything.
+"""Probes: measurements while a network trains, outside the step and without moving anything.
 
 A probe is a sum over pieces of fixed data:
 

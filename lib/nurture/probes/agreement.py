@@ -1,4 +1,4 @@
-"""Whether a network errs where another one errs."""
+"""Agreement of the errors of two networks."""
 
 from __future__ import annotations
 

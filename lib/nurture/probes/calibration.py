@@ -1,4 +1,4 @@
-"""How far confidence and accuracy are apart."""
+"""Calibration: the distance of confidence and accuracy."""
 
 from __future__ import annotations
 

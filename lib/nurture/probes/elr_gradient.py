@@ -1,4 +1,4 @@
-"""How early-learning regularization and cross-entropy pull at the true class."""
+"""Gradients of early-learning regularization and of cross-entropy at the true class."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class ElrGradient(LossStateProbe):
       ..._residual         mean of the Euclidean norm |p - y|
       ..._count            examples
 
-  A negative coefficient raises the true class's logit; with regularization the sum is cross_entropy + λ regularizer.
+  A negative coefficient raises the true class's logit. With regularization the sum is cross_entropy + λ regularizer.
   λ (times the term's weight) is left out because a sweep may give each member its own. p is of the model in evaluation
   mode, t as the example's last presentation left it, and g the exact one, whatever the form of the term. Means of an
   empty group are 0.

@@ -1,4 +1,4 @@
-"""What the counts of forgetting events say about examples with clean and with wrong labels."""
+"""Forgetting events of examples with clean and with wrong labels."""
 
 from __future__ import annotations
 

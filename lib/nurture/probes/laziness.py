@@ -1,4 +1,4 @@
-"""How far a network has left its start and its linearization there: lazy against rich training."""
+"""Distances of a network from its start and from its linearization there: lazy against rich training."""
 
 from __future__ import annotations
 

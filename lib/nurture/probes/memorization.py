@@ -1,4 +1,4 @@
-"""What a network says about examples with clean and with wrong labels."""
+"""Predictions for examples with clean and with wrong labels."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How much a difference of two logits says about which example it belongs to."""
+"""Mutual information of an example and a difference of two logits."""
 
 from __future__ import annotations
 

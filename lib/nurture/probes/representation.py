@@ -1,4 +1,4 @@
-"""How similar a network's representations are to those of a reference."""
+"""Similarity of a network's representations to those of a reference."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a probe may prepare its data from."""
+"""The interface of probes, and the data that they are prepared from."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How much the predictions for one class differ between its examples."""
+"""Spread of the predictions for one class between its examples."""
 
 from __future__ import annotations
 

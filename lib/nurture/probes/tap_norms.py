@@ -1,4 +1,4 @@
-"""How large the intermediate arrays of a network are."""
+"""Sizes of the intermediate arrays of a network."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How large the gradients of the loss terms are, and whether they agree."""
+"""Norms of the gradients of the loss terms, and their cosines."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a run leaves behind, metrics, manifest and results, and how it is shown: tables, plots, progress."""
+"""Reporting: metrics, manifest and results of a run, and the tables, plots and progress that show them."""
 
 from nurture.reporting.factorial import effects, responses
 from nurture.reporting.files import exists, is_directory, replace_file, temporary_of

@@ -1,4 +1,4 @@
-"""Where a run comes from: code, versions, device, data and seeds, and when it started and stopped."""
+"""The manifest of a run: code, versions, device, data and seeds, and when it started and stopped."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The table of measures, and what is true of each."""
+"""The table of measures, and the properties of each."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What frozen networks predict, for the transforms that learn from them."""
+"""Predictions of frozen networks, the teachers, for the transforms that learn from them."""
 
 from __future__ import annotations
 

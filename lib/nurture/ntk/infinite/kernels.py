@@ -1,4 +1,4 @@
-"""Kernels of infinitely wide convolutional networks: Myrtle networks, kernel matrices by blocks, Monte Carlo."""
+"""Kernels of infinitely wide convolutional networks: Myrtle networks, and kernel matrices by blocks."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""Loss terms: what is added up, each with its weight, to the number that training lowers.
+"""Loss terms, whose sum with their weights is the number that training lowers.
 
 A term that keeps a row for each example may be asked for its value on evaluation batches, whose ids can be of another
-split, or -1 for padding: it must read without failing and drop such ids when it writes (that state is thrown away).
+split, or -1 for padding. It must read without failing and drop such ids when it writes (that state is thrown away).
 """
 
 from typing import Any, Protocol

@@ -64,9 +64,9 @@ class Distillation:
     log_t = log_mean_softmax(teacher_logits(ctx, self.teachers, ctx.targets.shape), self.teacher_temperature)
     logits = ctx.outputs.logits.astype(jnp.promote_types(ctx.outputs.logits.dtype, jnp.float32))
     log_p = jax.nn.log_softmax(logits / self.student_temperature)
-    target = jnp.exp(log_t)
+    p_t = jnp.exp(log_t)
     surprise = log_t - log_p if self.form == "kl" else -log_p
-    values = jnp.sum(target * jnp.where(target > 0, surprise, 0.0), axis=-1)
+    values = jnp.sum(p_t * jnp.where(p_t > 0, surprise, 0.0), axis=-1)
     if self.scale == "t_squared":
       values = self.student_temperature**2 * values
     return per_example(values, ctx.targets), state

@@ -38,7 +38,7 @@ class EarlyLearningRegularization:
   the batch's "id"; only visited rows change, each once a step, and ids outside of [0, num_examples) are read as t = 0
   and not written. (A test split counts its ids from 0 too, so the term's value there means nothing.) λ = 0 changes no
   gradient. β = 0 has no memory of earlier visits and fails (38 % on CIFAR-10 with 60 % noise in the paper's study of
-  the hyper-parameters; the exact form leaves the finite numbers): a control, not a mistake.
+  the hyper-parameters; the exact form diverges). It is a control, not a mistake.
 
   Args:
     lam: λ, at least 0; may be traced.

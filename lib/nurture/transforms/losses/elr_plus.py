@@ -55,8 +55,8 @@ class EarlyLearningRegularizationPlus:
   Raises:
     UserError: for a model that is not a pair, a missing reference, or a batch without "id".
 
-  Differs from the official code: both networks share one split, one draw of the label noise and one draw of the mixup;
-  there each has its own, so that one sees a second noisy label of what the other one learns, and images that the other
+  Differs from the official code: both networks share one split, one draw of the label noise and one draw of the mixup.
+  There each has its own, so that one sees a second noisy label of what the other one learns, and images that the other
   is validated on. The averaged weights begin as the networks', not as other random ones. There 100 classes are what
   switches `multiply_labels` on.
 

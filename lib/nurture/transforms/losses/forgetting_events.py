@@ -1,4 +1,4 @@
-"""How often each example is learned and forgotten in the course of training."""
+"""Counts of how often each example is learned and forgotten in the course of training."""
 
 from __future__ import annotations
 

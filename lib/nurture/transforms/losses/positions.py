@@ -1,4 +1,4 @@
-"""From one value a position to one value an example."""
+"""Averages over the positions of a sequence."""
 
 from __future__ import annotations
 

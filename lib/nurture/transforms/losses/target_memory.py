@@ -1,7 +1,7 @@
 """A running average of each example's own predictions, the targets of early-learning regularization.
 
-It is kept as {"targets": t [n, K], "missing": m [n]}, float32: m = β^k after k visits is what t lacks to sum to 1, so
-that 1 - t_c is the sum of m and of the other classes, and not a difference of nearly equal numbers.
+It is kept as {"targets": t [n, K], "missing": m [n]}, float32. After k visits m = β^k is what t lacks to sum to 1. So
+1 - t_c is the sum of m and of the other classes, and not a difference of nearly equal numbers.
 """
 
 from __future__ import annotations

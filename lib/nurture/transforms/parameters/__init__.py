@@ -1,4 +1,4 @@
-"""Parameter transforms: what happens to the parameters after the update."""
+"""Parameter transforms, which act on the parameters after the update."""
 
 from typing import Any, Protocol
 

@@ -1,4 +1,4 @@
-"""Target transforms: what the model is asked to predict."""
+"""Target transforms, which change what the model is asked to predict."""
 
 from typing import Protocol
 

@@ -22,7 +22,7 @@ REDUCTIONS = ("trace", "full", "pseudo")
 _JITTED = type(jax.jit(lambda: None))
 
 
-class Network(NamedTuple):
+class NetworkFunction(NamedTuple):
   """A function of variables and inputs, as part of the key of a compiled program.
 
   Attributes:
@@ -38,9 +38,9 @@ class Network(NamedTuple):
   logits_dtype: jnp.dtype
 
 
-def checked_network(
+def checked_function(
   apply: Callable, variables: Mapping[str, Any], x1: Array, x2: Array | None = None
-) -> Network:
+) -> NetworkFunction:
   """Returns the network.
 
   Raises:
@@ -71,7 +71,7 @@ def checked_network(
     apply = apply.__wrapped__  # within a jit of its own the parameters could not be followed
   logits = _logits.eval_shape(apply, variables, jax.ShapeDtypeStruct(x1.shape[1:], x1.dtype))
   dtype = functools.reduce(jnp.promote_types, floating, jnp.bfloat16)
-  return Network(apply, logits.shape[0], jnp.dtype(dtype), logits.dtype)
+  return NetworkFunction(apply, logits.shape[0], jnp.dtype(dtype), logits.dtype)
 
 
 _logits = jax.jit(checked_logits, static_argnums=0)
