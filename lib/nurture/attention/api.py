@@ -9,6 +9,7 @@ from typing import Literal
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int
 
 from nurture.attention import cudnn, reference
 from nurture.attention.arguments import Bias, make_call
@@ -33,25 +34,25 @@ _CUDNN = ("8", "9", "10", "11", "12")  # compute capabilities, before the point
 
 
 def sigmoid_attention(
-  query: jax.Array,
-  key: jax.Array,
-  value: jax.Array,
+  query: Float[Array, "B T N H"],
+  key: Float[Array, "B S K H"],
+  value: Float[Array, "B S K Hv"],
   bias: Bias = "-log_n",
-  mask: jax.Array | None = None,
+  mask: Bool[Array, "#B #N #T #S"] | None = None,
   *,
-  scale: float | jax.Array | None = None,
+  scale: float | Float[Array, " ..."] | None = None,
   is_causal: bool = False,
   causal_offset: int | None = None,
   local_window_size: int | tuple[int, int] | None = None,
-  query_seq_lengths: jax.Array | None = None,
-  key_value_seq_lengths: jax.Array | None = None,
-  q_segment_ids: jax.Array | None = None,
-  kv_segment_ids: jax.Array | None = None,
-  alibi_slopes: jax.Array | None = None,
+  query_seq_lengths: Int[Array, " B"] | None = None,
+  key_value_seq_lengths: Int[Array, " B"] | None = None,
+  q_segment_ids: Int[Array, "B T"] | None = None,
+  kv_segment_ids: Int[Array, "B S"] | None = None,
+  alibi_slopes: Float[Array, " N"] | None = None,
   reference_length: int | None = None,
   implementation: str | Kernel | None = None,
   return_row_sum: bool = False,
-) -> jax.Array | tuple[jax.Array, jax.Array]:
+) -> Float[Array, "B T N Hv"] | tuple[Float[Array, "B T N Hv"], Float[Array, "B T N"]]:
   """Weighs each value by the sigmoid of its logit; the weights of a query are not normalized.
 
       O = sigmoid(scale Q K^T + b) V,    b = -log n
@@ -128,25 +129,25 @@ def sigmoid_attention(
 
 
 def softmax_attention(
-  query: jax.Array,
-  key: jax.Array,
-  value: jax.Array,
+  query: Float[Array, "B T N H"],
+  key: Float[Array, "B S K H"],
+  value: Float[Array, "B S K Hv"],
   bias: Bias = None,
-  mask: jax.Array | None = None,
+  mask: Bool[Array, "#B #N #T #S"] | None = None,
   *,
-  scale: float | jax.Array | None = None,
+  scale: float | Float[Array, " ..."] | None = None,
   is_causal: bool = False,
   causal_offset: int | None = None,
   local_window_size: int | tuple[int, int] | None = None,
-  query_seq_lengths: jax.Array | None = None,
-  key_value_seq_lengths: jax.Array | None = None,
-  q_segment_ids: jax.Array | None = None,
-  kv_segment_ids: jax.Array | None = None,
-  alibi_slopes: jax.Array | None = None,
+  query_seq_lengths: Int[Array, " B"] | None = None,
+  key_value_seq_lengths: Int[Array, " B"] | None = None,
+  q_segment_ids: Int[Array, "B T"] | None = None,
+  kv_segment_ids: Int[Array, "B S"] | None = None,
+  alibi_slopes: Float[Array, " N"] | None = None,
   reference_length: int | None = None,
   implementation: Literal["xla", "cudnn"] | None = None,
   return_row_sum: bool = False,
-) -> jax.Array | tuple[jax.Array, jax.Array]:
+) -> Float[Array, "B T N Hv"] | tuple[Float[Array, "B T N Hv"], Float[Array, "B T N"]]:
   """Weighs the values by the softmax of the logits over the keys that a query sees: O = softmax(scale Q K^T + b) V.
 
   Arguments, result and errors are those of `sigmoid_attention`; a bias that is one number for a head cancels.

@@ -7,6 +7,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Float
 
 from nurture.core import UserError
 
@@ -15,7 +16,7 @@ Tree = Any
 Operator = Callable[[Tree], Tree]  # v -> A v, linear and symmetric, on trees of one structure
 
 
-def hvp(loss: Callable[[Tree], Array], params: Tree, vector: Tree) -> Tree:
+def hvp(loss: Callable[[Tree], Float[Array, ""]], params: Tree, vector: Tree) -> Tree:
   """Returns H v, H the Hessian of a loss at params: the derivative of the gradient along v, forward over reverse.
 
   About four evaluations of the gradient's cost in time, twice its memory. v is cast to the type of params.
@@ -35,7 +36,8 @@ def hvp(loss: Callable[[Tree], Array], params: Tree, vector: Tree) -> Tree:
 
 
 def hessian(
-  loss: Callable[..., Array], params: Tree, pieces: Tree | None = None, weights: Array | None = None
+  loss: Callable[..., Float[Array, ""]], params: Tree, pieces: Tree | None = None,
+  weights: Float[Array, " m"] | None = None,
 ) -> Operator:
   """Returns v -> H v of a loss at params.
 
@@ -75,7 +77,9 @@ def hessian(
   return product
 
 
-def gauss_newton(model: Callable[[Tree], Array], loss: Callable[[Array], Array], params: Tree) -> Operator:
+def gauss_newton(
+  model: Callable[[Tree], Float[Array, " ..."]], loss: Callable[[Float[Array, " ..."]], Float[Array, ""]], params: Tree
+) -> Operator:
   """Returns v -> G v, the generalized Gauss-Newton matrix of loss(model(params)):
 
       G = J^T H_L J,    J = d model / d params,    H_L the Hessian of the loss in the model's outputs

@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.flatten_util import ravel_pytree
+from jaxtyping import Float, Key
 
 from nurture.core import UserError, linalg, rng
 from nurture.core.hints import Count, check_argument
@@ -35,7 +36,7 @@ class Lanczos(NamedTuple):
   rounding: Array
 
 
-def lanczos(matvec: Operator, like: Tree, key: Array, *, steps: int, start: Tree | None = None) -> Lanczos:
+def lanczos(matvec: Operator, like: Tree, key: Key[Array, ""], *, steps: int, start: Tree | None = None) -> Lanczos:
   """Returns the Lanczos decomposition from a random start, with full reorthogonalization.
 
   Each new vector is orthogonalized twice against all before it, at 8 m P operations a step beside the product, so that
@@ -92,7 +93,7 @@ def lanczos(matvec: Operator, like: Tree, key: Array, *, steps: int, start: Tree
   return Lanczos(diagonal, off_diagonal, basis, rounding)
 
 
-def ritz(decomposition: Lanczos) -> tuple[Array, Array]:
+def ritz(decomposition: Lanczos) -> tuple[Float[Array, " m"], Float[Array, "m m"]]:
   """Returns the eigenvalues [m] of T, ascending, and its eigenvectors [m, m] in columns.
 
   numpy arrays (`jax.device_get` makes them) are decomposed on the host in float64; arrays of JAX, as inside jit, in
@@ -114,7 +115,7 @@ def ritz(decomposition: Lanczos) -> tuple[Array, Array]:
 
 def flat(
   matvec: Operator, like: Tree
-) -> tuple[Callable[[Array], Array], int, Any, Callable[[Array], Tree]]:
+) -> tuple[Callable[[Float[Array, " P"]], Float[Array, " P"]], int, Any, Callable[[Float[Array, " P"]], Tree]]:
   """Returns the operator on vectors [P] of float32 (float64 stays), P, their type, and the way back to trees.
 
   Raises:
@@ -128,7 +129,7 @@ def flat(
   return lambda v: ravel_pytree(matvec(back(v)))[0].astype(dtype), vector.size, dtype, back
 
 
-def unit(vector: Array) -> Array:
+def unit(vector: Float[Array, " P"]) -> Float[Array, " P"]:
   """Returns a vector at length 1; 0 stays 0."""
   length = linalg.norm(vector)
   return vector / jnp.where(length == 0, 1.0, length)

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Float, Key
 
 from nurture.core import UserError, linalg
 from nurture.core.hints import Count, Positive, check_argument
@@ -74,7 +75,7 @@ def eigenvalues_of(decomposition: Lanczos, k: int) -> Eigenvalues:
   return Eigenvalues(values[::-1][:k], errors[::-1][:k])
 
 
-def top_eigenvalues(matvec: Operator, like: Tree, key: Array, *, k: int = 1, steps: int = 30) -> Eigenvalues:
+def top_eigenvalues(matvec: Operator, like: Tree, key: Key[Array, ""], *, k: int = 1, steps: int = 30) -> Eigenvalues:
   """Returns the k largest eigenvalues, descending, by `lanczos` of m steps; the first is the sharpness of a Hessian.
 
   Raises:
@@ -83,7 +84,9 @@ def top_eigenvalues(matvec: Operator, like: Tree, key: Array, *, k: int = 1, ste
   return eigenvalues_of(lanczos(matvec, like, key, steps=steps), k)
 
 
-def quadrature(matvec: Operator, like: Tree, key: Array, *, num_vectors: int = 4, steps: int = 30) -> Quadrature:
+def quadrature(
+  matvec: Operator, like: Tree, key: Key[Array, ""], *, num_vectors: int = 4, steps: int = 30
+) -> Quadrature:
   """Returns stochastic Lanczos quadrature from `num_vectors` random vectors of signs, one after another.
 
   Raises:
@@ -100,7 +103,7 @@ def quadrature(matvec: Operator, like: Tree, key: Array, *, num_vectors: int = 4
   return jax.lax.map(one, jax.random.split(key, num_vectors))
 
 
-def density(quadrature: Quadrature, grid: Array, width: Array | float) -> Array:
+def density(quadrature: Quadrature, grid: Float[Array, " g"], width: Float[Array, ""] | float) -> Float[Array, " g"]:
   """Returns the spectral density on a grid [g], every eigenvalue broadened to a Gaussian of standard deviation `width`.
 
       p(t) = 1/s sum_v sum_i w_i N(t; theta_i, width^2)
@@ -120,7 +123,9 @@ def density(quadrature: Quadrature, grid: Array, width: Array | float) -> Array:
   return jnp.sum(bumps * quadrature.weights[None], axis=(1, 2)) / quadrature.nodes.shape[0]
 
 
-def trace(matvec: Operator, like: Tree, key: Array, *, num_vectors: int = 16) -> tuple[Array, Array]:
+def trace(
+  matvec: Operator, like: Tree, key: Key[Array, ""], *, num_vectors: int = 16
+) -> tuple[Float[Array, ""], Float[Array, ""]]:
   """Returns Hutchinson's estimate of tr A, the mean of v^T A v over vectors of random signs, and its standard error.
 
   The variance of one v^T A v is 2 sum_{i != j} A_ij^2. The standard error is NaN of one vector.

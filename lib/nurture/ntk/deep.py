@@ -10,6 +10,7 @@ from typing import Any, Literal
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import ArrayLike, Float
 
 from nurture.core import UserError
 from nurture.ntk.dual import Dual, as_dual
@@ -24,8 +25,9 @@ _DEEPEST = 1e15  # float64 counts layers one by one up to 9e15
 
 
 def fc_kernel(
-  x1: Any, x2: Any | None, dual: Dual | str | Mapping[str, Any], depth: int, kind: Kind = "nngp"
-) -> Array:
+  x1: Float[ArrayLike, "n1 d"], x2: Float[ArrayLike, "n2 d"] | None, dual: Dual | str | Mapping[str, Any], depth: int,
+  kind: Kind = "nngp",
+) -> Float[Array, "n1 n2"]:
   """Returns the kernel of an infinitely wide fully connected network on the unit sphere.
 
       NNGP:  c_0 = <x, x'>,  c_{l+1} = f(c_l)
@@ -42,8 +44,9 @@ def fc_kernel(
 
 
 def deep_log_kernel(
-  x1: Any, x2: Any | None, dual: Dual | str | Mapping[str, Any], depth: int, kind: Kind = "nngp"
-) -> tuple[Array, Array]:
+  x1: Float[ArrayLike, "n1 d"], x2: Float[ArrayLike, "n2 d"] | None, dual: Dual | str | Mapping[str, Any], depth: int,
+  kind: Kind = "nngp",
+) -> tuple[Float[Array, "n1 n2"], Float[Array, ""]]:
   """Returns the logarithm of the kernel of a very deep network, where the kernel is positive.
 
   It always is where all cosines are non-negative (points of one orthant), and for duals with f(0) > 0 after enough
@@ -70,8 +73,9 @@ def deep_log_kernel(
 
 
 def deep_signed_log_kernel(
-  x1: Any, x2: Any | None, dual: Dual | str | Mapping[str, Any], depth: int, kind: Kind = "nngp"
-) -> tuple[SignedLog, Array]:
+  x1: Float[ArrayLike, "n1 d"], x2: Float[ArrayLike, "n2 d"] | None, dual: Dual | str | Mapping[str, Any], depth: int,
+  kind: Kind = "nngp",
+) -> tuple[SignedLog, Float[Array, ""]]:
   """Returns the kernel of a very deep network on the whole sphere as sign and logarithm.
 
   The state of each pair is the sign and log |c|, which keeps all digits at both ends. Near c = 1 it is minus the gap
@@ -114,8 +118,8 @@ def deep_signed_log_kernel(
 
 
 def log_kernel_of_cosines(
-  log_c: Any, dual: Dual | str | Mapping[str, Any], depth: int, kind: Kind = "nngp"
-) -> tuple[Array, Array]:
+  log_c: Float[ArrayLike, " ..."], dual: Dual | str | Mapping[str, Any], depth: int, kind: Kind = "nngp"
+) -> tuple[Float[Array, " ..."], Float[Array, ""]]:
   """Returns what `deep_log_kernel` does, from positive cosines given as log c <= 0, of any shape.
 
   All pairs of points with one cosine have one value of the kernel: a table over cosines serves any number of pairs.

@@ -7,6 +7,7 @@ import math
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Float
 
 from nurture.core import UserError
 from nurture.ntk.signed_log import SignedLog, add, multiply, signed_log
@@ -38,7 +39,7 @@ class Dual:
   lowest: int
   is_odd: bool = False
 
-  def phi(self, u: Array) -> Array:
+  def phi(self, u: Float[Array, " ..."]) -> Float[Array, " ..."]:
     """Returns the activation function itself, with E[phi(u)^2] = 1; in the precision of u, for finite networks."""
     raise NotImplementedError
 
@@ -46,24 +47,24 @@ class Dual:
   def log_df1(self) -> float:
     return math.log(self.df1)
 
-  def f(self, c: Array) -> Array:
+  def f(self, c: Float[Array, " ..."]) -> Float[Array, " ..."]:
     """Returns f(c) for c in [-1, 1], float64; its derivative is `df`, at the ends too."""
     return _f(self, self._cosine(c))
 
-  def df(self, c: Array) -> Array:
+  def df(self, c: Float[Array, " ..."]) -> Float[Array, " ..."]:
     """Returns f'(c) for c in [-1, 1], float64."""
     return self._df(1 - self._cosine(c))
 
-  def one_minus_f(self, delta: Array) -> Array:
+  def one_minus_f(self, delta: Float[Array, " ..."]) -> Float[Array, " ..."]:
     """Returns 1 - f(1 - delta) for delta in [0, 2], to full relative precision for small delta."""
     return self._one_minus_f(_within(double(delta, "delta"), 0, 2, "delta", "1 - c of cosines c"))
 
-  def log_f(self, log_c: Array) -> Array:
+  def log_f(self, log_c: Float[Array, " ..."]) -> Float[Array, " ..."]:
     """Returns log f(exp(log_c)) for log_c <= 0, to full relative precision at both ends, however small c is."""
     log_c = _within(double(log_c, "log_c"), -jnp.inf, 0, "log_c", "logarithms of cosines in (0, 1]")
     return self.layer(SignedLog(jnp.ones_like(log_c), log_c))[0].log
 
-  def elasticity(self, c: Array) -> Array:
+  def elasticity(self, c: Float[Array, " ..."]) -> Float[Array, " ..."]:
     """Returns e(c) = c f'(c) / f(c), which goes from the lowest degree at c = 0 to f'(1) at c = 1."""
     c = self._cosine(c)
     position = signed_log(jnp.where(c == 0, TINY, c))

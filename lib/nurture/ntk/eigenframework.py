@@ -7,6 +7,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Float, Num
 
 from nurture.core import UserError
 from nurture.ntk.powerlaw import (
@@ -51,8 +52,8 @@ class Prediction(NamedTuple):
 
 
 def krr_predict(
-  lam: ArrayLike, v2: ArrayLike, n: ArrayLike, ridge: ArrayLike, noise: ArrayLike, *,
-  multiplicity: ArrayLike | None = None,
+  lam: Float[ArrayLike, " M"], v2: Float[ArrayLike, " M"], n: Num[ArrayLike, "*grid"], ridge: Num[ArrayLike, "*grid"],
+  noise: Num[ArrayLike, "*grid"], *, multiplicity: Num[ArrayLike, " M"] | None = None,
 ) -> Prediction:
   """Returns the errors of kernel ridge regression from n samples, f = k(·, X) (K + δ I)^-1 y.
 
@@ -68,8 +69,8 @@ def krr_predict(
 
 
 def rf_predict(
-  lam: ArrayLike, v2: ArrayLike, n: ArrayLike, k: ArrayLike, ridge: ArrayLike, noise: ArrayLike, *,
-  multiplicity: ArrayLike | None = None,
+  lam: Float[ArrayLike, " M"], v2: Float[ArrayLike, " M"], n: Num[ArrayLike, "*grid"], k: Num[ArrayLike, "*grid"],
+  ridge: Num[ArrayLike, "*grid"], noise: Num[ArrayLike, "*grid"], *, multiplicity: Num[ArrayLike, " M"] | None = None,
 ) -> Prediction:
   """Returns the errors of ridge regression from n samples on k random features of a kernel with eigenvalues λ.
 
@@ -130,7 +131,7 @@ def rf_predict(
   return _predict(lam, v2, counts, *given.values())
 
 
-def learnability(lam: ArrayLike, gamma: ArrayLike) -> Array:
+def learnability(lam: Float[ArrayLike, " M"], gamma: Float[ArrayLike, "*grid"]) -> Float[Array, "*grid M"]:
   """Returns L_i = λ_i / (λ_i + γ) in [0, 1], the share of mode i that is learned, of shape [*gamma.shape, M].
 
   Args:
@@ -142,7 +143,9 @@ def learnability(lam: ArrayLike, gamma: ArrayLike) -> Array:
   return _learned(lam.reshape((1,) * (gamma.ndim - 1) + lam.shape), gamma)
 
 
-def task_learnability(lam: ArrayLike, v2: ArrayLike, gamma: ArrayLike) -> Array:
+def task_learnability(
+  lam: Float[ArrayLike, " M"], v2: Float[ArrayLike, " M"], gamma: Float[ArrayLike, "*grid"]
+) -> Float[Array, "*grid"]:
   """Returns Σ_i L_i v_i² / Σ_i v_i² in [0, 1], the share of the target that is learned; arguments as above."""
   learned, v2 = learnability(lam, gamma), as_double(v2, "v2")
   if v2.shape != learned.shape[-1:]:
@@ -150,7 +153,9 @@ def task_learnability(lam: ArrayLike, v2: ArrayLike, gamma: ArrayLike) -> Array:
   return learned @ v2 / jnp.sum(v2)
 
 
-def held_out_error(prediction: Prediction, n: ArrayLike, pool: ArrayLike) -> Array:
+def held_out_error(
+  prediction: Prediction, n: Num[ArrayLike, "*grid"], pool: Num[ArrayLike, "*grid"]
+) -> Float[Array, "*grid"]:
   """Returns the test error on those of a finite pool that were not drawn for training, (P E_te - n E_tr) / (P - n).
 
   Eigenvalues of a kernel matrix of P examples describe a distribution on just these P, and E_te is the mean over all of

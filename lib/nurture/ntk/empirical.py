@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
+from jaxtyping import Float, Shaped
 
 from nurture.core import UserError
 from nurture.core.hints import Positive, check_argument
@@ -46,10 +47,10 @@ class _Settings(NamedTuple):
 
 
 def ntk(
-  apply: Callable[[Any, Array], Any],
+  apply: Callable[[Any, Shaped[Array, "n ..."]], Any],
   variables: Mapping[str, Any],
-  x1: Array,
-  x2: Array | None = None,
+  x1: Shaped[Array, "n1 ..."],
+  x2: Shaped[Array, "n2 ..."] | None = None,
   *,
   reduce: Reduce = "trace",
   method: Literal["auto", "factored", "jacobian", "ntvp"] = "auto",
@@ -57,7 +58,7 @@ def ntk(
   mesh: Mesh | None = None,
   memory: int | None = None,
   on_block: Callable[[int, int], None] | None = None,
-) -> Array:
+) -> Float[Array, "n1 n2"] | Float[Array, "n1 n2 K K"]:
   """Returns the empirical neural tangent kernel of a network.
 
       full    Θ_kl(x, x') = <∂f_k(x) / ∂θ, ∂f_l(x') / ∂θ>

@@ -6,6 +6,7 @@ from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import ArrayLike, Float, Key
 
 from nurture.core import UserError
 from nurture.core.hints import Count, Positive, check_argument
@@ -16,8 +17,8 @@ Kind = Literal["relu", "gaussian", "fourier"]
 
 
 def random_features(
-  key: Array, x: jax.typing.ArrayLike, num_features: int, kind: Kind = "relu", *, length: float = 1.0
-) -> Array:
+  key: Key[Array, ""], x: Float[ArrayLike, "n d"], num_features: int, kind: Kind = "relu", *, length: float = 1.0
+) -> Float[Array, "n k"]:
   """Returns k random features of each input, whose products have `feature_kernel` as their mean over features.
 
       relu:      φ = max(w·x, 0), w ~ N(0, 2 I / d)               K = |x||x'| (sin θ + (π - θ) cos θ) / (π d)
@@ -56,8 +57,8 @@ def random_features(
 
 
 def feature_kernel(
-  x1: jax.typing.ArrayLike, x2: jax.typing.ArrayLike, kind: Kind = "relu", *, length: float = 1.0
-) -> Array:
+  x1: Float[ArrayLike, "n1 d"], x2: Float[ArrayLike, "n2 d"], kind: Kind = "relu", *, length: float = 1.0
+) -> Float[Array, "n1 n2"]:
   """Returns the kernel [n1, n2] of infinitely many `random_features`; arguments and errors as there."""
   x1, x2 = _inputs(x1, kind, length), _inputs(x2, kind, length)
   if x1.shape[1] != x2.shape[1]:

@@ -11,6 +11,7 @@ from typing import Annotated, Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Float
 
 from nurture.core import UserError, linalg
 from nurture.core.hints import Positive, Range, check_argument
@@ -19,7 +20,7 @@ Array = jax.Array
 Tree = Any
 
 
-def kernel_distance(k: Array, other: Array) -> Array:
+def kernel_distance(k: Float[Array, "n n"], other: Float[Array, "n n"]) -> Float[Array, ""]:
   """Returns 1 - <K, L> / (|K| |L|), [] in [0, 1] for kernels: what changed of a kernel besides its scale.
 
   Computed as |K / |K| - L / |L||^2 / 2, which keeps the digits of a small distance. A kernel of 0 is at distance 1 from
@@ -37,7 +38,7 @@ def kernel_distance(k: Array, other: Array) -> Array:
   return jnp.where((norms[0] == 0) ^ (norms[1] == 0), 1.0, apart)
 
 
-def kernel_velocity(before: Array, after: Array, steps: float) -> Array:
+def kernel_velocity(before: Float[Array, "n n"], after: Float[Array, "n n"], steps: float) -> Float[Array, ""]:
   """Returns the kernel distance per step between two kernels that lie `steps` > 0 steps apart; see `kernel_distance`.
 
   Reference: Fort et al. 2020, arXiv:2010.15110.
@@ -46,13 +47,13 @@ def kernel_velocity(before: Array, after: Array, steps: float) -> Array:
   return kernel_distance(before, after) / steps
 
 
-def label_kernel(y: Array) -> Array:
+def label_kernel(y: Float[Array, " n *K"]) -> Float[Array, "n n"]:
   """Returns Y Y^T [n, n] of targets [n, K], or y y^T of [n]."""
   y = _targets(y)
   return linalg.matmul(y, y.T)
 
 
-def centred_alignment(k: Array, other: Array) -> Array:
+def centred_alignment(k: Float[Array, "n n"], other: Float[Array, "n n"]) -> Float[Array, ""]:
   """Returns <H K H, H L H> / (|H K H| |H L H|) with H = I - 1 1^T / n, [] in [0, 1] for kernels.
 
   With L = `label_kernel` of the labels it is how well the kernel fits them. 0 if either is constant, such as the kernel
@@ -80,7 +81,7 @@ class Eigensystem(NamedTuple):
   vectors: Array
 
 
-def eigensystem(k: Array) -> Eigensystem:
+def eigensystem(k: Float[Array, "n n"]) -> Eigensystem:
   """Returns the eigenvalues and eigenvectors of a kernel [n, n].
 
   Raises:
@@ -90,7 +91,7 @@ def eigensystem(k: Array) -> Eigensystem:
   return Eigensystem(_clean(values[::-1]), vectors[:, ::-1])
 
 
-def eigenvalues(k: Array) -> Array:
+def eigenvalues(k: Float[Array, "n n"]) -> Float[Array, " n"]:
   """Returns the eigenvalues [n], descending; those below rounding, and negative ones with them, are 0.
 
   Raises:
@@ -99,7 +100,7 @@ def eigenvalues(k: Array) -> Array:
   return _clean(linalg.eigvalsh(_square(k, "the kernel"))[::-1])
 
 
-def effective_rank(values: Array) -> Array:
+def effective_rank(values: Float[Array, " n"]) -> Float[Array, ""]:
   """Returns exp(-sum_i p_i log p_i) with p the eigenvalues [n] over their sum: between 1 and n, 0 for a kernel of 0.
 
   Negative eigenvalues, which rounding makes of 0, count as 0.
@@ -111,7 +112,7 @@ def effective_rank(values: Array) -> Array:
   return jnp.where(total == 0, 0.0, jnp.exp(-jnp.sum(jax.scipy.special.xlogy(p, p))))
 
 
-def participation_ratio(values: Array) -> Array:
+def participation_ratio(values: Float[Array, " n"]) -> Float[Array, ""]:
   """Returns (tr K)^2 / |K|_F^2 from the eigenvalues [n]: between 1 and n, 0 for a kernel of 0."""
   values = _float(values)
   largest = jnp.max(values)  # squares of small eigenvalues would underflow
@@ -119,7 +120,7 @@ def participation_ratio(values: Array) -> Array:
   return jnp.where(largest == 0, 0.0, jnp.square(jnp.sum(p)) / jnp.sum(jnp.square(p)))
 
 
-def top_mass(values: Array, count: int) -> Array:
+def top_mass(values: Float[Array, " n"], count: int) -> Float[Array, ""]:
   """Returns the share of the trace in the `count` largest of the eigenvalues [n], which are descending; 0 of 0.
 
   Raises:
@@ -131,7 +132,7 @@ def top_mass(values: Array, count: int) -> Array:
   return jnp.where(total == 0, 0.0, jnp.sum(values[:count]) / jnp.where(total == 0, 1.0, total))
 
 
-def label_energy(k: Array | Eigensystem, y: Array, count: int) -> Array:
+def label_energy(k: Float[Array, "n n"] | Eigensystem, y: Float[Array, " n *K"], count: int) -> Float[Array, ""]:
   """Returns the share of the targets' squares in the kernel's leading eigenvectors u_i, [] in [0, 1]:
 
       sum_{i <= count} |u_i^T Y|^2 / |Y|^2
@@ -159,14 +160,14 @@ def label_energy(k: Array | Eigensystem, y: Array, count: int) -> Array:
   return jnp.where(total == 0, 0.0, jnp.sum(jnp.where(kept, shares, 0.0)) / jnp.where(total == 0, 1.0, total))
 
 
-def centred_targets(y: Array) -> Array:
+def centred_targets(y: Float[Array, " n *K"]) -> Float[Array, "n K"]:
   """Returns targets [n, K] (or [n]) minus their mean over the examples, as [n, K]; exactly 0 where all are alike."""
   y = _targets(y)
   y = y - y[:1]
   return y - jnp.mean(y, axis=0, keepdims=True)
 
 
-def relative_change(after: Tree, before: Tree) -> Array:
+def relative_change(after: Tree, before: Tree) -> Float[Array, ""]:
   """Returns |a - b| / |b| over all leaves, [] float: of parameters |theta_t - theta_0| / |theta_0|, or of kernels.
 
   About 0 in the lazy regime, where the network stays its own linearization; infinite if b is 0 and a is not.
@@ -180,7 +181,9 @@ def relative_change(after: Tree, before: Tree) -> Array:
   return jnp.where(apart == 0, 0.0, apart / norm(before))
 
 
-def linearized(function: Callable[[Tree], Array], initial: Tree, params: Tree) -> tuple[Array, Array]:
+def linearized(
+  function: Callable[[Tree], Float[Array, " ..."]], initial: Tree, params: Tree
+) -> tuple[Float[Array, " ..."], Float[Array, " ..."]]:
   """Returns f(theta_0), and the linearization around it f(theta_0) + J(theta_0) (theta - theta_0) at params.
 
   Args:
@@ -193,7 +196,9 @@ def linearized(function: Callable[[Tree], Array], initial: Tree, params: Tree) -
   return outputs, outputs + moved
 
 
-def linearization_gap(function: Callable[[Tree], Array], initial: Tree, params: Tree) -> Array:
+def linearization_gap(
+  function: Callable[[Tree], Float[Array, " ..."]], initial: Tree, params: Tree
+) -> Float[Array, ""]:
   """Returns |f(theta) - f_lin(theta)| / |f(theta) - f(theta_0)|, [] float: 0 in the lazy regime, and 0 at theta_0.
 
   The same for a loss is loss(function(params)) - loss(linearized(function, initial, params)[1]).

@@ -7,6 +7,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import ArrayLike, Float, Shaped
 
 from nurture.core import UserError, linalg
 from nurture.core.hints import NonNegative, Positive, Whole, check_argument
@@ -84,7 +85,9 @@ def ridgeless_predict(
   return classes[_argmax(_scores(log_test, _signs(sign_test, log_test), coefficients))]
 
 
-def one_nn_predict(x_train: Any, y: Any, x_test: Any) -> np.ndarray:
+def one_nn_predict(
+  x_train: Float[ArrayLike, "n d"], y: Shaped[np.ndarray, " n"], x_test: Float[ArrayLike, "t d"]
+) -> Shaped[np.ndarray, " t"]:
   """Returns the label of the nearest training point, in Euclidean distance; of several, of the first.
 
   Args:
@@ -100,7 +103,9 @@ def one_nn_predict(x_train: Any, y: Any, x_test: Any) -> np.ndarray:
   return classes[codes[np.asarray(jnp.argmin(_distances(x_test, x_train), axis=1))]]
 
 
-def hilbert_predict(x_train: Any, y: Any, x_test: Any, dimension: float) -> np.ndarray:
+def hilbert_predict(
+  x_train: Float[ArrayLike, "n d"], y: Shaped[np.ndarray, " n"], x_test: Float[ArrayLike, "t d"], dimension: float
+) -> Shaped[np.ndarray, " t"]:
   """Returns the labels of the Hilbert kernel estimate, which is Bayes-consistent and interpolates.
 
       argmax_k  sum_j |x - x_j|^(-D) 1[y_j = k]

@@ -8,6 +8,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Float, Shaped
 
 from nurture.core import UserError, linalg
 from nurture.ntk.contraction import accumulator
@@ -47,15 +48,15 @@ def products(network: NetworkFunction, seeds: Array, variables: Any, x1: Array, 
 
 
 def ntk_matvec(
-  apply: Callable[[Any, Array], Any],
+  apply: Callable[[Any, Shaped[Array, "n ..."]], Any],
   variables: Mapping[str, Any],
-  x: Array,
-  vector: Array,
-  x2: Array | None = None,
+  x: Shaped[Array, "n ..."],
+  vector: Float[Array, " n2 *K"],
+  x2: Shaped[Array, "n2 ..."] | None = None,
   *,
   reduce: Reduce = "trace",
   block: int | None = None,
-) -> Array:
+) -> Float[Array, " n *K"]:
   """Returns Θ v without forming the kernel Θ of `ntk`: a gradient, and the derivative along it.
 
       full    (Θ v)_ik = <∂f_k(x_i) / ∂θ, g>,    g = sum_jl v_jl ∂f_l(x2_j) / ∂θ

@@ -9,6 +9,7 @@ from typing import Any, Literal, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Float, Num
 
 from nurture.core import UserError
 from nurture.core.hints import NonNegative, check_argument
@@ -24,8 +25,9 @@ ArrayLike = jax.typing.ArrayLike
 
 
 def krr_fit_predict(
-  k_train: ArrayLike, k_test: ArrayLike, y: ArrayLike, ridges: ArrayLike, *, jitter: float = 0.0
-) -> Array:
+  k_train: Float[ArrayLike, "n n"], k_test: Float[ArrayLike, "t n"], y: Float[ArrayLike, " n *C"],
+  ridges: Num[ArrayLike, "*R"], *, jitter: float = 0.0,
+) -> Float[Array, "*R t"] | Float[Array, "*R t C"]:
   """Returns the predictions of kernel ridge regression, k_test (K + δ I)^-1 y.
 
   Several ridges share one eigendecomposition of K, at n^3 operations and n^2 for each ridge; a single one above 0 is a
@@ -72,9 +74,9 @@ def krr_fit_predict(
 
 
 def rf_fit_predict(
-  features_train: ArrayLike, features_test: ArrayLike, y: ArrayLike, ridges: ArrayLike, *,
-  side: Literal["auto", "samples", "features"] = "auto",
-) -> Array:
+  features_train: Float[ArrayLike, "n k"], features_test: Float[ArrayLike, "t k"], y: Float[ArrayLike, " n *C"],
+  ridges: Num[ArrayLike, "*R"], *, side: Literal["auto", "samples", "features"] = "auto",
+) -> Float[Array, "*R t"] | Float[Array, "*R t C"]:
   """Returns the predictions of ridge regression on k features φ, that is of the kernel K = φ φ^T / k.
 
       φ_test φ^T / k (K + δ I)^-1 y  =  φ_test (φ^T φ / k + δ I)^-1 φ^T y / k
@@ -127,7 +129,8 @@ class LearningCurve(NamedTuple):
 
 
 def learning_curve(
-  k_train: ArrayLike, k_test: ArrayLike, y: ArrayLike, y_test: ArrayLike, sizes: Sequence[int], ridge: float = 0.0
+  k_train: Float[ArrayLike, "N N"], k_test: Float[ArrayLike, "t N"], y: Float[ArrayLike, " N *C"],
+  y_test: Float[ArrayLike, " t *C"], sizes: Sequence[int], ridge: float = 0.0,
 ) -> LearningCurve:
   """Returns what `krr_fit_predict` would give from the first n examples, for every n in `sizes`, at the price of one.
 

@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Float, Key, Shaped
 
 from nurture.core import UserError, linalg
 from nurture.core.hints import Count, check_argument
@@ -23,15 +24,15 @@ _COLUMNS = 2**16  # parameters whose signs exist at once
 
 
 def ntk_sketch(
-  apply: Callable[[Any, Array], Any],
+  apply: Callable[[Any, Shaped[Array, "n ..."]], Any],
   variables: Mapping[str, Any],
-  x: Array,
+  x: Shaped[Array, "n ..."],
   num_features: int,
-  key: Array,
+  key: Key[Array, ""],
   *,
   reduce: Literal["trace", "pseudo"] = "trace",
   block: int | None = None,
-) -> Array:
+) -> Float[Array, "n m"]:
   """Returns Johnson-Lindenstrauss features Φ of the empirical kernel: Φ Φ^T estimates Θ of `ntk`.
 
       φ(x) = S u(x) / sqrt(m),    S random signs [m, K P],    u = (∂f_1 / ∂θ, ..., ∂f_K / ∂θ) / sqrt(K)

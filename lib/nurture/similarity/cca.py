@@ -6,6 +6,7 @@ from typing import Annotated
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Float
 
 from nurture.core import linalg
 from nurture.core.hints import Range, check_argument
@@ -15,7 +16,7 @@ from nurture.similarity.gram import features, normalized, standardized
 Array = jax.Array
 
 
-def cca(x: Array, y: Array) -> Array:
+def cca(x: Float[Array, "n d_x"], y: Float[Array, "n d_y"]) -> Float[Array, ""]:
   """Returns the mean squared canonical correlation, R^2_CCA.
 
       R^2 = |Q_x^T Q_y|^2 / min(rank X, rank Y),    Q_x, Q_y orthonormal bases of the column spaces, X, Y centred
@@ -46,7 +47,7 @@ def cca(x: Array, y: Array) -> Array:
   return jnp.sum(jnp.square(linalg.matmul(qx.T, qy))) / _count(rank_x, rank_y, qx.dtype)
 
 
-def svcca(x: Array, y: Array, *, variance: float = 0.99) -> Array:
+def svcca(x: Float[Array, "n d_x"], y: Float[Array, "n d_y"], *, variance: float = 0.99) -> Float[Array, ""]:
   """Returns the mean canonical correlation of the leading principal components of x and y.
 
       (1 / m) sum_i rho_i,    rho the canonical correlations, m = min(components of X, components of Y)
@@ -75,7 +76,7 @@ def svcca(x: Array, y: Array, *, variance: float = 0.99) -> Array:
   return jnp.sum(rho) / _count(rank_x, rank_y, rho.dtype)
 
 
-def pwcca(x: Array, y: Array) -> Array:
+def pwcca(x: Float[Array, "n d_x"], y: Float[Array, "n d_y"]) -> Float[Array, ""]:
   """Returns the mean canonical correlation, weighted by how much of x each canonical variate carries.
 
       sum_i a_i rho_i / sum_i a_i,    a_i = sum_j |<h_i, x_j>|

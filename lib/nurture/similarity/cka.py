@@ -6,6 +6,7 @@ from typing import Literal
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Float
 
 from nurture.core import UserError, linalg
 from nurture.core.hints import Positive, check_argument
@@ -27,8 +28,9 @@ Array = jax.Array
 
 
 def linear_cka(
-  x: Array | Gram, y: Array | Gram, *, debiased: bool = False, side: Literal["auto", "gram", "feature"] = "auto"
-) -> Array:
+  x: Float[Array, "n d_x"] | Gram, y: Float[Array, "n d_y"] | Gram, *, debiased: bool = False,
+  side: Literal["auto", "gram", "feature"] = "auto",
+) -> Float[Array, ""]:
   """Returns the linear centred kernel alignment of two sets of features of the same samples.
 
       CKA = <K, L> / (|K| |L|),    K = X X^T,    L = Y Y^T,    X, Y centred
@@ -69,7 +71,10 @@ def linear_cka(
   return _feature_alignment(normalized(x), normalized(y), debiased)
 
 
-def rbf_cka(x: Array | Gram, y: Array | Gram, *, debiased: bool = False, bandwidth: float = 0.5) -> Array:
+def rbf_cka(
+  x: Float[Array, "n d_x"] | Gram, y: Float[Array, "n d_y"] | Gram, *, debiased: bool = False,
+  bandwidth: float | Float[Array, ""] = 0.5,
+) -> Float[Array, ""]:
   """Returns the centred kernel alignment under Gaussian kernels.
 
       K_ij = exp(-|x_i - x_j|^2 / (2 (bandwidth m)^2)),    m^2 = median over all i, j of |x_i - x_j|^2
@@ -155,7 +160,9 @@ def _u_centred(k: Array, weight: Array | None = None) -> Array:
   return jnp.where(counts, k - rows - rows.T, 0.0)
 
 
-def hsic_sums(x: Array | Gram, y: Array | Gram, weight: Array | None = None) -> dict[str, Array]:
+def hsic_sums(
+  x: Float[Array, "n d_x"] | Gram, y: Float[Array, "n d_y"] | Gram, weight: Float[Array, " n"] | None = None
+) -> dict[str, Float[Array, ""]]:
   """Returns one batch's share of the sums that a CKA over many batches needs.
 
       xy = <K, L>,  xx = <K, K>,  yy = <L, L>    of U-centred K = X X^T / d_x, L = Y Y^T / d_y
@@ -185,7 +192,7 @@ def hsic_sums(x: Array | Gram, y: Array | Gram, weight: Array | None = None) -> 
   return {"xy": jnp.sum(kx * ky), "xx": jnp.sum(kx * kx), "yy": jnp.sum(ky * ky)}
 
 
-def cka_of_sums(sums: dict[str, Array]) -> Array:
+def cka_of_sums(sums: dict[str, Float[Array, ""]]) -> Float[Array, ""]:
   """Returns xy / sqrt(xx yy), the debiased CKA, from `hsic_sums` added up; 0 if x or y is constant in every batch."""
   return cosine(sums["xy"], sums["xx"], sums["yy"])
 

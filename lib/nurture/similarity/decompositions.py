@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Bool, Float, Int
 
 from nurture.core import linalg
 
@@ -46,7 +47,7 @@ def _left_singular_jvp(primals, tangents):
   return (u, s), (du, jnp.diagonal(a))
 
 
-def negligible(s: Array, shape: tuple[int, int]) -> Array:
+def negligible(s: Float[Array, " r"], shape: tuple[int, int]) -> Bool[Array, " r"]:
   """Returns the size up to which the singular values s [r], largest first, of a matrix are rounding; [1].
 
   10 sqrt(max(n, d)) eps of the largest: what rounding itself leaves was below sqrt(max(n, d)) eps in float32, of
@@ -55,7 +56,9 @@ def negligible(s: Array, shape: tuple[int, int]) -> Array:
   return 10 * max(shape) ** 0.5 * jnp.finfo(s.dtype).eps * s[:1]
 
 
-def principal_subspace(x: Array, variance: float | None = None) -> tuple[Array, Array]:
+def principal_subspace(
+  x: Float[Array, "n d"], variance: float | None = None
+) -> tuple[Float[Array, "n r"], Int[Array, ""]]:
   """Returns an orthonormal basis of the span of x's leading singular vectors, and its dimension.
 
   Args:
@@ -80,7 +83,7 @@ def principal_subspace(x: Array, variance: float | None = None) -> tuple[Array, 
 
 
 @jax.custom_jvp
-def nuclear_norm_of_product(x: Array, y: Array) -> Array:
+def nuclear_norm_of_product(x: Float[Array, "n d_x"], y: Float[Array, "n d_y"]) -> Float[Array, ""]:
   """Returns |X^T Y|_*, the sum of singular values, for x [n, d_x] and y [n, d_y].
 
   Its gradient with respect to X is Y (U V^T)^T with U V^T the polar factor of X^T Y, bounded whatever the singular

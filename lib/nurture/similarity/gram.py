@@ -6,6 +6,7 @@ import dataclasses
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Float, Int, Num, Shaped
 
 from nurture.core import UserError, linalg
 
@@ -29,12 +30,12 @@ class Gram:
   values: Array
   is_centred: bool = dataclasses.field(default=False, metadata={"static": True})
 
-  def take(self, rows: Array) -> Gram:
+  def take(self, rows: Int[Array, " m"]) -> Gram:
     """Returns the Gram matrix of the samples `rows`, [m] int, of these; differentiable, and jit takes traced rows."""
     return Gram(self.values[rows[:, None], rows[None, :]])
 
 
-def gram(x: Array) -> Gram:
+def gram(x: Float[Array, "n d"]) -> Gram:
   """Returns the Gram matrix K = X X^T of the centred features of x [n, d], scaled to trace 1 (0 if x is constant).
 
   2 n^2 d operations forward and 2 n^2 d backward; n^2 numbers of memory besides x.
@@ -48,7 +49,7 @@ def gram(x: Array) -> Gram:
   return Gram(recentred(self_product((x - mean) / largest)), is_centred=True)
 
 
-def flatten(activations: Array) -> Array:
+def flatten(activations: Shaped[Array, "n ..."]) -> Shaped[Array, "n d"]:
   """Returns activations [B, ...] as features [B, D]: axis 0 is the samples, everything else features."""
   if activations.ndim < 1:
     raise UserError("activations have no axes; the first axis must be the samples.")
@@ -56,7 +57,7 @@ def flatten(activations: Array) -> Array:
 
 
 @jax.custom_jvp
-def self_product(x: Array) -> Array:
+def self_product(x: Float[Array, "n d"]) -> Float[Array, "n n"]:
   """Returns X X^T; its transpose costs one matrix product, where that of `linalg.matmul(x, x.T)` costs two."""
   return linalg.matmul(x, x.T)
 
@@ -67,7 +68,7 @@ def _self_product_jvp(primals, tangents):
   return self_product(primals[0]), half + half.T
 
 
-def as_float(x: Array) -> Array:
+def as_float(x: Num[Array, " ..."]) -> Float[Array, " ..."]:
   """Returns x as float32; float64 stays."""
   x = jnp.asarray(x)
   return x.astype(jnp.promote_types(x.dtype, jnp.float32))
@@ -86,7 +87,9 @@ def checked(x: Array, name: str) -> Array:
   return x
 
 
-def features(x: Array, y: Array, measure: str) -> tuple[Array, Array]:
+def features(
+  x: Float[Array, "n d_x"], y: Float[Array, "n d_y"], measure: str
+) -> tuple[Float[Array, "n d_x"], Float[Array, "n d_y"]]:
   """Returns two features matrices of the same samples.
 
   Raises:
@@ -102,7 +105,9 @@ def features(x: Array, y: Array, measure: str) -> tuple[Array, Array]:
   return x, y
 
 
-def kernels(x: Array | Gram, y: Array | Gram) -> tuple[Array, Array]:
+def kernels(
+  x: Float[Array, "n d_x"] | Gram, y: Float[Array, "n d_y"] | Gram
+) -> tuple[Float[Array, "n n"], Float[Array, "n n"]]:
   """Returns the centred Gram matrices [n, n] of trace 1 (0 for constant input) of features or Gram matrices.
 
   Raises:
@@ -118,7 +123,7 @@ def _same_samples(x: Array, y: Array):
     raise UserError(f"x has {x.shape[0]} samples and y has {y.shape[0]}; give both the same samples in the same order.")
 
 
-def centred(x: Array, weight: Array | None = None) -> Array:
+def centred(x: Float[Array, "n d"], weight: Float[Array, " n"] | None = None) -> Float[Array, "n d"]:
   """Returns x [n, d] minus its mean over samples; samples of weight 0 do not count and become 0.
 
   The first sample is subtracted before the mean: constant columns become exactly 0, and of a large offset nothing is
@@ -134,7 +139,7 @@ def centred(x: Array, weight: Array | None = None) -> Array:
   return jnp.where(present, x - mean, 0.0)
 
 
-def normalized(x: Array) -> Array:
+def normalized(x: Float[Array, "n d"]) -> Float[Array, "n d"]:
   """Returns x [n, d] centred and divided by its Frobenius norm; 0, with gradient 0, if x is constant.
 
   The largest entry is divided out first, so that no square over- or underflows. The result does not depend on it, so
@@ -146,7 +151,7 @@ def normalized(x: Array) -> Array:
   return x * jax.lax.rsqrt(jnp.sum(x * x) + 1e-24)  # the sum is 0 or at least 1
 
 
-def standardized(x: Array) -> Array:
+def standardized(x: Float[Array, "n d"]) -> Float[Array, "n d"]:
   """Returns x [n, d] centred, with every column divided by a power of two that leaves it a length between 1 and 2.
 
   The span is that of the centred x, whatever the units of its columns. So the rank of the result says how many
@@ -160,7 +165,7 @@ def standardized(x: Array) -> Array:
   return jnp.where(constant[None], 0.0, x / linalg.power_of_two(lengths)[None])
 
 
-def recentred(k: Array) -> Array:
+def recentred(k: Float[Array, "n n"]) -> Float[Array, "n n"]:
   """Returns the Gram matrix k [n, n] of features as that of the centred features, H k H / tr(H k H) with H = I - 1/n.
 
   It is 0, with gradient 0, where no more than 8 eps of tr K is left, which is rounding. Only the means are subtracted,
@@ -174,13 +179,13 @@ def recentred(k: Array) -> Array:
   return jnp.where(constant, 0.0, k / jnp.where(constant, 1.0, trace))
 
 
-def squared_distances(k: Array) -> Array:
+def squared_distances(k: Float[Array, "n n"]) -> Float[Array, "n n"]:
   """Returns the squared distances [n, n] between the features whose Gram matrix is k."""
   squares = jnp.diagonal(k)
   return jnp.maximum(squares[:, None] + squares[None, :] - 2 * k, 0.0)
 
 
-def cosine(xy: Array, xx: Array, yy: Array, floor: float = 0.0) -> Array:
+def cosine(xy: Float[Array, ""], xx: Float[Array, ""], yy: Float[Array, ""], floor: float = 0.0) -> Float[Array, ""]:
   """Returns xy / sqrt(xx yy); 0, with gradient 0, where xx or yy is at most `floor`."""
   constant = (xx <= floor) | (yy <= floor)  # as a comparison that NaN fails, so that NaN comes out as NaN
   roots = jnp.sqrt(jnp.where(constant, 1.0, xx)) * jnp.sqrt(jnp.where(constant, 1.0, yy))

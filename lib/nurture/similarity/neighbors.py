@@ -6,6 +6,7 @@ from typing import Annotated
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Float
 
 from nurture.core.hints import Range, check_argument
 from nurture.similarity.gram import Gram, kernels, squared_distances
@@ -13,7 +14,7 @@ from nurture.similarity.gram import Gram, kernels, squared_distances
 Array = jax.Array
 
 
-def knn_overlap(x: Array | Gram, y: Array | Gram, *, k: int = 10) -> Array:
+def knn_overlap(x: Float[Array, "n d_x"] | Gram, y: Float[Array, "n d_y"] | Gram, *, k: int = 10) -> Float[Array, ""]:
   """Returns the mean share of the k nearest neighbours of a sample that x and y have in common.
 
       (1 / n) sum_i |N_k(x_i) & N_k(y_i)| / k,    N_k by Euclidean distance, without i itself

@@ -6,11 +6,14 @@ from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array, Float
 
 from nurture.core import UserError, linalg
 
 
-def project(activations: jax.Array, templates: jax.Array, classes: Sequence[int]) -> jax.Array:
+def project(
+  activations: Float[Array, "n d"], templates: Float[Array, "K d"], classes: Sequence[int]
+) -> Float[Array, "n 2"]:
   """Projects activations orthogonally onto the plane through the templates of three classes.
 
       x -> Q^T (x - (w_a + w_b + w_c) / 3),    Q [d, 2] an orthonormal basis of span{w_b - w_a, w_c - w_a}

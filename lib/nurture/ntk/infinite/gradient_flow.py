@@ -7,6 +7,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Float
 
 from nurture.core import UserError
 from nurture.core.hints import NonNegative, Positive, check_argument
@@ -24,8 +25,8 @@ class Prediction(NamedTuple):
 
 
 def predict(
-  k_train: Array, k_test: Array, y: Array, times: float | Array | None = None, *,
-  learning_rate: float = 1.0, ridge: float = 0.0,
+  k_train: Float[Array, "n n"], k_test: Float[Array, "m n"], y: Float[Array, "n K"],
+  times: float | Float[Array, " T"] | None = None, *, learning_rate: float = 1.0, ridge: float = 0.0,
 ) -> Prediction:
   """Returns what gradient flow on the squared error makes of a network with this kernel, from outputs 0.
 

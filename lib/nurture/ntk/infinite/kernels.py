@@ -9,6 +9,7 @@ from typing import Any, Literal, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Float
 
 from nurture.core import UserError
 from nurture.core.hints import Count, check_argument
@@ -79,9 +80,9 @@ def myrtle_kernel(depth: int, *, weight_std: float = 1.0, bias_std: float = 0.0)
 
 
 def kernel_matrix(
-  kernel: Callable, x1: Array, x2: Array | None = None, *, block: int, kind: Kind = "ntk", memory: float | None = None,
-  on_block: Callable[[int, int], None] | None = None,
-) -> np.ndarray:
+  kernel: Callable, x1: Float[Array, "n1 ..."], x2: Float[Array, "n2 ..."] | None = None, *, block: int,
+  kind: Kind = "ntk", memory: float | None = None, on_block: Callable[[int, int], None] | None = None,
+) -> Float[np.ndarray, "n1 n2"]:
   """Returns a kernel matrix, computed in blocks of at most block x block entries by one compiled program.
 
   Without x2 only blocks on and above the diagonal are computed, and the result is exactly symmetric.

@@ -6,7 +6,7 @@ split, or -1 for padding. It must read without failing and drop such ids when it
 
 from typing import Any, Protocol
 
-import jax
+from jaxtyping import Array, Float
 
 from nurture.core import Context, DataSpec
 from nurture.transforms.losses.cross_entropy import CrossEntropy
@@ -26,7 +26,7 @@ class LossTerm(Protocol):
   def init(self, spec: DataSpec) -> Any:
     """Returns the state before the first step, a pytree of arrays; () for none."""
 
-  def apply(self, state: Any, ctx: Context) -> tuple[jax.Array, Any]:
+  def apply(self, state: Any, ctx: Context) -> tuple[Float[Array, " B"] | Float[Array, ""], Any]:
     """Returns the value, [B] or [] float32, and the next state, of the old one's structure.
 
     Differentiated with respect to ctx.outputs; what the state is made of is the term's to cut with stop_gradient.

@@ -7,6 +7,7 @@ from typing import Literal
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array, Float
 
 from nurture.core import Context, DataSpec, UserError
 from nurture.core.taps import kind
@@ -33,7 +34,7 @@ class CrossEntropy:
     del spec
     return ()
 
-  def apply(self, state: tuple[()], ctx: Context) -> tuple[jax.Array, tuple[()]]:
+  def apply(self, state: tuple[()], ctx: Context) -> tuple[Float[Array, " B"], tuple[()]]:
     several = (ctx.outputs.logits,)
     if self.of == "members":
       several = [tap for name, tap in sorted(ctx.outputs.taps.items()) if kind(name) == "logits"]
@@ -43,7 +44,7 @@ class CrossEntropy:
     return sum(per_example(_cross_entropy(logits, ctx.targets), ctx.targets) for logits in several), state
 
 
-def _cross_entropy(logits: jax.Array, targets: jax.Array) -> jax.Array:
+def _cross_entropy(logits: Float[Array, "B *T K"], targets: Float[Array, "B *T K"]) -> Float[Array, " B *T"]:
   # optax.losses.safe_softmax_cross_entropy has the same values, but rounds the gradient in other places.
   log_p = jax.nn.log_softmax(logits.astype(jnp.float32))
   return -jnp.sum(jnp.where(targets > 0, targets * log_p, 0.0), axis=-1)

@@ -7,6 +7,7 @@ from typing import Literal
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array, Float
 
 from nurture.core import Context, DataSpec
 from nurture.core.hints import Positive
@@ -60,7 +61,7 @@ class Distillation:
     del spec
     return ()
 
-  def apply(self, state: tuple[()], ctx: Context) -> tuple[jax.Array, tuple[()]]:
+  def apply(self, state: tuple[()], ctx: Context) -> tuple[Float[Array, " B"], tuple[()]]:
     log_t = log_mean_softmax(teacher_logits(ctx, self.teachers, ctx.targets.shape), self.teacher_temperature)
     logits = ctx.outputs.logits.astype(jnp.promote_types(ctx.outputs.logits.dtype, jnp.float32))
     log_p = jax.nn.log_softmax(logits / self.student_temperature)

@@ -6,6 +6,7 @@ import dataclasses
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array, Float, Shaped
 
 from nurture.core import Context, DataSpec, Outputs, UserError
 from nurture.core.hints import NonNegative, Share, Whole
@@ -75,7 +76,7 @@ class EarlyLearningRegularizationPlus:
   def init(self, spec: DataSpec) -> dict[str, target_memory.Memory]:
     return {name: target_memory.empty(spec) for name in _NETWORKS}
 
-  def apply(self, memory: dict[str, target_memory.Memory], ctx: Context) -> tuple[jax.Array, dict]:
+  def apply(self, memory: dict[str, target_memory.Memory], ctx: Context) -> tuple[Float[Array, " B"], dict]:
     ids = example_ids(ctx, "ELR+")
     fix = "add it to config.references, with the averaged parameters of the pair"
     reference = outputs_of(ctx.references, self.reference, "ELR+", fix=fix)
@@ -96,18 +97,18 @@ class EarlyLearningRegularizationPlus:
     return total, memories
 
 
-def _multiplied(labels: jax.Array, t: jax.Array) -> jax.Array:
+def _multiplied(labels: Float[Array, "B K"], t: Float[Array, "B K"]) -> Float[Array, "B K"]:
   """Returns the labels [B, K] times t, scaled to sum 1; as they were where nothing is left of them."""
   product = labels * t
   mass = jnp.sum(product, axis=-1, keepdims=True)
   return jnp.where(mass > 0, product / jnp.where(mass > 0, mass, 1.0), labels)
 
 
-def _softmax(logits: jax.Array) -> jax.Array:
+def _softmax(logits: Float[Array, "B K"]) -> Float[Array, "B K"]:
   return jax.nn.softmax(logits.astype(jnp.promote_types(logits.dtype, jnp.float32)))
 
 
-def _both(taps: dict[str, jax.Array], path: str) -> list[jax.Array]:
+def _both(taps: dict[str, Shaped[Array, "B ..."]], path: str) -> list[Float[Array, "B K"]]:
   try:
     found = list(select(taps, "logits").values())
   except UserError:

@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array, Float, Shaped
 
 from nurture.core import Context, DataSpec, Outputs, UserError
 from nurture.core.build import lookup
@@ -69,12 +70,12 @@ class Guidance:
     del spec
     return ()
 
-  def apply(self, state: tuple[()], ctx: Context) -> tuple[jax.Array, tuple[()]]:
+  def apply(self, state: tuple[()], ctx: Context) -> tuple[Float[Array, ""], tuple[()]]:
     values = self.dissimilarities(ctx.outputs, self.guide(ctx.references, ctx.batch))
     total = jnp.sum(jnp.stack(list(values.values())))
     return (total / len(values) if self.reduction == "mean" else total).astype(jnp.float32), state
 
-  def guide(self, references: Mapping[str, Outputs], batch: Mapping[str, jax.Array]) -> Outputs:
+  def guide(self, references: Mapping[str, Outputs], batch: Mapping[str, Shaped[Array, "B ..."]]) -> Outputs:
     """Returns the outputs of the guide.
 
     Raises:
@@ -85,7 +86,7 @@ class Guidance:
     inputs = batch["image"] if "image" in batch else batch["tokens"]
     return Outputs(inputs, {"000_input": inputs.astype(jnp.float32)})
 
-  def dissimilarities(self, guided: Outputs, guide: Outputs) -> dict[tuple[str, str], jax.Array]:
+  def dissimilarities(self, guided: Outputs, guide: Outputs) -> dict[tuple[str, str], Float[Array, ""]]:
     """Returns {(tap of the guide, tap of the guided network): [] dissimilarity}, differentiable in the latter only."""
     measure = MEASURES[self.measure]
     if not guide.taps:

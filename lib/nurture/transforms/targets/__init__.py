@@ -2,7 +2,7 @@
 
 from typing import Protocol
 
-import jax
+from jaxtyping import Array, Float
 
 from nurture.core import Context
 from nurture.transforms.targets.distillation import DistillationTargets
@@ -12,7 +12,7 @@ from nurture.transforms.targets.label_smoothing import LabelSmoothing
 class TargetTransform(Protocol):
   """Maps targets to targets: pure, without state, in the order of the config."""
 
-  def __call__(self, ctx: Context, targets: jax.Array) -> jax.Array:
+  def __call__(self, ctx: Context, targets: Float[Array, "B *T K"]) -> Float[Array, "B *T K"]:
     """Returns the new targets.
 
     Args:

@@ -6,6 +6,7 @@ import dataclasses
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array, Float
 
 from nurture.core import Context
 from nurture.core.hints import Positive, Share
@@ -44,7 +45,7 @@ class DistillationTargets:
   def __post_init__(self):
     check_teachers(self.teachers)
 
-  def __call__(self, ctx: Context, targets: jax.Array) -> jax.Array:
+  def __call__(self, ctx: Context, targets: Float[Array, "B *T K"]) -> Float[Array, "B *T K"]:
     logits = teacher_logits(ctx, self.teachers, targets.shape)
     soft = jnp.mean(jax.nn.softmax(logits / self.temperature), axis=0).astype(targets.dtype)
     mass = jnp.sum(targets, axis=-1, keepdims=True)
