@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import importlib
 import math
-from typing import Literal
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -207,7 +207,8 @@ def _kernel(call: Call, implementation: str | Kernel | None) -> Kernel | None:
         return kernel(name)
     large = math.prod(call.shape) * call.accumulator.itemsize > _LARGE_WEIGHTS
     return kernel("xla_chunked") if large else None
-  chosen, name = implementation, type(implementation).__name__
+  chosen: Any = implementation
+  name = type(implementation).__name__
   refusal = ""
   if isinstance(implementation, str):
     if implementation not in SIGMOID:
@@ -241,5 +242,5 @@ def _elsewhere(name: str) -> str:
 
 def _platform() -> str:
   """Returns the platform that computations go to unless they are told otherwise."""
-  device = jax.config.jax_default_device
+  device = jax.config.jax_default_device  # type: ignore[attr-defined]
   return jax.default_backend() if device is None else getattr(device, "platform", device)

@@ -7,6 +7,7 @@ exact a device's products of float32 are, `jax.default_matmul_precision` says.
 from __future__ import annotations
 
 import functools
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -27,9 +28,9 @@ def sigmoid(call: Call) -> tuple[Float[Array, "B T N Hv"], Float[Array, "B T N"]
 
 def softmax(call: Call) -> tuple[Float[Array, "B T N Hv"], Float[Array, "B T N"]]:
   """Returns softmax(logits) V [B, T, N, Hv] and the sums of the weights [B, T, N], 0 or 1."""
-  scores, seen = logits(call), visible(call)
+  scores, mask = logits(call), visible(call)
   # The second choice keeps exp finite where it is masked: 0 times infinity would make gradients nan.
-  seen = np.ones((1, 1, 1, 1), bool) if seen is None else seen
+  seen: Any = np.ones((1, 1, 1, 1), bool) if mask is None else mask
   largest = jax.lax.stop_gradient(jnp.where(seen, scores, -jnp.inf).max(axis=-1, keepdims=True))
   shifted = jnp.where(seen, scores - jnp.where(jnp.isfinite(largest), largest, 0), 0)
   unnormalized = jnp.where(seen, jnp.exp(shifted), 0)
@@ -58,7 +59,7 @@ def visible(call: Call) -> Bool[Array, "#B #N #T #S"] | None:
   parts = [] if call.mask is None else [call.mask]
   if not call.band.is_full:
     parts.append(call.band.sees(jnp.arange(queries)[:, None], jnp.arange(keys)[None])[None, None])
-  if call.query_ids is not None:
+  if call.query_ids is not None and call.key_ids is not None:
     parts.append(call.query_ids[:, None, :, None] == call.key_ids[:, None, None, :])
   return functools.reduce(jnp.logical_and, parts) if parts else None
 

@@ -152,7 +152,8 @@ def check_fields(built: Any, path: str) -> None:
   Raises:
     UserError: for a number out of range.
   """
-  for name, hint in of(type(built)).items():
+  constructor: Any = type(built)
+  for name, hint in of(constructor).items():
     value = getattr(built, name, None)
     if matches(value, hint):
       check(f"{path}.{name}", value, hint)

@@ -94,10 +94,12 @@ def _eigvalsh_jvp(primals, tangents):
 @jax.custom_batching.sequential_vmap
 def svd(m: Array) -> tuple[Array, Array, Array]:
   """Returns U [n, r], s [r], descending, and V^T [r, d] of a matrix [n, d], r = min(n, d); not differentiable."""
-  return tuple(jnp.linalg.svd(m, full_matrices=False))
+  u, s, vh = jnp.linalg.svd(m, full_matrices=False)
+  return u, s, vh
 
 
 @jax.custom_batching.sequential_vmap
 def qr(m: Array) -> tuple[Array, Array]:
   """Returns Q [n, r] and R [r, d] of a matrix [n, d], r = min(n, d); not differentiable."""
-  return tuple(jnp.linalg.qr(m))
+  q, r = jnp.linalg.qr(m)
+  return q, r

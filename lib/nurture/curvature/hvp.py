@@ -57,8 +57,8 @@ def hessian(
   """
   if pieces is None:
     _check_scalar(loss, params)
-    _, product = jax.linearize(jax.grad(loss), params)
-    return lambda vector: product(_tangent(params, vector))
+    _, derivative = jax.linearize(jax.grad(loss), params)
+    return lambda vector: derivative(_tangent(params, vector))
   first = jax.tree.map(lambda leaf: leaf[0], pieces)
   _check_scalar(lambda params: loss(params, first), params)
   count = jax.tree.leaves(pieces)[0].shape[0]
@@ -106,7 +106,8 @@ def gauss_newton(
 
 def _tangent(params: Tree, vector: Tree) -> Tree:
   shapes = [[leaf.shape for leaf in jax.tree.leaves(tree)] for tree in (params, vector)]
-  if jax.tree.structure(params) != jax.tree.structure(vector) or shapes[0] != shapes[1]:
+  structures: list[Any] = [jax.tree.structure(tree) for tree in (params, vector)]
+  if structures[0] != structures[1] or shapes[0] != shapes[1]:
     raise UserError("the vector of a Hessian product is not shaped as the parameters; give a tree of their structure, "
                     "such as jax.tree.map(jnp.ones_like, params).")
   return jax.tree.map(lambda leaf, v: v.astype(leaf.dtype), params, vector)

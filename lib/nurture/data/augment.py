@@ -191,10 +191,11 @@ class Regenerate(Augmentation):
   tokens = True
 
   def __post_init__(self):
-    if not callable(self.generate):
+    if self.generate is None:
       raise ValueError("this data set cannot be generated; remove the augmentation, or choose a source such as parity")
 
   def __call__(self, key: jax.Array, batch: Batch) -> Batch:
+    assert self.generate is not None
     ids = batch["id"]
     return {**batch, **self.generate(key, len(ids)), "id": jnp.full_like(ids, -1)}
 

@@ -88,7 +88,7 @@ class SequenceTask(abc.ABC):
     train, test = split("train", self.num_examples), split("test", self.test_examples)
     digest = hashlib.sha256()
     for array in (train.inputs, train.label, test.inputs, test.label):
-      digest.update(np.ascontiguousarray(array))
+      digest.update(np.ascontiguousarray(array).data)
     return Dataset.read(
       self.name, train, test, self.class_names, input_name="tokens", checksums={repr(self): digest.hexdigest()},
       generate=self.generate,

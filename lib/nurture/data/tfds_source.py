@@ -65,11 +65,11 @@ class Tfds:
       arrays = read_builder(_builder(self.dataset, root), self.train_split, self.test_split, self.resize)
       _write_cache(cache, arrays)
     names, name = tuple(str(name) for name in arrays["class_names"]), f"tfds:{self.dataset}"
-    splits = []
+    splits = {}
     for part, split in (("train", self.train_split), ("test", self.test_split)):
       label = _check_labels(arrays[f"{part}_label"], len(names), self.dataset, part, split)
-      splits.append(Split.clean(arrays[f"{part}_image"], label))
-    return Dataset.read(name, *splits, names, checksums={name: digest(arrays)})
+      splits[part] = Split.clean(arrays[f"{part}_image"], label)
+    return Dataset.read(name, splits["train"], splits["test"], names, checksums={name: digest(arrays)})
 
   def _file_name(self) -> str:
     fields = json.dumps(dataclasses.asdict(self), sort_keys=True)
@@ -230,7 +230,8 @@ def _write_cache(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.NamedTemporaryFile(dir=path.parent, prefix=path.name, suffix=".tmp", delete=False) as file:
       try:
-        np.savez(file, format=np.array(_FORMAT), counts=np.array(counts), **arrays)
+        everything: dict[str, Any] = {"format": np.array(_FORMAT), "counts": np.array(counts), **arrays}
+        np.savez(file, **everything)
         file.flush()
         os.fsync(file.fileno())
         os.replace(file.name, path)

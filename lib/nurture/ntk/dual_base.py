@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import math
+from typing import TYPE_CHECKING
 
 import jax
 import jax.numpy as jnp
@@ -29,7 +30,7 @@ class Dual:
     lowest: lowest degree of the series: 0 where f(0) > 0, 1 where f'(0) > 0, else 2 or more.
     log_lowest: log of the weight h_i^2 of that degree.
     is_odd: whether phi is odd.
-    f0, df0, df1: f(0), f'(0) and f'(1), Python floats. f'(0) may underflow; log_df0 does not.
+    f0, df0, df1: f(0), f'(0) and f'(1). f'(0) may underflow; log_df0 does not.
     log_df0: log f'(0), -inf if it is 0.
     log_df1: log f'(1).
     log_first: log |c| below which f is its term of lowest degree to rounding.
@@ -38,6 +39,20 @@ class Dual:
   name: str
   lowest: int
   is_odd: bool = False
+  if TYPE_CHECKING:  # rows have them as class attributes, or as properties
+
+    @property
+    def f0(self) -> float: ...
+    @property
+    def df0(self) -> float: ...
+    @property
+    def df1(self) -> float: ...
+    @property
+    def log_df0(self) -> float: ...
+    @property
+    def log_lowest(self) -> float: ...
+    @property
+    def log_first(self) -> float: ...
 
   def phi(self, u: Float[Array, " ..."]) -> Float[Array, " ..."]:
     """Returns the activation function itself, with E[phi(u)^2] = 1; in the precision of u, for finite networks."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -119,8 +119,8 @@ def rf_predict(
   counts = jnp.ones_like(lam) if multiplicity is None else as_double(multiplicity, "multiplicity")
   if lam.ndim != 1 or lam.shape != v2.shape or lam.shape != counts.shape or not lam.size:
     raise UserError(f"lam and v2 have shapes {lam.shape} and {v2.shape}, multiplicity {counts.shape}; give [M] each.")
-  given = {"n": n, "k": k, "ridge": ridge, "noise": noise}
-  given = {name: _number(value, name) for name, value in given.items()}
+  numbers = {"n": n, "k": k, "ridge": ridge, "noise": noise}
+  given = {name: _number(value, name) for name, value in numbers.items()}
   _check({"lam": lam, "v2": v2, "multiplicity": counts}, given)
   try:
     shape = jnp.broadcast_shapes(*(value.shape for value in given.values()))
@@ -163,7 +163,8 @@ def held_out_error(
   """
   if is_concrete(n) and is_concrete(pool) and not np.all(np.asarray(pool) > np.asarray(n)):
     raise UserError(f"a pool of {pool} leaves nothing to test on beside n = {n}; give a larger pool.")
-  return (pool * prediction.test - n * prediction.train) / (pool - n)
+  whole: Any = pool
+  return (whole * prediction.test - n * prediction.train) / (whole - n)
 
 
 def _learned(lam: Array, gamma: Array) -> Array:

@@ -148,9 +148,9 @@ def ntk(
     return kernel
   if mesh is not None:
     variables, x1, x2 = jax.device_put((variables, x1, x2), NamedSharding(mesh, P()))
-  sizes = [min(size, len(x) // devices * devices) for x in (x1, x2)]
+  rows, columns = (min(size, len(x) // devices * devices) for x in (x1, x2))
   with forward_derivatives():
-    return _stream(settings, variables, x1, x2, symmetric, *sizes, on_block)
+    return _stream(settings, variables, x1, x2, symmetric, rows, columns, on_block)
 
 
 def _stream(
@@ -160,7 +160,8 @@ def _stream(
   """Returns the kernel block by block; the last block reaches back over rows that are done, so that all are alike."""
   starts = lambda n, size: [min(i, n - size) for i in range(0, n, size)]
   pairs = [(i, j) for i in starts(len(x1), rows) for j in starts(len(x2), columns) if j >= i or not symmetric]
-  kernel, row = None, None
+  kernel: Any = None
+  row = None
   for done, (i, j) in enumerate(pairs, start=1):
     if i != row:
       row, left = i, _prepare(settings, variables, x1[i : i + rows])
@@ -194,7 +195,7 @@ def _pair(settings: _Settings, variables: Any, left: Any, right: Any | None) -> 
   """
   if settings.method == "ntvp":
     return _products(settings, variables, left, right)
-  total = None
+  total: Any = None
   for i, mine in enumerate(left):
     total = _with_layer(settings, total, mine, None if right is None else right[i])
   return _reduced(settings, total)

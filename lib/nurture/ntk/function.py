@@ -68,7 +68,7 @@ def checked_function(
     raise UserError(f"x1 holds samples {list(x1.shape[1:])} of {x1.dtype} and x2 {list(x2.shape[1:])} of {x2.dtype}; "
                     "give both the same shape and type.")
   if isinstance(apply, _JITTED):
-    apply = apply.__wrapped__  # within a jit of its own the parameters could not be followed
+    apply = apply.__wrapped__  # type: ignore[attr-defined]  # within a jit of its own the parameters could not be followed
   logits = _logits.eval_shape(apply, variables, jax.ShapeDtypeStruct(x1.shape[1:], x1.dtype))
   dtype = functools.reduce(jnp.promote_types, floating, jnp.bfloat16)
   return NetworkFunction(apply, logits.shape[0], jnp.dtype(dtype), logits.dtype)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -133,7 +134,7 @@ class Hermite(Dual):
     return dense
 
 
-def hermite(log_weights: Sequence[float], name: str = "hermite") -> Hermite:
+def hermite(log_weights: Sequence[float] | np.ndarray, name: str = "hermite") -> Hermite:
   """Returns the dual activation f(c) = sum_i h_i^2 c^i, normalized to f(1) = 1.
 
   Args:
@@ -255,7 +256,7 @@ def _times_power(value: Array, c: SignedLog, power: int) -> SignedLog:
 def _signed_sum(terms: Sequence[tuple[int, float]], c: SignedLog) -> SignedLog:
   logs = [log_weight + i * c.log for i, log_weight in terms]
   top = jnp.max(jnp.stack(logs), axis=0)
-  total = sum(c.sign ** (i % 2) * jnp.exp(log - top) for (i, _), log in zip(terms, logs))
+  total: Any = sum(c.sign ** (i % 2) * jnp.exp(log - top) for (i, _), log in zip(terms, logs))
   return _scaled(total, top)
 
 
@@ -265,6 +266,6 @@ def _scaled(total: Array, top: Array) -> SignedLog:
   return SignedLog(jnp.where(total < 0, -1.0, 1.0), top + size)
 
 
-def _logsumexp(values: Sequence[float]) -> float:
+def _logsumexp(values: Sequence[float] | np.ndarray) -> float:
   top = max(values)
   return top + math.log(math.fsum(math.exp(v - top) for v in values))

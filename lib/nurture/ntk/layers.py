@@ -130,7 +130,7 @@ def _normalizes_last_axis(call: Call) -> bool:
   return len(call.args) >= 1 and call.kwargs.get("mask") is None and all(a in (-1, (-1,), [-1]) for a in axes)
 
 
-def _normalized(call: Call) -> Array:
+def _normalized(call: Call) -> Any:
   """Returns what the scale multiplies."""
   fields = {name: False for name in ("use_scale", "use_bias") if hasattr(call.module, name)}
   bare = call.module.clone(parent=None, name=None, **fields)

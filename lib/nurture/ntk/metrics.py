@@ -173,7 +173,8 @@ def relative_change(after: Tree, before: Tree) -> Float[Array, ""]:
   About 0 in the lazy regime, where the network stays its own linearization; infinite if b is 0 and a is not.
   Reference: Chizat et al. 2019, arXiv:1812.07956.
   """
-  if jax.tree.structure(after) != jax.tree.structure(before):
+  structures: list[Any] = [jax.tree.structure(tree) for tree in (after, before)]
+  if structures[0] != structures[1]:
     raise UserError("the two trees of a relative change differ in structure; give the same parameters at two times.")
   after, before = (jax.tree.map(_float, tree) for tree in (after, before))
   norm = lambda tree: linalg.norm(jnp.stack([jnp.float32(0.0), *map(linalg.norm, jax.tree.leaves(tree))]))

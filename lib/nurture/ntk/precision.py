@@ -13,7 +13,7 @@ from nurture.core import UserError
 
 def require_x64(what: str) -> None:
   """Raises a UserError that names the fix if JAX's 64-bit types are off."""
-  if not jax.config.jax_enable_x64:
+  if not jax.config.jax_enable_x64:  # type: ignore[attr-defined]
     raise UserError(f"{what} needs float64; call it within `with jax.enable_x64(True):`.")
 
 

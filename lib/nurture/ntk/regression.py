@@ -149,22 +149,23 @@ def learning_curve(
   Raises:
     UserError: as `krr_fit_predict`, and for sizes that are out of range or order.
   """
-  k_train, k_test, y, ridge = _checked(k_train, k_test, y, ridge, ("k_train", "k_test"))
-  y_test, sizes = as_double(y_test, "y_test"), np.asarray(sizes)
+  k_train, k_test, y, delta = _checked(k_train, k_test, y, ridge, ("k_train", "k_test"))
+  y_test, counts = as_double(y_test, "y_test"), np.asarray(sizes)
   n = len(k_train)
   if k_train.shape != (n, n) or k_test.shape[1:] != (n,) or y_test.shape != (len(k_test), *y.shape[1:]):
     raise UserError(f"k_train, k_test and y_test have shapes {k_train.shape}, {k_test.shape} and {y_test.shape}; give "
                     "[n, n], [t, n] and [t, ...] like y.")
-  whole = np.issubdtype(sizes.dtype, np.integer)
-  if not whole or sizes.ndim != 1 or not len(sizes) or sizes[0] < 1 or sizes[-1] > n or np.any(np.diff(sizes) <= 0):
-    raise UserError(f"the sizes are {sizes.tolist()}; give increasing whole numbers from 1 to {n}.")
-  if not len(k_test) or ridge.ndim:
-    raise UserError(f"k_test has {len(k_test)} rows and ridge is {ridge.tolist()}; give at least one row, one ridge.")
+  whole = np.issubdtype(counts.dtype, np.integer)
+  listed = whole and counts.ndim == 1 and len(counts)
+  if not listed or counts[0] < 1 or counts[-1] > n or np.any(np.diff(counts) <= 0):
+    raise UserError(f"the sizes are {counts.tolist()}; give increasing whole numbers from 1 to {n}.")
+  if not len(k_test) or delta.ndim:
+    raise UserError(f"k_test has {len(k_test)} rows and ridge is {delta.tolist()}; give at least one row, one ridge.")
   _check_symmetric(k_train)
   flat = lambda labels: labels.reshape(len(labels), -1)
-  test, traces = _curve(k_train, k_test, flat(y), flat(y_test), ridge, tuple(sizes.tolist()))
-  _check_definite(traces, ridge)
-  return LearningCurve(sizes, np.asarray(test), np.asarray(traces))
+  test, traces = _curve(k_train, k_test, flat(y), flat(y_test), delta, tuple(counts.tolist()))
+  _check_definite(traces, delta)
+  return LearningCurve(counts, np.asarray(test), np.asarray(traces))
 
 
 @functools.partial(jax.jit, static_argnums=5)
@@ -228,8 +229,8 @@ def _checked(train: Any, test: Any, y: Any, ridges: Any, names: tuple[str, str])
   return train, test, y, ridges
 
 
-def _check_symmetric(kernel: Array) -> None:
-  kernel = np.asarray(kernel)
+def _check_symmetric(k_train: Array) -> None:
+  kernel = np.asarray(k_train)
   if np.abs(kernel - kernel.T).max() > 1e-8 * np.abs(kernel).max():
     raise UserError("k_train is not symmetric; give the kernel of the training inputs with themselves.")
 
@@ -254,8 +255,8 @@ def _is_definite(matrix: Array, shift: Array) -> Array:
   return jnp.isfinite(jnp.linalg.cholesky(matrix + shift * jnp.eye(len(matrix)))).all()
 
 
-def _check_semidefinite(values: Array) -> None:
-  values = np.asarray(values)
+def _check_semidefinite(eigenvalues: Array) -> None:
+  values = np.asarray(eigenvalues)
   if values[0] < -1e-8 * np.abs(values).max():
     raise UserError(
       f"k_train is not positive semi-definite (eigenvalues from {float(values[0]):.3g} to {float(values[-1]):.3g}); "

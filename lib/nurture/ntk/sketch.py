@@ -14,6 +14,7 @@ from nurture.core import UserError, linalg
 from nurture.core.hints import Count, check_argument
 from nurture.core.rng import stream
 from nurture.core.trees import named_leaves
+from nurture.ntk.contraction import Values
 from nurture.ntk.factored import everything_free, factors
 from nurture.ntk.function import NetworkFunction, as_samples, check_block, check_word, checked_function
 
@@ -90,8 +91,9 @@ def _features(network: NetworkFunction, variables: Any, x: Array, key: Array, nu
   plan = everything_free(variables)
   jacobians = factors(network.apply, variables, x, seeds, plan)
   names = [name for name, _ in named_leaves(variables["params"])]
-  total = 0.0
+  total: Any = 0.0
   for i, jacobian in zip(plan.free, jacobians):
+    assert isinstance(jacobian, Values), "of a plan without layers"
     flat = jacobian.values.reshape(len(x), -1)
     total = total + _projected(flat, stream(key, names[i]), num_features)
   return total / jnp.sqrt(jnp.asarray(num_features * outputs, total.dtype))

@@ -24,7 +24,7 @@ class LossStateProbe(SplitProbe):
   keeps: ClassVar[str]
   example: ClassVar[str]
 
-  def state(self, net: Network) -> Mapping[str, Any]:
+  def state(self, net: Network) -> dict[str, Any]:
     """Returns the state of the loss term.
 
     Raises:
@@ -34,4 +34,4 @@ class LossStateProbe(SplitProbe):
     if self.term not in found:
       known = ", ".join(found) or f"none, add one: {{name: {self.example}, weight: 1.0}} in config.losses"
       raise UserError(f"the probe {self.name!r} reads the loss term {self.term!r}, which {self.keeps}; known: {known}.")
-    return found[self.term]
+    return dict(found[self.term])

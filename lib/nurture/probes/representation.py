@@ -68,7 +68,7 @@ class Representation(SplitProbe):
     mine = select(net.apply(variables, net.inputs(piece)).taps, self.taps)
     features = lambda tap: flatten(tap).astype(jnp.float32)
     if self.pairs == "all":
-      pairs = [(a, b) for a in theirs for b in mine]
+      pairs = tuple((a, b) for a in theirs for b in mine)
     else:
       pairs = layer_pairs(list(theirs), list(mine), self.pairs)
     return {f"{a}~{b}": hsic_sums(features(theirs[a]), features(mine[b]), piece["weight"]) for a, b in pairs}

@@ -43,7 +43,7 @@ class TermGradients(SplitProbe):
     """Returns {"norm/<label>": ..., "cosine/<label>.<label>": ...}."""
     gradients = jax.tree.map(lambda leaf: leaf / sums["count"], sums["gradients"])
     norms = {label: trees.norm(gradient) for label, gradient in gradients.items()}
-    result = {f"norm/{label}": norm for label, norm in norms.items()}
+    result: dict[str, Any] = {f"norm/{label}": norm for label, norm in norms.items()}
     # At length 1 first: the product of two small norms, or of two large ones, would leave float32.
     unit = lambda gradient, norm: [leaf / jnp.where(norm > 0, norm, 1.0) for leaf in jax.tree.leaves(gradient)]
     units = {label: unit(gradient, norms[label]) for label, gradient in gradients.items()}

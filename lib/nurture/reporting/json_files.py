@@ -87,7 +87,7 @@ def _check(value: Any, characters: bool) -> None:
   """Looks at every number and container, and at the characters of all text if some may be no characters."""
   level = [value]
   for depth in range(_DEPTH + 1):  # level by level, since a deep value would be too much for a recursion
-    inner = []
+    inner: list[Any] = []
     for item in level:
       if isinstance(item, float):
         if not -math.inf < item < math.inf:

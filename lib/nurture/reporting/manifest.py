@@ -44,8 +44,8 @@ def collect(
     "device": {"backend": jax.default_backend(), "kind": devices[0].device_kind, "count": len(devices)},
     "machine": {"platform": f"{platform.system()} {platform.machine()}", "cpu_count": os.cpu_count()},
     "xla_flags": _shortened(os.environ.get("XLA_FLAGS", "")),
-    "matmul_precision": jax.config.jax_default_matmul_precision,
-    "x64": jax.config.jax_enable_x64,
+    "matmul_precision": jax.config.jax_default_matmul_precision,  # type: ignore[attr-defined]
+    "x64": jax.config.jax_enable_x64,  # type: ignore[attr-defined]
   })
 
 
@@ -86,7 +86,7 @@ def start(workdir: Path, manifest: Mapping[str, Any]) -> dict[str, Any]:
     changed = {k: v for k, v in manifest.items() if stored.get(k) != v}
     stored["history"] = [*stored.get("history", []), {"event": "resume", "time": _now(), "changed": changed}]
   else:
-    stored = manifest | {"history": [{"event": "start", "time": _now()}]}
+    stored = {**manifest, "history": [{"event": "start", "time": _now()}]}
   write_json(path, stored)
   return stored
 

@@ -103,7 +103,7 @@ def rbf_cka(
   return _alignment(kx, ky, debiased)
 
 
-def _gaussian(k: Array, bandwidth: float) -> Array:
+def _gaussian(k: Array, bandwidth: float | Array) -> Array:
   """Returns the Gaussian kernel minus 1, which centring takes back: constant input leaves exactly 0."""
   distances = squared_distances(k)
   mean = 2.0 / k.shape[0]  # of the squared distances where the trace is 1

@@ -6,6 +6,7 @@ import dataclasses
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Float, Int, Num, Shaped
 
 from nurture.core import UserError, linalg
@@ -88,7 +89,7 @@ def checked(x: Array, name: str) -> Array:
 
 
 def features(
-  x: Float[Array, "n d_x"], y: Float[Array, "n d_y"], measure: str
+  x: Float[Array, "n d_x"] | Gram, y: Float[Array, "n d_y"] | Gram, measure: str
 ) -> tuple[Float[Array, "n d_x"], Float[Array, "n d_y"]]:
   """Returns two features matrices of the same samples.
 
@@ -115,7 +116,8 @@ def kernels(
   """
   x, y = (s if isinstance(s, Gram) else gram(checked(s, name)) for name, s in (("x", x), ("y", y)))
   _same_samples(x.values, y.values)
-  return tuple(as_float(s.values) if s.is_centred else recentred(as_float(s.values)) for s in (x, y))
+  kx, ky = (as_float(s.values) if s.is_centred else recentred(as_float(s.values)) for s in (x, y))
+  return kx, ky
 
 
 def _same_samples(x: Array, y: Array):
@@ -185,7 +187,9 @@ def squared_distances(k: Float[Array, "n n"]) -> Float[Array, "n n"]:
   return jnp.maximum(squares[:, None] + squares[None, :] - 2 * k, 0.0)
 
 
-def cosine(xy: Float[Array, ""], xx: Float[Array, ""], yy: Float[Array, ""], floor: float = 0.0) -> Float[Array, ""]:
+def cosine(
+  xy: Float[Array, ""], xx: Float[Array, ""], yy: Float[Array, ""], floor: float | np.floating = 0.0
+) -> Float[Array, ""]:
   """Returns xy / sqrt(xx yy); 0, with gradient 0, where xx or yy is at most `floor`."""
   constant = (xx <= floor) | (yy <= floor)  # as a comparison that NaN fails, so that NaN comes out as NaN
   roots = jnp.sqrt(jnp.where(constant, 1.0, xx)) * jnp.sqrt(jnp.where(constant, 1.0, yy))

@@ -244,7 +244,7 @@ def make_context(
     batch=batch,
     # An ignored position has label -1, whose one-hot row is all zero.
     targets=data.mixed_targets(batch, jax.nn.one_hot(batch["label"], parts.spec.num_classes, dtype=jnp.float32)),
-    outputs=None,
+    outputs=None,  # type: ignore[arg-type]  # the model has not run yet
     references=outputs,
     progress=step.astype(jnp.float32) / parts.steps,
   )

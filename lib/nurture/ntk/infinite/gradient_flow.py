@@ -12,7 +12,7 @@ from jaxtyping import Float
 from nurture.core import UserError
 from nurture.core.hints import NonNegative, Positive, check_argument
 from nurture.ntk.infinite import repair
-from nurture.ntk.precision import as_double
+from nurture.ntk.precision import as_double, require_x64
 
 Array = jax.Array
 
@@ -52,8 +52,7 @@ def predict(
   Differs from `neural_tangents.predict.gradient_descent_mse`, whose outputs on the training inputs ignore the ridge.
   Reference: Lee et al. 2019, arXiv:1902.06720, section 2.2.
   """
-  if not jax.config.jax_enable_x64:
-    raise UserError("kernel regression needs float64; call it inside `with jax.enable_x64(True):`.")
+  require_x64("kernel regression")
   k_train, k_test, y = as_double(k_train, "k_train"), as_double(k_test, "k_test"), as_double(y, "y")
   n = len(k_train)
   if k_train.shape != (n, n) or k_test.ndim != 2 or k_test.shape[1] != n or y.ndim != 2 or len(y) != n:

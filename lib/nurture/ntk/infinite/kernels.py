@@ -116,7 +116,7 @@ def kernel_matrix(
     raise UserError("there is no input; give at least one on both sides.")
   rows, columns = min(block, len(x1)), min(block, len(x2))
   program = _compiled(kernel, kind, (rows, *x1.shape[1:]), (columns, *x2.shape[1:]), x1.dtype, x2.dtype,
-                      jax.config.jax_enable_x64)
+                      jax.config.jax_enable_x64)  # type: ignore[attr-defined]
   _check_memory(program, block, memory)
   result = np.empty((len(x1), len(x2)), program.out_info.dtype)
   starts = [

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Literal
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -35,13 +35,14 @@ class CrossEntropy:
     return ()
 
   def apply(self, state: tuple[()], ctx: Context) -> tuple[Float[Array, " B"], tuple[()]]:
-    several = (ctx.outputs.logits,)
+    several = [ctx.outputs.logits]
     if self.of == "members":
       several = [tap for name, tap in sorted(ctx.outputs.taps.items()) if kind(name) == "logits"]
       if not several:
         raise UserError("cross-entropy of 'members' needs a model of several networks, such as 'pair'; choose one, or "
                         "set of='logits'.")
-    return sum(per_example(_cross_entropy(logits, ctx.targets), ctx.targets) for logits in several), state
+    total: Any = sum(per_example(_cross_entropy(logits, ctx.targets), ctx.targets) for logits in several)
+    return total, state
 
 
 def _cross_entropy(logits: Float[Array, "B *T K"], targets: Float[Array, "B *T K"]) -> Float[Array, " B *T"]:

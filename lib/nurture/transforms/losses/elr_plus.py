@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -83,7 +84,8 @@ class EarlyLearningRegularizationPlus:
     logits = _both(ctx.outputs.taps, "config.model")
     averaged = _both(reference.taps, f"config.references.{self.reference}")
     lam = self.lam * exponential_ramp(self.ramp_steps)(ctx.step) if self.ramp_steps else self.lam
-    total, memories = 0.0, {}
+    total: Any = 0.0
+    memories = {}
     for k, name in enumerate(_NETWORKS):
       other = _softmax(averaged[1 - k])
       t, _, memories[name] = target_memory.update(memory[name], ids, other, self.beta)
