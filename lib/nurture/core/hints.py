@@ -76,11 +76,11 @@ Seed = Annotated[int, Range(least=0, most=2**32 - 1)]
 @functools.cache  # parts are built anew in every trace
 def of(constructor: Any) -> dict[str, Any]:
   """Returns the type hints of a constructor's arguments by name, ranges included."""
-  function = constructor.__init__ if inspect.isclass(constructor) else constructor
-  try:
-    return typing.get_type_hints(function, include_extras=True)
-  except (NameError, TypeError):  # annotations that only a type checker can resolve: nothing to check
-    return {}
+  # A class is asked itself where its __init__ names types of the module of a class that it inherits from.
+  for annotated in (constructor.__init__, constructor) if inspect.isclass(constructor) else (constructor,):
+    with contextlib.suppress(NameError, TypeError):  # annotations that only a type checker can resolve
+      return typing.get_type_hints(annotated, include_extras=True)
+  return {}  # nothing to check
 
 
 def annotate(function: Callable[..., Any], **types: Any) -> Callable[..., Any]:
