@@ -130,7 +130,7 @@ class Captured:
     def run(variables, x, rngs):
       with nn.intercept_methods(note):
         return module.apply(
-          variables, x, rngs=rngs, mutable=mutable, **flags, **scheduled,
+          variables, x, rngs=rngs, mutable=mutable, **cast(dict[str, Any], flags), **scheduled,
           capture_intermediates=lambda module, method: method == "__call__" and bool(module.path),
         )
 

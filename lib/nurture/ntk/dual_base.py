@@ -37,10 +37,10 @@ class Dual:
   """
 
   name: str
-  lowest: int
-  is_odd: bool = False
   if TYPE_CHECKING:  # rows have them as class attributes, or as properties
 
+    @property
+    def lowest(self) -> int: ...
     @property
     def f0(self) -> float: ...
     @property
@@ -53,6 +53,10 @@ class Dual:
     def log_lowest(self) -> float: ...
     @property
     def log_first(self) -> float: ...
+
+  @property
+  def is_odd(self) -> bool:
+    return False
 
   def phi(self, u: Float[Array, " ..."]) -> Float[Array, " ..."]:
     """Returns the activation function itself, with E[phi(u)^2] = 1; in the precision of u, for finite networks."""
@@ -179,10 +183,13 @@ class OddDual(Dual):
     near: -log c up to which log f comes from 1 - f, which must not be close to 1 there.
   """
 
-  near = 0.5
   lowest = 1
   is_odd = True
   f0 = 0.0
+
+  @property
+  def near(self) -> float:
+    return 0.5
 
   @property
   def log_lowest(self) -> float:

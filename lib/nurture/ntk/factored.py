@@ -183,7 +183,7 @@ def factors(apply: Apply, variables: Any, x: Array, seeds: Array, plan: Plan) ->
   of_call = {call: place for place, call in enumerate(tapped)}
 
   def one(x):
-    calls = []
+    calls: list[Call] = []
 
     def f(zeros, free):
       chosen = dict(zip(plan.free, free))

@@ -57,7 +57,7 @@ def layer_pairs(guide: Sequence[str], guided: Sequence[str], rule: LayerMap) -> 
   return tuple((guide[i], guided[j]) for j, i in sorted(chosen.items()))
 
 
-def check_layer_map(rule: LayerMap) -> None:
+def check_layer_map(rule: LayerMap | str) -> None:
   """Checks that an explicit map is at least one pair.
 
   Raises:
