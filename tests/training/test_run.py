@@ -354,13 +354,11 @@ def test_a_reference_is_read_from_a_run_and_never_moves(tmp_path):
   ({"probes": {"test": {"name": "accuracy", "split": "test", "limit": -1, "every": 4}}}, r"test\.limit is -1"),
   ({"scheduled": {"slope": 1.0}}, r"config\.scheduled\.slope is no argument of the model 'mlp'"),
   ({"optimizer__momentum": "x"}, r"config\.optimizer\.momentum is 'x'"),
-  ({"targets": {"m": {"name": "mixup"}}}, r"config\.data\.augment mixes no images"),
   ({"probes__test__every": -1}, r"config\.probes\.test\.every is -1"),
   ({"losses__ce__weight": "big"}, r"config\.losses\.ce\.weight is 'big'"),
   ({"losses__ce__name": "crossentropy"}, r"config\.losses\.ce\.name is 'crossentropy'.*did you mean 'cross_entropy'"),
   ({"model__name": "mpl"}, r"config\.model\.name is 'mpl'.*'mlp'"),
   ({"optimizer__name": "sdg"}, r"did you mean 'sgd'"),
-  ({"data__augment": {"m": {"name": "mixup", "alpha": 1.0, "symmetric": True}}}, r"add the target transform"),
 ])
 def test_mistakes_are_found_before_training(tmp_path, changes, message):
   with pytest.raises(UserError, match=message) as caught:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Float, Num
 
 from nurture.core import UserError
 from nurture.ntk.powerlaw import (
@@ -51,8 +52,8 @@ class Prediction(NamedTuple):
 
 
 def krr_predict(
-  lam: ArrayLike, v2: ArrayLike, n: ArrayLike, ridge: ArrayLike, noise: ArrayLike, *,
-  multiplicity: ArrayLike | None = None,
+  lam: Float[ArrayLike, " M"], v2: Float[ArrayLike, " M"], n: Num[ArrayLike, "*grid"], ridge: Num[ArrayLike, "*grid"],
+  noise: Num[ArrayLike, "*grid"], *, multiplicity: Num[ArrayLike, " M"] | None = None,
 ) -> Prediction:
   """Returns the errors of kernel ridge regression from n samples, f = k(·, X) (K + δ I)^-1 y.
 
@@ -68,8 +69,8 @@ def krr_predict(
 
 
 def rf_predict(
-  lam: ArrayLike, v2: ArrayLike, n: ArrayLike, k: ArrayLike, ridge: ArrayLike, noise: ArrayLike, *,
-  multiplicity: ArrayLike | None = None,
+  lam: Float[ArrayLike, " M"], v2: Float[ArrayLike, " M"], n: Num[ArrayLike, "*grid"], k: Num[ArrayLike, "*grid"],
+  ridge: Num[ArrayLike, "*grid"], noise: Num[ArrayLike, "*grid"], *, multiplicity: Num[ArrayLike, " M"] | None = None,
 ) -> Prediction:
   """Returns the errors of ridge regression from n samples on k random features of a kernel with eigenvalues λ.
 
@@ -109,7 +110,7 @@ def rf_predict(
       Traced values cannot be looked at: where n, k, ridge or noise is impossible, the result is NaN.
 
   Differs from the official code, which bisects in κ within a bisection in γ and subtracts z and q from n and k where
-  they nearly agree: here E_te = n [Σ (1 - L_i)² v_i² + w Σ L_i (1 - L_i) v_i² + σ²] / (n - z + u (1 - w)) with
+  they nearly agree. Here E_te = n [Σ (1 - L_i)² v_i² + w Σ L_i (1 - L_i) v_i² + σ²] / (n - z + u (1 - w)) with
   u = z - q = Σ L_i (1 - L_i) and w = u / (k - z + u), which is the same number as a sum of positive terms.
   Reference: Simon et al. 2024, "More is better in modern machine learning", arXiv:2311.14646.
   """
@@ -118,8 +119,8 @@ def rf_predict(
   counts = jnp.ones_like(lam) if multiplicity is None else as_double(multiplicity, "multiplicity")
   if lam.ndim != 1 or lam.shape != v2.shape or lam.shape != counts.shape or not lam.size:
     raise UserError(f"lam and v2 have shapes {lam.shape} and {v2.shape}, multiplicity {counts.shape}; give [M] each.")
-  given = {"n": n, "k": k, "ridge": ridge, "noise": noise}
-  given = {name: _number(value, name) for name, value in given.items()}
+  numbers = {"n": n, "k": k, "ridge": ridge, "noise": noise}
+  given = {name: _number(value, name) for name, value in numbers.items()}
   _check({"lam": lam, "v2": v2, "multiplicity": counts}, given)
   try:
     shape = jnp.broadcast_shapes(*(value.shape for value in given.values()))
@@ -130,7 +131,7 @@ def rf_predict(
   return _predict(lam, v2, counts, *given.values())
 
 
-def learnability(lam: ArrayLike, gamma: ArrayLike) -> Array:
+def learnability(lam: Float[ArrayLike, " M"], gamma: Float[ArrayLike, "*grid"]) -> Float[Array, "*grid M"]:
   """Returns L_i = λ_i / (λ_i + γ) in [0, 1], the share of mode i that is learned, of shape [*gamma.shape, M].
 
   Args:
@@ -142,7 +143,9 @@ def learnability(lam: ArrayLike, gamma: ArrayLike) -> Array:
   return _learned(lam.reshape((1,) * (gamma.ndim - 1) + lam.shape), gamma)
 
 
-def task_learnability(lam: ArrayLike, v2: ArrayLike, gamma: ArrayLike) -> Array:
+def task_learnability(
+  lam: Float[ArrayLike, " M"], v2: Float[ArrayLike, " M"], gamma: Float[ArrayLike, "*grid"]
+) -> Float[Array, "*grid"]:
   """Returns Σ_i L_i v_i² / Σ_i v_i² in [0, 1], the share of the target that is learned; arguments as above."""
   learned, v2 = learnability(lam, gamma), as_double(v2, "v2")
   if v2.shape != learned.shape[-1:]:
@@ -150,7 +153,9 @@ def task_learnability(lam: ArrayLike, v2: ArrayLike, gamma: ArrayLike) -> Array:
   return learned @ v2 / jnp.sum(v2)
 
 
-def held_out_error(prediction: Prediction, n: ArrayLike, pool: ArrayLike) -> Array:
+def held_out_error(
+  prediction: Prediction, n: Num[ArrayLike, "*grid"], pool: Num[ArrayLike, "*grid"]
+) -> Float[Array, "*grid"]:
   """Returns the test error on those of a finite pool that were not drawn for training, (P E_te - n E_tr) / (P - n).
 
   Eigenvalues of a kernel matrix of P examples describe a distribution on just these P, and E_te is the mean over all of
@@ -158,7 +163,8 @@ def held_out_error(prediction: Prediction, n: ArrayLike, pool: ArrayLike) -> Arr
   """
   if is_concrete(n) and is_concrete(pool) and not np.all(np.asarray(pool) > np.asarray(n)):
     raise UserError(f"a pool of {pool} leaves nothing to test on beside n = {n}; give a larger pool.")
-  return (pool * prediction.test - n * prediction.train) / (pool - n)
+  whole: Any = pool
+  return (whole * prediction.test - n * prediction.train) / (whole - n)
 
 
 def _learned(lam: Array, gamma: Array) -> Array:

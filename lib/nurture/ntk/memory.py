@@ -1,4 +1,4 @@
-"""How large a block of rows may be, from what a sample's Jacobian takes and what there is."""
+"""Sizes of blocks of rows, from what a sample's Jacobian takes and what memory there is."""
 
 from __future__ import annotations
 

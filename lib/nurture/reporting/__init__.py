@@ -1,7 +1,7 @@
-"""What a run leaves behind, metrics, manifest and results, and how it is shown: tables, plots, progress."""
+"""Reporting: metrics, manifest and results of a run, and the tables, plots and progress that show them."""
 
 from nurture.reporting.factorial import effects, responses
-from nurture.reporting.files import exists, is_directory, names_in, replace_file, temporary_of
+from nurture.reporting.files import exists, is_directory, replace_file, temporary_of
 from nurture.reporting.intervals import Intervals, intervals
 from nurture.reporting.json_files import read_json, write_json
 from nurture.reporting.manifest import collect, start, stop
@@ -17,7 +17,7 @@ from nurture.reporting.writer import NO_ROWS, MetricsWriter
 __all__ = [
   "NO_ROWS", "Intervals", "Member", "MetricsWriter", "Panel", "Progress", "choose_level", "collect", "curves",
   "draw_means", "effects", "exists", "format_mean_sem", "intervals", "is_directory", "label_of", "markdown_table",
-  "metric_of", "names_in", "plain_table", "read_arms", "read_config", "read_json", "read_manifest", "read_results",
+  "metric_of", "plain_table", "read_arms", "read_config", "read_json", "read_manifest", "read_results",
   "read_rows", "replace_file", "responses", "series", "start", "stop", "summarize", "summarize_crossed",
   "temporary_of", "without_rounding", "write_json",
 ]

@@ -61,9 +61,10 @@ def intervals(path: Path, panels: Sequence[Intervals]) -> pathlib.Path:
       values = values[np.isfinite(values)]
       if len(values):
         mean, sem = mean_and_sem(values[:, None])
-        sem = sem if panel.errors.get(label) is None else [panel.errors[label]]
+        error = panel.errors.get(label)
         axes.plot(values, np.full(len(values), row), "o", color=color, markersize=3.5, alpha=0.25, markeredgewidth=0)
-        axes.errorbar(mean, [row], xerr=sem, fmt="o", color=color, markersize=5, capsize=3, linewidth=1.6)
+        bar = sem if error is None else [error]
+        axes.errorbar(mean, [row], xerr=bar, fmt="o", color=color, markersize=5, capsize=3, linewidth=1.6)
     _decorate(axes, panel, labels, named=i % columns == 0)
   picture = io.BytesIO()
   figure.savefig(picture, format="png", dpi=200, metadata={"Software": None})
