@@ -20,9 +20,9 @@ from typing import Any
 import numpy as np
 from absl import flags
 
-from experiments import terminal
-from nurture import reporting
+from nurture import reporting, terminal
 from nurture.core import UserError
+from nurture.reporting.style import DASHES, GRAY, number, shade
 
 _METRIC = flags.DEFINE_multi_string(
   "metric", ["test/accuracy"], "Metric to analyse; may be given several times.", **terminal.SHARED,
@@ -55,26 +55,56 @@ def main(argv: Sequence[str]) -> None:
       reporting.markdown_table(["effect of", metric, "times its s.e."], rows), "",
     ]
     shown = {name(chosen): estimated[chosen] for chosen in _by_size(estimated)}
-    panels.append(reporting.Intervals(metric, "effect", shown, zero=True))
+    words, styles = reporting.words_of(metric), reporting.palette(axes)
+    panels.append(reporting.Intervals(words.title, f"effect ({words.axis})", shown, zero=True))
     file = out / "plots" / f"pairs_{metric.replace('/', '_')}.png"
-    lines = reporting.curves(file, pairs(axes, values, metric), columns=3)
+    levels = {axis: list(dict.fromkeys(member["values"][axis] for member in members)) for axis in axes}
+    shaded = by_level(levels, styles)
+    lines = reporting.curves(file, pairs(levels, values, metric), columns=3, styles=shaded, of="seeds")
     text += [f"![{metric} of every pair of axes](plots/{lines.name})", ""]
   print("\n".join(line for line in text if not line.startswith("![")))
-  plot = reporting.intervals(out / "plots" / "effects.png", panels)
+  # An axis has its colour in all pictures; a product of axes has none.
+  gray = {label: reporting.Style(GRAY) for panel in panels for label in panel.values}
+  plot = reporting.intervals(out / "plots" / "effects.png", panels, styles={**gray, **styles}, of="seeds")
   page = ["# Effects", "", *text, "![Effects](plots/effects.png)", ""]
   reporting.replace_file(out / "interactions.md", "\n".join(page))
   print(plot)
 
 
-def pairs(axes: Sequence[str], values: np.ndarray, metric: str) -> list[reporting.Panel]:
-  """Returns a panel for every pair of axes: the metric against one of them, a line for each level of the other."""
-  panels = []
+def pairs(levels: Mapping[str, Sequence[Any]], values: np.ndarray, metric: str) -> list[reporting.Panel]:
+  """Returns a panel for every pair of axes: the metric against one of them, a line for each level of the other.
+
+  Args:
+    levels: axis -> its two levels.
+    values: [2, ..., 2, seeds].
+    metric: what they are.
+  """
+  panels, axes, title = [], list(levels), reporting.words_of(metric).title
+  ylabel = title[0].lower() + title[1:]
   for i, j in itertools.combinations(range(len(axes)), 2):
     others = tuple(k for k in range(len(axes)) if k not in (i, j))
     mean = values.mean(axis=others)  # [2, 2, seeds]
-    series = {f"{axes[j]} {name}": ([0, 1], mean[:, level].T) for level, name in enumerate(("off", "on"))}
-    panels.append(reporting.Panel(f"{axes[i]} × {axes[j]}", metric, series, xlabel=f"{axes[i]} (0 off, 1 on)"))
+    series = {label: ([0, 1], mean[:, at].T) for at, label in enumerate(_labels(axes[j], levels[axes[j]]))}
+    panels.append(reporting.Panel(
+      f"{axes[i]} × {axes[j]}", ylabel, series, xlabel=axes[i], levels=(0, 1),
+      names=[number(level) for level in levels[axes[i]]],
+    ))
   return panels
+
+
+def _labels(axis: str, levels: Sequence[Any]) -> list[str]:
+  return [f"{axis}: {number(level)}" for level in levels]
+
+
+def by_level(
+  levels: Mapping[str, Sequence[Any]], styles: Mapping[str, reporting.Style]
+) -> dict[str, reporting.Style]:
+  """Returns the style of each level of an axis: its colour, for the first level pale and dashed."""
+  found = {}
+  for axis, style in styles.items():
+    first, second = _labels(axis, levels[axis])
+    found |= {first: reporting.Style(shade(style.color, 0.4), DASHES[1]), second: style}
+  return found
 
 
 def _by_size(estimated: Mapping[tuple[int, ...], np.ndarray]) -> list[tuple[int, ...]]:

@@ -11,7 +11,6 @@ well. Of a model with a deployed form, "deployed" is the number of parameters in
 
 import ast
 import dataclasses
-import fnmatch
 import math
 import re
 import textwrap
@@ -23,10 +22,10 @@ import jax.numpy as jnp
 from absl import flags
 from flax import linen as nn
 
-from experiments import terminal
-from nurture import models, reporting
+from nurture import models, reporting, terminal
 from nurture.core import Outputs, Preset, UserError, fields_of
 from nurture.core.build import suggest
+from nurture.models.native import native
 from nurture.reporting.tables import MISSING
 
 _NAME = flags.DEFINE_string("name", None, "Model whose layers are shown. Default: the table of all.")
@@ -35,16 +34,6 @@ _CLASSES = flags.DEFINE_integer("num_classes", None, "Classes, or tokens of a la
 _SHAPE = flags.DEFINE_string("input_shape", None, "One input, such as 32,32,3 or 256 (tokens). Default: as published.")
 _SET = flags.DEFINE_multi_string("set", [], "Fields, such as depth=3,width=64 or \"blocks=(2,2,2),norm=none\".")
 
-_MNIST, _CIFAR, _IMAGENET, _TEXT = ((28, 28, 1), 10), ((32, 32, 3), 10), ((224, 224, 3), 1000), ((256,), 65)
-# What a model was made for: the first pattern that fits its name; images of CIFAR-10 where none does. The text is
-# tiny Shakespeare, 256 of its 65 characters.
-NATIVE = {
-  "*cifar*": _CIFAR, "resnet": _CIFAR, "vit": _CIFAR, "*mnist*": _MNIST, "lenet*": _MNIST, "mlp": _MNIST,
-  "resnet20": _CIFAR, "resnet32": _CIFAR, "resnet44": _CIFAR, "resnet56": _CIFAR, "resnet110": _CIFAR,
-  "simplenet_5m_*": _IMAGENET, "simplenet_9m_*": _IMAGENET, "simplenet_small_*": _IMAGENET,
-  "*_fcn": _IMAGENET, "resnet*": _IMAGENET, "convnet*": _IMAGENET, "vanillanet*": _IMAGENET,
-  "vit*": _IMAGENET, "deit*": _IMAGENET, "*decoder*": _TEXT, "rnn*": _TEXT, "lstm*": _TEXT, "gru*": _TEXT,
-}
 _WIDTH = 120  # columns of a terminal
 
 
@@ -100,11 +89,6 @@ def describe(
   deployed = getattr(module, "deployed", None)
   merged = _size(_variables(deployed(), x)["params"]) if deployed else None
   return Description(module, x, variables, outputs, multiplications(jaxpr.jaxpr), merged)
-
-
-def native(name: str) -> tuple[tuple[int, ...], int]:
-  """Returns the shape of one input and the number of classes that a row of MODELS was made for."""
-  return next((made_for for pattern, made_for in NATIVE.items() if fnmatch.fnmatch(name, pattern)), _CIFAR)
 
 
 def _variables(module: nn.Module, x: jax.ShapeDtypeStruct) -> Mapping[str, Any]:

@@ -17,8 +17,7 @@ from typing import Any
 import numpy as np
 from absl import flags
 
-from experiments import terminal
-from nurture import reporting
+from nurture import reporting, terminal
 from nurture.core import UserError
 from nurture.core.build import suggest
 from nurture.reporting import schema
@@ -41,6 +40,7 @@ class Group:
   """Members that differ in nothing but their seed."""
 
   label: str
+  values: Mapping[str, Any]  # axis of the grid -> level
   members: tuple[int, ...]
   metrics: Mapping[str, Mapping[str, Any]]  # name -> {"mean", "sem", "n"}, at the end or as far as the run came
 
@@ -71,7 +71,7 @@ def main(argv: Sequence[str]) -> None:
   text = [table, *(["", *notes] if notes else [])]
   print("\n".join(text))
   if panels:
-    reporting.curves(plot, panels)
+    reporting.curves(plot, panels, styles=styles_of(runs), of="seeds")
     text += ["", f"![{', '.join(panel.title for panel in panels)}](plots/report.png)"]
     print(f"\n{plot}")
   reporting.replace_file(out / "report.md", "\n".join(["# Report", "", *text, ""]))
@@ -94,7 +94,7 @@ def read_run(directory: pathlib.Path, label: str) -> Run:
   rows = reporting.read_rows(metrics) if measured else []
   if finished:
     results = reporting.read_results(directory)
-    groups = tuple(Group(g["label"], tuple(g["members"]), g["metrics"]) for g in results["groups"])
+    groups = tuple(Group(g["label"], g["values"], tuple(g["members"]), g["metrics"]) for g in results["groups"])
     return Run(label, groups, tuple(rows), None)
   members, total = reporting.read_manifest(directory)["members"], reporting.read_config(directory, _STEPS)["steps"]
   started = {row["member"] for row in rows}
@@ -111,15 +111,16 @@ def groups_so_far(members: Iterable[Mapping[str, Any]], rows: Iterable[Mapping[s
   for row in rows:
     numbers = {k: v for k, v in row.items() if k not in _INDICES and _is_number_or_null(v)}
     last.setdefault(row["member"], {}).update(numbers)
-  by_label: dict[str, list[int]] = {}
+  by_label: dict[str, list[Mapping[str, Any]]] = {}
   for member in members:
-    by_label.setdefault(reporting.label_of(member["values"]), []).append(member["member"])
+    by_label.setdefault(reporting.label_of(member["values"]), []).append(member)
   groups = []
-  for label, indices in by_label.items():
+  for label, there in by_label.items():
+    indices = [member["member"] for member in there]
     known = [last[i] for i in indices if i in last]
     names = dict.fromkeys(name for numbers in known for name in numbers)
     summaries = {name: reporting.summarize(n[name] for n in known if name in n) for name in names}
-    groups.append(Group(label, tuple(indices), summaries))
+    groups.append(Group(label, there[0]["values"], tuple(indices), summaries))
   return groups
 
 
@@ -149,7 +150,7 @@ def table_of(runs: Sequence[Run], metrics: Sequence[str]) -> str:
 
 def panel_of(runs: Sequence[Run], metric: str) -> reporting.Panel:
   """Returns the curves of one metric, one line a group of each run."""
-  series = {}
+  series, labels = {}, iter(_series_labels(runs))
   for run in runs:
     points: dict[int, dict[int, float]] = {}
     for row in run.rows:
@@ -157,20 +158,31 @@ def panel_of(runs: Sequence[Run], metric: str) -> reporting.Panel:
       if metric in row and _is_number_or_null(value):
         points.setdefault(row["member"], {})[row["step"]] = math.nan if value is None else value
     for group in run.groups:
+      label = next(labels)
       steps = sorted({step for member in group.members for step in points.get(member, {})})
       values = [[points[m].get(step, math.nan) for step in steps] for m in group.members if m in points]
       if steps and np.isfinite(values).any():
-        label = _series_label(runs, run, group)
-        series[f"{label} (2)" if label in series else label] = (steps, values)
+        series[label] = (steps, values)
   everything = np.concatenate([np.ravel(v) for _, v in series.values()]) if series else np.zeros(1)
   finite = everything[np.isfinite(everything)]
   # A loss that falls by orders of magnitude is a flat line on a linear axis.
   spread = finite.min() > 0 and finite.max() > 30 * finite.min()
-  fraction = "accuracy" in metric or "fraction" in metric
+  words = reporting.words_of(metric)
   return reporting.Panel(
-    title=metric, ylabel=metric.rsplit("/", 1)[-1], series=series,
-    fraction=bool(fraction and finite.min() >= 0 and finite.max() <= 1), log_y=bool(spread and "loss" in metric),
+    title=words.title, ylabel=words.axis, series=series,
+    fraction=bool(words.fraction and finite.min() >= 0 and finite.max() <= 1), log_y=bool(spread and "loss" in metric),
   )
+
+
+def styles_of(runs: Sequence[Run]) -> dict[str, reporting.Style]:
+  """Returns the style of every line: a colour a method, dashes and a shade a level of a number and a run.
+
+  Methods are what the axes with names as levels make; where there are none, every run is one.
+  """
+  labels, groups = iter(_series_labels(runs)), [(run, group) for run in runs for group in run.groups]
+  points = {next(labels): {**group.values, "run": run.label} for run, group in groups}
+  named = {axis for _, group in groups for axis, level in group.values.items() if isinstance(level, str)}
+  return reporting.palette_of(points, methods=named or {"run"})
 
 
 def _cell(summary: Mapping[str, Any] | None, n: int) -> str:
@@ -180,9 +192,15 @@ def _cell(summary: Mapping[str, Any] | None, n: int) -> str:
   return text if summary["n"] in (0, n) else f"{text} (n={summary['n']})"
 
 
-def _series_label(runs: Sequence[Run], run: Run, group: Group) -> str:
-  names = [run.label] if len(runs) > 1 or len(run.groups) == 1 else []
-  return ": ".join([*names, *([group.label] if len(run.groups) > 1 else [])])
+def _series_labels(runs: Sequence[Run]) -> list[str]:
+  """Returns what the lines of all groups of all runs are called, in order, no two the same."""
+  labels: list[str] = []
+  for run in runs:
+    names = [run.label] if len(runs) > 1 or len(run.groups) == 1 else []
+    for group in run.groups:
+      label = ": ".join([*names, *([group.label] if len(run.groups) > 1 else [])])
+      labels.append(f"{label} (2)" if label in labels else label)
+  return labels
 
 
 def _labels(directories: Sequence[pathlib.Path]) -> list[str]:

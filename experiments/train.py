@@ -15,8 +15,8 @@ from collections.abc import Sequence
 from absl import flags
 from ml_collections import config_flags
 
-from experiments import report, terminal
-from nurture import reporting, training
+from experiments import report
+from nurture import reporting, terminal, training
 from nurture.core.build import suggest
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "Config file, such as configs/quickstart.py.")
@@ -63,7 +63,10 @@ def show(workdir: pathlib.Path, name: str, metrics: Sequence[str]) -> None:
       print(f"config.report.metrics names {name!r}, which the run has not measured; {suggest(name, known)}.")
   metrics, _ = report.choose_metrics([finished], [name for name in metrics if name in known])
   print(report.table_of([finished], metrics))
-  plot = reporting.curves(workdir / "plots" / "curves.png", [report.panel_of([finished], m) for m in metrics])
+  plot = reporting.curves(
+    workdir / "plots" / "curves.png", [report.panel_of([finished], m) for m in metrics],
+    styles=report.styles_of([finished]), of="seeds",
+  )
   print(f"\n{plot}")
 
 

@@ -5,7 +5,7 @@
 Each DIR is a finished run whose grid has the axis --over. Members are grouped by the other axes; axes named by --pool
 (say the seed of a guide) count as replicates, crossed with the seeds: the standard error is for new seeds and new
 guides. For every group the level with the best mean of --by is chosen, among
-levels at which no member left the finite numbers if there are such; the other metrics of the table are measured at
+levels at which no member diverged if there are such; the other metrics of the table are measured at
 that level and were not looked at in choosing it. A level at the end of its range is marked "edge": the best may lie
 beyond. Writes the table and a picture to --out, and, if the levels are numbers, plots/over_<axis>.png: the metrics
 of every arm at all of them.
@@ -17,8 +17,7 @@ from collections.abc import Iterable, Mapping, Sequence
 import numpy as np
 from absl import flags
 
-from experiments import terminal
-from nurture import reporting
+from nurture import reporting, terminal
 from nurture.core import UserError
 
 _OVER = flags.DEFINE_string("over", "lr", "Axis of the grid whose level is chosen.")
@@ -53,22 +52,36 @@ def main(argv: Sequence[str]) -> None:
   table = reporting.markdown_table(["arm", "n", _OVER.value, _BY.value, *_METRIC.value, *solved], rows)
   print(table)
   out = pathlib.Path(_OUT.value or directories[0])
-  panels = []
+  panels, styles = [], styles_of(arms)
   for name in _METRIC.value:
     values = {label: [reporting.metric_of(m, name) for m in members] for label, (_, _, members) in chosen.items()}
     errors = {
       label: reporting.summarize_crossed(members, name, _POOL.value)["sem"] for label, (_, _, members) in chosen.items()
     }
-    panels.append(reporting.Intervals(name, name.split("/")[-1], values, errors, log_x=name.endswith("loss")))
-  plot = reporting.intervals(out / "plots" / "tuned.png", panels)
+    words = reporting.words_of(name)
+    panels.append(reporting.Intervals(words.title, words.axis, values, errors, log_x=name.endswith("loss")))
+  plot = reporting.intervals(out / "plots" / "tuned.png", panels, styles=styles, of=_replicates())
   reporting.replace_file(out / "tuned.md", f"{table}\n\n![{', '.join(_METRIC.value)}](plots/tuned.png)\n")
   print(f"\n{plot}")
   levels = {m["values"][_OVER.value] for members in arms.values() for m in members}
   if len(levels) > 1 and all(isinstance(level, (int, float)) for level in levels):
-    print(over_levels(out / "plots" / f"over_{_OVER.value}.png", arms, dict.fromkeys((_BY.value, *_METRIC.value))))
+    shown = dict.fromkeys((_BY.value, *_METRIC.value))
+    print(over_levels(out / "plots" / f"over_{_OVER.value}.png", arms, shown, styles))
 
 
-def over_levels(path: pathlib.Path, arms: Mapping[str, Sequence[reporting.Member]], metrics: Iterable[str]):
+def styles_of(arms: Mapping[str, Sequence[reporting.Member]]) -> dict[str, reporting.Style]:
+  """Returns the style of every arm in all pictures: those that differ in a number only share a colour."""
+  chosen = (_OVER.value, *_POOL.value)
+  return reporting.palette_of({
+    label: {axis: level for axis, level in members[0]["values"].items() if axis not in chosen}
+    for label, members in arms.items()
+  })
+
+
+def over_levels(
+  path: pathlib.Path, arms: Mapping[str, Sequence[reporting.Member]], metrics: Iterable[str],
+  styles: Mapping[str, reporting.Style],
+) -> pathlib.Path:
   """Draws each metric of every arm over the levels of the axis, which are numbers; dead members are left out."""
   panels = []
   for name in metrics:
@@ -80,9 +93,16 @@ def over_levels(path: pathlib.Path, arms: Mapping[str, Sequence[reporting.Member
       for column, there in enumerate(alive):
         values[:len(there), column] = [reporting.metric_of(m, name) for m in there]
       series[label] = levels, values
-    positive = min(min(levels) for levels, _ in series.values()) > 0
-    panels.append(reporting.Panel(name, name.split("/")[-1], series, xlabel=_OVER.value, log_x=positive))
-  return reporting.curves(path, panels)
+    run = sorted({level for levels, _ in series.values() for level in levels})
+    words = reporting.words_of(name)
+    panels.append(reporting.Panel(
+      words.title, words.axis, series, xlabel=reporting.axis_of(_OVER.value), levels=run, log_x=run[0] > 0,
+    ))
+  return reporting.curves(path, panels, styles=styles, of=_replicates())
+
+
+def _replicates() -> str:
+  return "members" if _POOL.value else "seeds"
 
 
 if __name__ == "__main__":

@@ -22,7 +22,7 @@ os.environ.setdefault("NURTURE_COMPILATION_CACHE", str(pathlib.Path(__file__).pa
 import jax
 import pytest
 
-from experiments import terminal
+from nurture import terminal
 
 _LARGE = 2**30  # bytes; a module adds up to one half of it
 _peaks = pytest.StashKey[list[int]]()  # bytes; of every worker that has ended

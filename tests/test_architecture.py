@@ -14,6 +14,7 @@ FLOORS = {
   "models": 2, "data": 2, "transforms": 2,
   "probes": 3,
   "training": 4,
+  "terminal": 5, "testing": 5,
 }
 HEAVY = ("tensorflow", "tensorflow_datasets", "matplotlib", "sklearn")
 
@@ -72,6 +73,8 @@ def test_imports_go_down_only():
   ("nurture.probes", "from ..training import loop"),
   ("nurture.similarity", "from nurture.ntk import dual"),
   ("nurture.training", "import experiments.train"),
+  ("nurture.training", "from nurture.testing import damage"),
+  ("nurture.training", "import nurture.terminal"),
   ("nurture", "import configs.quickstart"),
   ("nurture.ntk", "import nurture"),
   ("experiments", "from configs import quickstart"),
@@ -85,7 +88,7 @@ def test_a_wrong_import_is_caught(package, source):
 @pytest.mark.parametrize("package, source", [
   ("nurture.training", "from nurture.probes import accuracy\nimport jax, nurture.core.trees"),
   ("nurture.transforms.losses", "from nurture.transforms.losses import elr\nfrom ..targets import y\nfrom . import z"),
-  ("experiments", "from nurture import reporting\nfrom experiments import terminal"),
+  ("experiments", "from nurture import reporting, terminal\nfrom experiments import report"),
   ("configs", "import ml_collections\nfrom configs import base"),
 ])
 def test_a_right_import_passes(package, source):

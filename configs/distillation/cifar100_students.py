@@ -4,7 +4,7 @@
     --workdir=runs/cifar100_teachers
   python -m experiments.train --config=configs/distillation/cifar100_students.py --data_dir=DATA \
     --workdir=runs/cifar100_students
-  python -m experiments.distillation_table runs/cifar100_students
+  python -m experiments.studies.distillation_table runs/cifar100_students
 
 The question of mnist_students.py at the size where it was asked: T^2 KL with both softened (Chandrasegaran et al. 2022,
 arXiv:2206.14532), no hard labels; on ImageNet they find students of a smoothed teacher 0.2 points better at T = 1 and

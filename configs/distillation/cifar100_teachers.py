@@ -2,7 +2,7 @@
 
   python -m experiments.train --config=configs/distillation/cifar100_teachers.py --data_dir=DATA \
     --workdir=runs/cifar100_teachers
-  python -m experiments.projection runs/cifar100_teachers --member=0 --member=6 --data_dir=DATA
+  python -m experiments.studies.projection runs/cifar100_teachers --member=0 --member=6 --data_dir=DATA
 
 The training of Müller et al. 2019 (arXiv:1906.02629), appendix: batch 128, Nesterov 0.9, 64,000 steps of learning rate
 0.1, divided by 10 after 32,000 and 48,000, weight decay 1e-4, gradients clipped at norm 1, cross-entropy times 3,

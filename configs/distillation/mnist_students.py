@@ -4,7 +4,7 @@
     --workdir=runs/mnist_teachers
   python -m experiments.train --config=configs/distillation/mnist_students.py --data_dir=DATA \
     --workdir=runs/mnist_students
-  python -m experiments.distillation_table runs/mnist_students
+  python -m experiments.studies.distillation_table runs/mnist_students
 
 Müller et al. 2019 (arXiv:1906.02629) find that smoothed teachers teach worse, Shen et al. 2021 (arXiv:2104.00676) that
 they do not, and Chandrasegaran et al. 2022 (arXiv:2206.14532) that both are right: it depends on the temperature. Here

@@ -2,7 +2,7 @@
 
   python -m experiments.train --config=configs/distillation/mnist_teachers.py --data_dir=DATA \
     --workdir=runs/mnist_teachers
-  python -m experiments.projection runs/mnist_teachers --member=0 --member=3 --classes=0,1,2 --data_dir=DATA
+  python -m experiments.studies.projection runs/mnist_teachers --member=0 --member=3 --classes=0,1,2 --data_dir=DATA
 
 alpha is 0 or 0.1 (y <- (1 - alpha) y + alpha / K), 3 seeds each. Measured are what smoothing is said to change: the
 calibration (Müller et al. 2019, arXiv:1906.02629), the spread of predictions within a class on training and test

@@ -8,7 +8,7 @@ state batch size, steps, bias initialization, kind of clipping or how "best" is 
 examples, 1e5 steps, zero, by the global norm, and last-step test accuracy. The whole table is a run for a GPU and not
 measured yet; on 2 CPU cores --config.steps=5000 --config.ensemble.seeds=3 takes 267 s (RESULTS.md has what it gives).
 
-  python -m experiments.gradient_noise_table runs/table1
+  python -m experiments.studies.gradient_noise_table runs/table1
 """
 
 import math

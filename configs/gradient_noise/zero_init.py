@@ -1,7 +1,7 @@
 """Gradient noise trains a network that starts at zero, and its weights walk randomly until then.
 
   python -m experiments.train --config=configs/gradient_noise/zero_init.py --data_dir=DATA --workdir=runs/zero_init
-  python -m experiments.gradient_noise runs/zero_init
+  python -m experiments.studies.gradient_noise runs/zero_init
 
 The 20 x 50 ReLU network of Neelakantan et al. 2015 (arXiv:1511.06807), section 4.1, with every weight zero. No
 gradient reaches a weight: without noise only the output bias learns, and the net says the most frequent

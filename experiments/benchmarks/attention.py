@@ -35,8 +35,7 @@ import jax
 import jax.numpy as jnp
 from absl import flags
 
-from experiments import terminal
-from nurture import reporting
+from nurture import reporting, terminal
 from nurture.attention import numerics, sigmoid_attention, softmax_attention
 from nurture.attention.mosaic_gpu import MosaicGPU
 from nurture.core import UserError

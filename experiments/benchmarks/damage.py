@@ -9,140 +9,37 @@ ends with 1.
 """
 
 import collections
-import contextlib
-import io
 import pathlib
 import shutil
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 from absl import flags
 
-from experiments import terminal
-from experiments.benchmarks import shrink
-from nurture import reporting, training
-from nurture.core import UserError
-from nurture.training.config import plain, put
+from nurture import reporting, terminal, training
+from nurture.testing import damage
 
 _PART = flags.DEFINE_enum(
   "part", "all", ["all", "interrupted", "finished", "teacher"], "Which directory is damaged.", **terminal.SHARED,
 )
-
-STEPS, MIDDLE = 12, 9
-
-
-def _flip(data: bytes) -> bytes:
-  return data[: len(data) // 2] + bytes([data[len(data) // 2] ^ 4]) + data[len(data) // 2 + 1 :] if data else b"\0"
-
-
-# How a file is damaged: its name -> a function of the path.
-DAMAGES: Mapping[str, Callable[[pathlib.Path], Any]] = {
-  "removed": lambda path: path.unlink(),
-  "empty": lambda path: path.write_bytes(b""),
-  "cut in half": lambda path: path.write_bytes(path.read_bytes()[: path.stat().st_size // 2]),
-  "last line lost": lambda path: path.write_bytes(b"".join(path.read_bytes().splitlines(keepends=True)[:-1])),
-  "twice": lambda path: path.write_bytes(path.read_bytes() * 2),
-  "one bit": lambda path: path.write_bytes(_flip(path.read_bytes())),
-  "{}": lambda path: path.write_text("{}\n"),
-  "[]": lambda path: path.write_text("[]\n"),
-  "null": lambda path: path.write_text("null\n"),
-  "a folder": lambda path: (path.unlink(), path.mkdir()),
-  "a dead link": lambda path: (path.unlink(), path.symlink_to("nowhere")),
-}
-COMPARED = ("metrics.jsonl", "results.json")
-
-
-def config_of(**changes: Any) -> dict[str, Any]:
-  """Returns a config of two cohorts that trains in a moment; changes are {path with "__" for ".": value}."""
-  config = put(plain(shrink.load(shrink.ROOT / "configs/quickstart.py").get_config()), {
-    "steps": STEPS, "batch_size": 32, "log_every": 3, "steps_per_dispatch": 3, "checkpoint.every": 3, "model.width": 8,
-    "data.subset": 64, "data.test_subset": 32, "ensemble.seeds": 1, "ensemble.chunk": 2, "probes.test.every": 6,
-    "probes.train.every": 6,
-  })
-  return put(config, {path.replace("__", "."): value for path, value in changes.items()})
-
-
-def interrupt(workdir: pathlib.Path) -> None:
-  """Makes of a finished run one that was killed in the middle of its last cohort."""
-  (workdir / "results.json").unlink()
-  for newest in (workdir / "checkpoints/cohort_001").glob("step_*"):
-    if int(newest.name.removeprefix("step_")) > MIDDLE:
-      shutil.rmtree(newest)
-
-
-def student_of(teacher: pathlib.Path) -> dict[str, Any]:
-  """Returns a config that learns from a member of a run."""
-  references = {"teacher": {"model": config_of()["model"], "run": str(teacher), "member": 1}}
-  losses = {"kd": {
-    "name": "distillation", "weight": 1.0, "teachers": ("teacher",), "teacher_temperature": 1.0,
-    "student_temperature": 1.0, "scale": "none",
-  }}
-  return config_of(references=references, losses=losses, ensemble__grid={}, steps=3)
-
-
-def outcome(run: Callable[[], Any], workdir: pathlib.Path, expected: Mapping[str, bytes]) -> tuple[str, str]:
-  """Returns ("=", "1", "X" or "T", what was said)."""
-  try:
-    with contextlib.redirect_stderr(io.StringIO()) as said:
-      run()
-  except training.Preempted:
-    raise
-  except UserError as error:
-    return ("1" if "\n" not in str(error) else "T"), str(error)
-  except Exception as error:  # noqa: BLE001  (which is what is looked for)
-    return "T", f"{type(error).__name__}: {error}"
-  same = all((workdir / name).is_file() and (workdir / name).read_bytes() == data for name, data in expected.items())
-  return ("=" if same else "X"), said.getvalue()
-
-
-def matrix(
-  pristine: pathlib.Path, damaged: pathlib.Path, run: Callable[[], Any], workdir: pathlib.Path,
-  expected: Mapping[str, bytes], progress: Callable[[str], None] = lambda file: None, damages: Sequence[str] = (),
-) -> dict[str, dict[str, tuple[str, str]]]:
-  """Damages every file of a directory in every way.
-
-  Args:
-    pristine: the directory as it should be.
-    damaged: where copies of it are made.
-    run: what is done with a copy.
-    workdir: where the run writes, removed before each unless it is `damaged` itself.
-    expected: {file: contents} of workdir after the undamaged run.
-    progress: is told the file.
-    damages: keys of DAMAGES; () takes all.
-
-  Returns:
-    {file: {damage: (outcome, what was said)}}.
-  """
-  files = sorted(path.relative_to(pristine) for path in pristine.rglob("*") if path.is_file())
-  found: dict[str, dict[str, tuple[str, str]]] = {}
-  for file in files:
-    progress(str(file))
-    for damage in damages or DAMAGES:
-      for directory in {damaged, workdir}:
-        shutil.rmtree(directory, ignore_errors=True)
-      shutil.copytree(pristine, damaged)
-      DAMAGES[damage](damaged / file)
-      found.setdefault(str(file), {})[damage] = outcome(run, workdir, expected)
-  return found
 
 
 def main(argv: Sequence[str]) -> None:
   del argv
   terminal.enable_compilation_cache()
   began, root = time.monotonic(), pathlib.Path(tempfile.mkdtemp())
-  config, whole = config_of(), root / "whole"
+  config, whole = damage.config_of(), root / "whole"
   training.run(config, whole)
-  contents = lambda workdir: {name: (workdir / name).read_bytes() for name in COMPARED}
+  contents = lambda workdir: {name: (workdir / name).read_bytes() for name in damage.COMPARED}
   again = lambda: training.run(config, root / "damaged")
   interrupted = root / "interrupted"
   shutil.copytree(whole, interrupted)
-  interrupt(interrupted)
+  damage.interrupt(interrupted)
   # The reference's path is part of the student's config, so the teacher lies where its damaged copies will.
   shutil.copytree(whole, root / "teacher")
-  student = student_of(root / "teacher")
+  student = damage.student_of(root / "teacher")
   training.run(student, root / "student")
   of_student, learn = contents(root / "student"), lambda: training.run(student, root / "student")
   parts = {
@@ -155,15 +52,15 @@ def main(argv: Sequence[str]) -> None:
     if _PART.value not in ("all", name):
       continue
     tell = lambda file, name=name: print(f"{name}: {file}", file=sys.stderr) if sys.stderr.isatty() else None
-    found = matrix(*arguments, progress=tell)
-    rows = [[file, *(kinds[damage][0] for damage in DAMAGES)] for file, kinds in found.items()]
-    print(f"## {name}\n\n{reporting.markdown_table(['file', *DAMAGES], rows)}\n")
+    found = damage.matrix(*arguments, progress=tell)
+    rows = [[file, *(kinds[way][0] for way in damage.DAMAGES)] for file, kinds in found.items()]
+    print(f"## {name}\n\n{reporting.markdown_table(['file', *damage.DAMAGES], rows)}\n")
     for file, kinds in found.items():
-      for damage, (result, said) in kinds.items():
+      for way, (result, said) in kinds.items():
         counts[result] += 1
         if result not in "=1":
           faults += 1
-          print(f"- {file}, {damage}: {result} {said}")
+          print(f"- {file}, {way}: {result} {said}")
   print(f"\n{counts['=']} identical, {counts['1']} one sentence, {counts['X']} other results, "
         f"{counts['T']} tracebacks; {time.monotonic() - began:.0f} s.")
   shutil.rmtree(root)

@@ -17,8 +17,7 @@ import jax
 import numpy as np
 from absl import flags
 
-from experiments import terminal
-from nurture import models, reporting
+from nurture import models, reporting, terminal
 from nurture.core import UserError, trees
 
 _MODEL = flags.DEFINE_string("model", "vanillanet_6", "A row of MODELS with a deployed form.")

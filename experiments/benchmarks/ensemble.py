@@ -22,8 +22,7 @@ import jax.numpy as jnp
 import numpy as np
 from absl import flags
 
-from experiments import terminal
-from nurture import reporting
+from nurture import reporting, terminal
 from nurture.data import Dataset, Split
 from nurture.training.experiment import Experiment
 from nurture.training.programs import Programs, members_at_once

@@ -31,8 +31,7 @@ import jax.numpy as jnp
 import numpy as np
 from absl import flags
 
-from experiments import terminal
-from nurture import data, models, reporting
+from nurture import data, models, reporting, terminal
 from nurture.core import UserError, build
 from nurture.ntk.deep import fc_kernel
 from nurture.ntk.empirical import ntk

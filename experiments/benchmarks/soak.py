@@ -24,8 +24,7 @@ from collections.abc import Callable, Sequence
 
 from absl import flags
 
-from experiments import terminal
-from nurture import reporting
+from nurture import reporting, terminal
 
 _SIGNALS = flags.DEFINE_integer("signals", 100, "Signals to send in all.", lower_bound=1, **terminal.SHARED)
 _EACH = flags.DEFINE_integer(

@@ -14,8 +14,7 @@ from collections.abc import Sequence
 import jax
 from absl import flags
 
-from experiments import terminal
-from nurture import reporting
+from nurture import reporting, terminal
 
 _ROUNDS = flags.DEFINE_integer("rounds", 5, "Times that every import is measured.", lower_bound=1, **terminal.SHARED)
 

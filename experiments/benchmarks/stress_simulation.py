@@ -25,8 +25,7 @@ import jax.numpy as jnp
 import numpy as np
 from absl import flags
 
-from experiments import terminal
-from nurture import reporting
+from nurture import reporting, terminal
 from nurture.attention import alibi_slopes, sigmoid_attention
 from nurture.attention.mosaic_gpu import MosaicGPU
 from nurture.attention.simulation import interpreter

@@ -15,8 +15,7 @@ from collections.abc import Sequence
 import jax
 from absl import flags
 
-from experiments import terminal
-from nurture import data, reporting
+from nurture import data, reporting, terminal
 from nurture.training.config import put
 from nurture.training.experiment import Experiment, hyper_parameters
 from nurture.training.programs import Programs

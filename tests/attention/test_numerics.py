@@ -4,7 +4,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from experiments import sigmoid_forms
+from experiments.studies import sigmoid_forms
 from nurture.attention import numerics
 
 LOGITS = np.linspace(-25, 20, 20_001).astype(np.float32)

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 from flax import linen as nn
 
-from experiments.models import native
 from nurture import models
 from nurture.core import Context, DataSpec, Outputs
 from nurture.core.taps import kind
+from nurture.models.native import native
 from tests.contracts.laws import assert_close, assert_finite, assert_pure, assert_scans, shapes
 from tests.contracts.rows import ONE_PREDICTION, PUBLISHED, configs, label, made
 

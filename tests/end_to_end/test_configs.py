@@ -7,9 +7,9 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from experiments.benchmarks.shrink import CONFIGS, PARTS, ROOT, config_of, first, label, load, shrunk
 from nurture import data, training
 from nurture.reporting import read_json
+from nurture.testing.shrink import CONFIGS, PARTS, ROOT, config_of, first, label, load, shrunk
 from nurture.training.config import put
 from nurture.training.experiment import Experiment
 from nurture.training.programs import Programs

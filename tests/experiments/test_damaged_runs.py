@@ -7,7 +7,8 @@ import re
 import numpy as np
 import pytest
 
-from experiments import distillation_table, gradient_noise, gradient_noise_table, projection, report
+from experiments import report
+from experiments.studies import distillation_table, gradient_noise, gradient_noise_table, projection
 from nurture import reporting
 from nurture.core import UserError
 from nurture.training.config import to_json

@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from experiments.distillation_table import students_of
+from experiments.studies.distillation_table import students_of
 from nurture.core import UserError
 from tests.literal_run import member, write_run
 
@@ -27,7 +27,7 @@ MEMBERS = [
 
 
 def run(directory, *arguments):
-  command = [sys.executable, "-m", "experiments.distillation_table", str(directory), *arguments]
+  command = [sys.executable, "-m", "experiments.studies.distillation_table", str(directory), *arguments]
   return subprocess.run(command, capture_output=True, text=True, timeout=120)
 
 

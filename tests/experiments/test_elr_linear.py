@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from experiments.elr_linear import draw, early_phase, simulate, summarize
+from experiments.studies.elr_linear import draw, early_phase, simulate, summarize
 from nurture.core import UserError
 from nurture.reporting import read_json
 
@@ -108,7 +108,8 @@ def test_the_slope_in_the_margins_is_the_tanh_of_half_the_margin():
 
 @pytest.mark.slow  # starts two programs
 def test_the_binary_writes_a_run_directory(tmp_path):
-  command = [sys.executable, "-m", "experiments.elr_linear", f"--workdir={tmp_path}", "--n=60", "--p=55", "--steps=40"]
+  binary = [sys.executable, "-m", "experiments.studies.elr_linear"]
+  command = [*binary, f"--workdir={tmp_path}", "--n=60", "--p=55", "--steps=40"]
   done = subprocess.run(command, capture_output=True, text=True, timeout=120)
   assert done.returncode == 0, done.stderr
   assert "memorized at the end" in done.stdout and "ELR" in done.stdout

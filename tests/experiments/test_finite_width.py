@@ -7,7 +7,7 @@ import jax
 import numpy as np
 import pytest
 
-from experiments.finite_width import MEASURES, NETS, limit, make_task, measure, panels, slopes, study
+from experiments.studies.finite_width import MEASURES, NETS, limit, make_task, measure, panels, slopes, study
 from nurture.core import UserError
 from nurture.ntk.empirical import ntk
 from nurture.reporting import read_json
@@ -68,7 +68,7 @@ def test_networks_that_cost_too_much_are_left_out(task):
 
 @pytest.mark.long  # starts two programs
 def test_the_binary_writes_a_run_directory(tmp_path):
-  command = [sys.executable, "-m", "experiments.finite_width", f"--workdir={tmp_path}", "--widths=4,8", "--n=3"]
+  command = [sys.executable, "-m", "experiments.studies.finite_width", f"--workdir={tmp_path}", "--widths=4,8", "--n=3"]
   done = subprocess.run([*command, "--seeds=2", "--steps=2"], capture_output=True, text=True, timeout=240)
   assert done.returncode == 0, done.stderr
   assert "erf, 3 hidden layers" in done.stdout

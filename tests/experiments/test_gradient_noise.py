@@ -6,7 +6,7 @@ import sys
 import numpy as np
 import pytest
 
-from experiments.gradient_noise import escape_step, predicted_std, ratios_before_escape
+from experiments.studies.gradient_noise import escape_step, predicted_std, ratios_before_escape
 from nurture import reporting, training
 from tests.literal_run import member, write_run
 from tests.tiny import tiny_config
@@ -67,13 +67,14 @@ def test_a_zero_network_walks_by_the_law_and_stands_still_without_noise(walk):
 
 def test_the_binary_prints_the_ratio_and_draws_the_walk(walk):
   done = subprocess.run(
-    [sys.executable, "-m", "experiments.gradient_noise", str(walk)], capture_output=True, text=True, timeout=120
+    [sys.executable, "-m", "experiments.studies.gradient_noise", str(walk)], capture_output=True, text=True, timeout=120
   )
   assert done.returncode == 0, done.stderr
   assert "largest std(w) = 0" in done.stdout and "eta=0.02" in done.stdout
   assert (walk / "plots" / "random_walk.png").stat().st_size > 10_000
   done = subprocess.run(
-    [sys.executable, "-m", "experiments.gradient_noise", str(walk), "--layer=dense_99"], capture_output=True, text=True
+    [sys.executable, "-m", "experiments.studies.gradient_noise", str(walk), "--layer=dense_99"],
+    capture_output=True, text=True,
   )
   assert done.returncode == 2 and done.stderr.startswith("error: --layer=dense_99 is in no metric")
 
@@ -84,7 +85,7 @@ def test_the_table_joins_seeds_learning_rates_and_the_paper(tmp_path):
     for lr, seed, value, died in ((0.1, 0, 0.5, None), (0.1, 1, 0.7, None), (0.01, 0, 0.1, None), (0.01, 1, None, 3))
   ])
   done = subprocess.run(
-    [sys.executable, "-m", "experiments.gradient_noise_table", str(tmp_path)], capture_output=True, text=True
+    [sys.executable, "-m", "experiments.studies.gradient_noise_table", str(tmp_path)], capture_output=True, text=True
   )
   assert done.returncode == 0, done.stderr
   row = [cell.strip() for cell in done.stdout.splitlines()[2].strip("|").split("|")]

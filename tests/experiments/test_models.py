@@ -17,6 +17,7 @@ from nurture.core import Outputs, Preset, UserError
 from nurture.models.rnn import RNN
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
+PYTHONPATH = {"PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'lib'}"}
 
 
 @pytest.fixture(autouse=True)
@@ -180,7 +181,7 @@ def test_a_filter_that_fits_nothing_and_a_table_without_a_row_are_mistakes():
 def run(*arguments):
   return subprocess.run(
     [sys.executable, "-m", "experiments.models", *arguments],
-    cwd=ROOT, capture_output=True, text=True, timeout=120, env=os.environ | {"PYTHONPATH": str(ROOT)},
+    cwd=ROOT, capture_output=True, text=True, timeout=120, env=os.environ | PYTHONPATH,
   )
 
 

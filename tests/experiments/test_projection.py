@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from experiments.projection import View, last_layer
+from experiments.studies.projection import View, last_layer
 from nurture import models, training
 from nurture.core import Outputs, UserError
 from tests.tiny import tiny_config
@@ -61,7 +61,8 @@ def run_directory(tmp_path_factory):
 
 def binary(*arguments):
   return subprocess.run(
-    [sys.executable, "-m", "experiments.projection", *map(str, arguments)], capture_output=True, text=True, timeout=120
+    [sys.executable, "-m", "experiments.studies.projection", *map(str, arguments)],
+    capture_output=True, text=True, timeout=120,
   )
 
 

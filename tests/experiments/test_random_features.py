@@ -7,8 +7,8 @@ import jax
 import numpy as np
 import pytest
 
-from experiments import kernel_tasks
-from experiments.random_features_tables import PUBLISHED_TASKS, image_part, large_task_sweep, rf_part
+from experiments.studies import kernel_tasks
+from experiments.studies.random_features_tables import PUBLISHED_TASKS, image_part, large_task_sweep, rf_part
 from nurture.ntk.eigenframework import krr_predict, optimal_fitting_ratio, rf_predict
 from nurture.ntk.regression import feature_kernel, krr_fit_predict, rf_fit_predict
 from nurture.reporting import read_json
@@ -118,7 +118,7 @@ def test_any_kernel_has_exponents_and_best_ridges():
 
 @pytest.mark.long  # starts two programs
 def test_the_binary_writes_a_run_directory(tmp_path):
-  command = [sys.executable, "-m", "experiments.random_features", f"--workdir={tmp_path}", "--dataset=digits",
+  command = [sys.executable, "-m", "experiments.studies.random_features", f"--workdir={tmp_path}", "--dataset=digits",
              "--trials=2", "--n=20", "--modes=50", "--max_k=60", "--points=4", "--pool=80"]
   done = subprocess.run([*command, "--part=gaussian,relu"], capture_output=True, text=True, timeout=240)
   assert done.returncode == 0, done.stderr

@@ -16,6 +16,7 @@ from nurture.core import UserError
 from tests.literal_run import member, write_run
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
+PYTHONPATH = {"PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'lib'}"}
 ETAS = (0.0, 0.01)
 
 
@@ -66,7 +67,7 @@ def make_run(directory, *, finished=True, last=100, cohorts=2, etas=ETAS, dead=(
 def run(*arguments, cwd):
   return subprocess.run(
     [sys.executable, "-m", "experiments.report", *map(str, arguments)],
-    cwd=cwd, capture_output=True, text=True, timeout=120, env=os.environ | {"PYTHONPATH": str(ROOT)},
+    cwd=cwd, capture_output=True, text=True, timeout=120, env=os.environ | PYTHONPATH,
   )
 
 
@@ -89,7 +90,7 @@ def test_two_runs_side_by_side(tmp_path):
   }
   page = (tmp_path / "out" / "report.md").read_text()
   assert cells(page) == cells(done.stdout)
-  picture, = re.findall(r"!\[accuracy/accuracy, loss\]\((.*)\)", page)
+  picture, = re.findall(r"!\[Accuracy, Training loss\]\((.*)\)", page)
   assert (tmp_path / "out" / picture).read_bytes().startswith(b"\x89PNG")
 
 
@@ -203,9 +204,19 @@ def test_groups_have_the_same_names_before_and_after_the_end(tmp_path):
 
 def test_curves_of_one_name_are_both_drawn():
   of = lambda label, group: report.Run(label, tuple(
-    report.Group(name, (i,), {}) for i, name in enumerate((group, "other"))
+    report.Group(name, {}, (i,), {}) for i, name in enumerate((group, "other"))
   ), ({"step": 0, "member": 0, "loss": 1.0},), None)
   assert list(report.panel_of([of("a", "b: c"), of("a: b", "c")], "loss").series) == ["a: b: c", "a: b: c (2)"]
+
+
+def test_a_method_has_one_colour_in_all_runs_and_panels():
+  groups = tuple(report.Group(m, {"method": m}, (i,), {}) for i, m in enumerate(("plain", "ELR")))
+  rows = tuple({"step": 0, "member": i, "loss": 1.0} for i in (0, 1))
+  runs = [report.Run(label, groups, rows, None) for label in ("a", "b")]
+  styles = report.styles_of(runs)
+  assert list(report.panel_of(runs, "loss").series) == ["a: plain", "a: ELR", "b: plain", "b: ELR"]
+  assert styles["a: plain"].color == report.styles_of(runs[:1])["plain"].color != styles["a: ELR"].color
+  assert styles["a: plain"].dashes == styles["a: ELR"].dashes != styles["b: plain"].dashes == styles["b: ELR"].dashes
 
 
 def test_a_run_of_another_binary_is_one_sentence(tmp_path):

@@ -7,6 +7,7 @@ import sys
 import numpy as np
 import pytest
 
+from experiments import interactions
 from nurture import reporting
 from nurture.core import UserError
 from tests.literal_run import member, results_of, write_run
@@ -140,3 +141,13 @@ def test_the_binaries(tmp_path):
   assert done.stdout.index("| x ") < done.stdout.index("| y × z ") < done.stdout.index("| x × y × z ")
   assert {path.name for path in (directory / "plots").iterdir()} == {"effects.png", "pairs_metric.png"}
   assert run("experiments.interactions", tmp_path).stderr.startswith("error: ")
+
+
+def test_lines_of_a_pair_of_axes_have_their_axis_colour_and_ticks_at_its_levels():
+  levels, styles = {"noise": [0.0, 0.1], "elr": ["off", "on"]}, reporting.palette(["noise", "elr"])
+  panel, = interactions.pairs(levels, np.zeros((2, 2, 3)), "test/accuracy")
+  assert (panel.title, panel.ylabel, panel.xlabel) == ("noise × elr", "test accuracy", "noise")
+  assert (panel.levels, panel.names, list(panel.series)) == ((0, 1), ["0", "0.1"], ["elr: off", "elr: on"])
+  shaded = interactions.by_level(levels, styles)
+  assert shaded["elr: on"] == styles["elr"]
+  assert shaded["elr: off"].color != styles["elr"].color and shaded["elr: off"].dashes != styles["elr"].dashes

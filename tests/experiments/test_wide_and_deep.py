@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from experiments.wide_and_deep import DIRICHLET, activations, chosen, compare, draw, grid_of, interpolate, rows
+from experiments.studies.wide_and_deep import DIRICHLET, activations, chosen, compare, draw, grid_of, interpolate, rows
 from nurture.core import UserError
 from nurture.ntk.deep import deep_log_kernel, log_kernel_of_cosines
 from nurture.ntk.sphere import log_cosines
@@ -68,7 +68,7 @@ def test_the_table_of_results(measured):
 
 @pytest.mark.slow  # starts a program
 def test_the_binary_writes_a_run_directory(tmp_path):
-  command = [sys.executable, "-m", "experiments.wide_and_deep", f"--workdir={tmp_path}", "--n=30", "--seeds=2",
+  command = [sys.executable, "-m", "experiments.studies.wide_and_deep", f"--workdir={tmp_path}", "--n=30", "--seeds=2",
              "--depths=1,30", "--dimensions=2"]
   done = subprocess.run(command, capture_output=True, text=True, timeout=240)
   assert done.returncode == 0, done.stderr

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from nurture.reporting import Intervals, intervals
-from nurture.reporting.plots import COLORS
+from nurture.reporting.style import COLORS
 
 
 @pytest.fixture

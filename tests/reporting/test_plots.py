@@ -10,8 +10,8 @@ import pytest
 from matplotlib import image
 
 from nurture.reporting import Intervals, Panel, curves, draw_means, intervals
-from nurture.reporting.plots import COLORS
 from nurture.reporting.results import mean_and_sem
+from nurture.reporting.style import COLORS, palette, palette_of, shade
 
 STEPS = np.arange(5)
 
@@ -70,7 +70,97 @@ def test_a_label_has_one_colour_in_all_panels_and_one_place_in_the_legend(tmp_pa
   legend, = figure().legends
   assert [text.get_text() for text in legend.get_texts()] == ["a", "b", "theory"]
   assert [line.get_linestyle() for line in legend.get_lines()] == ["-", "-", "--"]  # the series, not its theory
-  assert [line.get_color() for line in figure().axes[1].lines] == [COLORS[1], "black", COLORS[1]]
+  assert [line.get_color() for line in figure().axes[1].lines] == [COLORS[1], "black", shade(COLORS[1], -0.45)]
+
+
+def test_theory_lies_over_what_was_measured_and_stands_out_from_it(tmp_path, figure):
+  flat = (STEPS, np.ones(5))
+  curves(tmp_path / "x.png", [Panel("t", "y", {"a": flat, "b": flat}, theory={"a": flat})], theory="law")
+  *measured, theory = figure().axes[0].lines
+  assert all(theory.get_zorder() > line.get_zorder() for line in measured)
+  assert theory.get_linestyle() == "--" and theory.get_color() != measured[0].get_color() and theory.get_path_effects()
+  assert [text.get_text() for text in figure().legends[0].get_texts()] == ["a", "b", "law"]
+
+
+def test_a_style_that_is_given_holds_in_every_picture(tmp_path, figure):
+  flat, styles = (STEPS, np.ones(5)), palette(["a", "b", "c"])
+  curves(tmp_path / "x.png", [Panel("t", "y", {"c": flat}), Panel("t", "y", {"b": flat, "c": flat})], styles=styles)
+  assert [[line.get_color() for line in axes.lines] for axes in figure().axes] == [[COLORS[2]], [COLORS[1], COLORS[2]]]
+  intervals(tmp_path / "y.png", [Intervals("t", "x", {"c": [1.0]}), Intervals("t", "x", {"c": [1.0]})], styles=styles)
+  assert {line.get_color() for axes in figure().axes for line in axes.lines} == {COLORS[2]}
+
+
+@pytest.mark.parametrize("levels, log, shown", [
+  ([0.01, 0.05, 0.1], True, ["0.01", "0.05", "0.1"]), ([1, 2, 1024, 10**6], True, ["1", "2", "1024", "10⁶"]),
+  ([0, 3e-5], False, ["0", "3·10⁻⁵"]),
+])
+def test_ticks_stand_at_the_levels_that_were_run(tmp_path, figure, levels, log, shown):
+  values = np.ones((2, len(levels)))
+  curves(tmp_path / "x.png", [Panel("t", "y", {"a": (levels, values)}, levels=levels, log_x=log)])
+  axes, = figure().axes
+  assert list(axes.get_xticks()) == levels and not len(axes.get_xticks(minor=True))
+  assert [label.get_text() for label in axes.get_xticklabels()] == shown
+  assert lines(axes, COLORS[0])[-1].get_marker() == "o"
+
+
+def test_levels_can_have_names_and_those_without_room_for_one_keep_their_tick(tmp_path, figure):
+  panel = Panel("t", "y", {"a": ([0, 1, 1.01], [1, 2, 3])}, levels=(0, 1, 1.01), names=("off", "on", "nearly on"))
+  curves(tmp_path / "x.png", [panel])
+  axes, = figure().axes
+  assert list(axes.get_xticks()) == [0, 1, 1.01]
+  assert [label.get_text() for label in axes.get_xticklabels()] == ["off", "on", ""]
+
+
+LONG = "an arm with a name of many words, such as a network guided by an untrained one, released, lr=0.003"
+
+
+@pytest.mark.parametrize("columns", [1, 2, 3])
+def test_every_text_lies_inside_the_figure(tmp_path, figure, columns):
+  flat = (STEPS, np.ones((3, 5)))
+  panel = Panel(LONG, LONG, {f"{i} {LONG}": flat for i in range(3)} | {"short": flat}, xlabel=LONG)
+  curves(tmp_path / "x.png", [panel] * columns, columns=columns)
+  assert_inside(figure())
+  intervals(tmp_path / "y.png", [Intervals(LONG, LONG, {LONG: [1.0, 2.0], "b": [1.0, 3.0]})] * columns)
+  assert_inside(figure())
+
+
+def assert_inside(figure):
+  figure.draw_without_rendering()
+  width, height = figure.get_size_inches()
+  drawn = figure.get_tightbbox()  # in inches, of all that is drawn
+  assert drawn.x0 > -0.01 and drawn.y0 > -0.01 and drawn.x1 < width + 0.01 and drawn.y1 < height + 0.01
+  assert min(axes.get_window_extent().height for axes in figure.axes) > 60  # and the axes have not vanished
+
+
+@pytest.mark.parametrize("members, dots, note", [
+  ([1], False, ""), ([3], False, "lines and bands: mean ± standard error of n = 3 seeds; thin: single seeds"),
+  ([20], False, "lines and bands: mean ± standard error of n = 20 seeds"),
+  ([1, 3, 8], False, "lines and bands: mean ± standard error of n = 3 to 8 seeds; thin: single seeds"),
+  ([3], True, "points and bars: mean ± standard error of n = 3 seeds"),
+])
+def test_the_legend_says_what_is_drawn_and_of_how_many(tmp_path, figure, members, dots, note):
+  series = {str(n): (STEPS, np.concatenate([np.ones((n, 5)), np.full((1, 5), math.nan)])) for n in members}
+  curves(tmp_path / "x.png", [Panel("t", "y", series, dots=dots)], of="seeds")
+  assert [legend.get_title().get_text() for legend in figure().legends] == ([note] if note else [])
+
+
+def test_an_arm_has_one_colour_and_its_levels_have_dashes_and_shades():
+  points = {f"{m}, lr={lr}": {"method": m, "lr": lr} for m in ("plain", "ELR") for lr in (0.1, 0.01, 0.001)}
+  styles = palette_of(points)
+  assert styles["plain, lr=0.1"].color == COLORS[0] and styles["ELR, lr=0.1"].color == COLORS[1]
+  for method in ("plain", "ELR"):
+    of = [styles[f"{method}, lr={lr}"] for lr in (0.1, 0.01, 0.001)]
+    whiteness = [sum(int(style.color[i : i + 2], 16) for i in (1, 3, 5)) for style in of]
+    assert whiteness == sorted(set(whiteness)) and len({str(style.dashes) for style in of}) == 3
+
+
+@pytest.mark.parametrize("points", [
+  {"a": {"method": "a"}, "b": {"method": "b"}},  # no levels
+  {"lr=1": {"lr": 1}, "lr=2": {"lr": 2}},  # no methods
+  {"all": {}},
+])
+def test_without_methods_or_without_levels_every_point_has_its_own_colour(points):
+  assert palette_of(points) == palette(list(points))
 
 
 def test_the_same_colour_comes_back_with_other_dashes(tmp_path, figure):

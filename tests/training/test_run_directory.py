@@ -9,10 +9,10 @@ import threading
 
 import pytest
 
-from experiments.benchmarks import damage
 from nurture import reporting, training
 from nurture.core import UserError
 from nurture.reporting import read_json
+from nurture.testing import damage
 from nurture.training import run_directory, sweep
 from nurture.training.config import fingerprint, put, to_json
 from nurture.training.profiling import Profiler

@@ -3,17 +3,29 @@
 from __future__ import annotations
 
 import dataclasses
-import io
 import pathlib
+import textwrap
 from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from nurture.reporting.files import Path, replace_file
-from nurture.reporting.plots import COLORS, literal
+from nurture.reporting.files import Path
 from nurture.reporting.results import mean_and_sem
+from nurture.reporting.style import (
+  GRAY,
+  Style,
+  add_axes,
+  add_legend,
+  figure_of,
+  literal,
+  name_axes,
+  palette,
+  plain_logarithm,
+  save,
+)
 
 _COLUMNS = 4
+_LETTERS = 40  # in a line of a name
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,8 +49,16 @@ class Intervals:
   log_x: bool = False
 
 
-def intervals(path: Path, panels: Sequence[Intervals]) -> pathlib.Path:
+def intervals(
+  path: Path, panels: Sequence[Intervals], *, styles: Mapping[str, Style] | None = None, of: str = "members"
+) -> pathlib.Path:
   """Draws panels side by side, four to a line, as one PNG; all have the rows of the first, from the top.
+
+  Args:
+    path: of the file.
+    panels: to draw.
+    styles: of the labels, for pictures that share them.
+    of: what members are, "seeds" say.
 
   Returns:
     The path of the file.
@@ -46,43 +66,41 @@ def intervals(path: Path, panels: Sequence[Intervals]) -> pathlib.Path:
   Raises:
     UserError: if the file cannot be written.
   """
-  from matplotlib.backends.backend_agg import FigureCanvasAgg  # noqa: PLC0415
-  from matplotlib.figure import Figure  # noqa: PLC0415
-
   labels, columns = list(panels[0].values), min(len(panels), _COLUMNS)
   lines = -(-len(panels) // columns)
-  figure = Figure(figsize=(2.2 + 3.1 * columns, lines * (1.1 + 0.3 * len(labels))), layout="constrained")
-  FigureCanvasAgg(figure)
+  styles = {**palette(labels), **(styles or {})}
+  names = [textwrap.fill(literal(label), _LETTERS, break_on_hyphens=False) for label in labels]
+  widest = max(len(line) for name in names for line in name.split("\n"))
+  height = 0.3 + 0.15 * max(name.count("\n") for name in names)  # of a row
+  figure = figure_of(max(2.2, 0.4 + 0.08 * widest) + 3.1 * columns, lines * (1.1 + height * len(labels)))
+  counts = set()
   for i, panel in enumerate(panels):
-    axes = figure.add_subplot(lines, columns, i + 1)
+    axes = add_axes(figure, lines, columns, i + 1)
     for row, label in enumerate(labels):
-      color = COLORS[row % len(COLORS)]
+      color = styles[label].color
       values = np.asarray(panel.values.get(label, ()), np.float64).reshape(-1)
       values = values[np.isfinite(values)]
+      counts.add(len(values))
       if len(values):
         mean, sem = mean_and_sem(values[:, None])
         error = panel.errors.get(label)
         axes.plot(values, np.full(len(values), row), "o", color=color, markersize=3.5, alpha=0.25, markeredgewidth=0)
         bar = sem if error is None else [error]
         axes.errorbar(mean, [row], xerr=bar, fmt="o", color=color, markersize=5, capsize=3, linewidth=1.6)
-    _decorate(axes, panel, labels, named=i % columns == 0)
-  picture = io.BytesIO()
-  figure.savefig(picture, format="png", dpi=200, metadata={"Software": None})
-  replace_file(path, picture.getvalue())
-  return pathlib.Path(path)
+    _decorate(axes, panel, names if i % columns == 0 else [""] * len(names))
+  if many := sorted(count for count in counts if count > 1):
+    n = f"{many[0]}" if len(many) == 1 else f"{many[0]} to {many[-1]}"
+    add_legend(figure, {}, f"points and bars: mean ± standard error of n = {n} {of}; pale: single {of}")
+  return save(figure, path)
 
 
-def _decorate(axes, panel: Intervals, labels: Sequence[str], named: bool) -> None:
-  axes.set_title(literal(panel.title), fontsize=11, loc="left", fontweight="bold", pad=7)
-  axes.set_xlabel(literal(panel.xlabel), fontsize=10)
-  axes.set_yticks(range(len(labels)), map(literal, labels) if named else [""] * len(labels))
-  axes.set_ylim(len(labels) - 0.5, -0.5)
+def _decorate(axes, panel: Intervals, names: Sequence[str]) -> None:
+  name_axes(axes, panel.title, panel.xlabel)
+  axes.set_yticks(range(len(names)), names)
+  axes.set_ylim(len(names) - 0.5, -0.5)
+  axes.grid(False, axis="y")
   if panel.log_x:
     axes.set_xscale("log")
+    plain_logarithm(axes.xaxis)
   if panel.zero:
-    axes.axvline(0, color="#999999", linewidth=1)
-  axes.tick_params(labelsize=9.5, length=3, color="#999999")
-  axes.grid(True, axis="x", color="#E4E4E4", linewidth=0.7)
-  axes.set_axisbelow(True)
-  axes.spines[["top", "right"]].set_visible(False)
-  axes.spines[["left", "bottom"]].set_color("#999999")
+    axes.axvline(0, color=GRAY, linewidth=1)

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import importlib.metadata
 import os
 import pathlib
 import platform
 import subprocess
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
+from nurture.core import UserError
 from nurture.reporting.files import Path, exists, json_form
 from nurture.reporting.json_files import read_json, write_json
 from nurture.reporting.run_directory import HISTORY, RESTORE, digest
@@ -102,6 +105,34 @@ def stop(workdir: Path, reason: str, step: int, seconds: float) -> None:
   entry = {"event": "stop", "time": _now(), "reason": reason, "step": step, "seconds": round(seconds, 3)}
   stored["history"] = [*stored.get("history", []), entry]
   write_json(path, stored)
+
+
+def reason_of(error: BaseException) -> str:
+  """Returns why an error stopped a run, as the history has it."""
+  if isinstance(error, KeyboardInterrupt):
+    return "stopped by a signal"
+  return "error" if isinstance(error, UserError) else f"defect: {type(error).__name__}"
+
+
+@contextlib.contextmanager
+def recorded(
+  workdir: Path, step: Callable[[], int], reason: Callable[[BaseException], str] = reason_of
+) -> Iterator[None]:
+  """Adds a "stop" to the history when the block ends: "finished", or the reason of what it raises, which goes on.
+
+  Args:
+    workdir: of a run whose manifest is written.
+    step: () -> the last step that is done.
+    reason: error -> why the run stopped.
+  """
+  began = time.monotonic()
+  try:
+    yield
+  except BaseException as error:
+    with contextlib.suppress(UserError):  # a full disk must not hide the reason
+      stop(workdir, reason(error), step(), time.monotonic() - began)
+    raise
+  stop(workdir, "finished", step(), time.monotonic() - began)
 
 
 def _now() -> str:

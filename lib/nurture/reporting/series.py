@@ -8,9 +8,10 @@ from typing import Any
 import numpy as np
 
 from nurture.core import UserError
-from nurture.reporting.plots import literal
-from nurture.reporting.results import mean_and_sem
+from nurture.reporting.plots import draw_mean
 from nurture.reporting.schema import is_number, shown
+from nurture.reporting.style import Style, name_axes, palette
+from nurture.reporting.words import words_of
 
 Series = tuple[np.ndarray, np.ndarray]  # steps [T], values [members, T]
 
@@ -41,7 +42,10 @@ def series(rows: Sequence[Mapping[str, Any]], name: str, members: Sequence[int])
   return steps, values.reshape(len(members), len(steps))
 
 
-def draw_means(axes: Any, rows: Sequence[Mapping[str, Any]], name: str, groups: Sequence[Mapping[str, Any]]) -> None:
+def draw_means(
+  axes: Any, rows: Sequence[Mapping[str, Any]], name: str, groups: Sequence[Mapping[str, Any]],
+  styles: Mapping[str, Style] | None = None,
+) -> None:
   """Draws a metric's mean over the members of each group, with its standard error, on axes of matplotlib.
 
   Args:
@@ -49,10 +53,11 @@ def draw_means(axes: Any, rows: Sequence[Mapping[str, Any]], name: str, groups: 
     rows: as for `series`.
     name: as for `series`.
     groups: with "label" and "members", as results.json has them.
+    styles: of the labels, for pictures that share them.
   """
-  for i, group in enumerate(groups):
+  styles = {**palette([group["label"] for group in groups]), **(styles or {})}
+  for group in groups:
     steps, values = series(rows, name, group["members"])
-    mean, sem = mean_and_sem(values)
-    axes.plot(steps, mean, color=f"C{i}", label=literal(group["label"]))
-    axes.fill_between(steps, mean - sem, mean + sem, color=f"C{i}", alpha=0.2, linewidth=0)
-  axes.set(xlabel="step", title=literal(name))
+    draw_mean(axes, steps, values, styles[group["label"]], group["label"])
+  words = words_of(name)
+  name_axes(axes, words.title, "step", words.axis)

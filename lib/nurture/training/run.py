@@ -10,7 +10,6 @@ import contextlib
 import functools
 import hashlib
 import pathlib
-import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -69,16 +68,12 @@ def run(
   with claimed(workdir, config):
     cohorts = cohorts_of(config, members, functools.partial(Experiment.of, read=read_data))
     _start(workdir, config, cohorts, read_data.checksums, argv)
-    began, last = time.monotonic(), {"step": 0}
-    try:
+    last = {"step": 0}
+    with reporting.recorded(workdir, lambda: last["step"], _reason):
       finals = _train(config, cohorts, workdir, name, last, profile, tensorboard)
       results = _results(config, name, cohorts, finals, workdir)
-    except BaseException as error:
-      with contextlib.suppress(UserError):  # a full disk must not hide the reason
-        reporting.stop(workdir, _reason(error), last["step"], time.monotonic() - began)
-      raise
-    reporting.write_json(workdir / "results.json", results)
-    reporting.stop(workdir, "finished", config["steps"], time.monotonic() - began)
+      reporting.write_json(workdir / "results.json", results)
+      last["step"] = config["steps"]
   return results
 
 
@@ -260,4 +255,4 @@ def _reason(error: BaseException) -> str:
     return "stopped by a signal"
   if isinstance(error, Diverged):
     return "not finite"
-  return "error" if isinstance(error, UserError) else f"defect: {type(error).__name__}"
+  return reporting.reason_of(error)

@@ -19,7 +19,7 @@ BINARY = '''
 import sys, time
 from absl import flags
 from ml_collections import config_flags
-from experiments import terminal
+from nurture import terminal
 from nurture.core import UserError
 
 CONFIG = config_flags.DEFINE_config_file("config", None, "Path to a config file.")
@@ -67,7 +67,7 @@ def directory(tmp_path):
 
 
 def environment(**more):
-  return os.environ | {"PYTHONPATH": str(ROOT)} | more
+  return os.environ | {"PYTHONPATH": str(ROOT / "lib")} | more
 
 
 def run(directory, *arguments, **variables):
@@ -186,7 +186,7 @@ def test_the_cache_lies_in_the_home_directory_unless_it_is_off(directory):
   without = {k: v for k, v in os.environ.items() if k != "NURTURE_COMPILATION_CACHE"}
   done = subprocess.run(
     [sys.executable, "binary.py", C, "--mode=cache"], cwd=directory, capture_output=True, text=True, timeout=120,
-    env=without | {"PYTHONPATH": str(ROOT), "HOME": str(home)},
+    env=without | {"PYTHONPATH": str(ROOT / "lib"), "HOME": str(home)},
   )
   assert done.stdout.strip() == str(home / ".cache" / "nurture" / "jax"), done.stderr
   done = run(directory, C, "--mode=cache", NURTURE_COMPILATION_CACHE="off", HOME=str(directory / "other"))

@@ -1,6 +1,6 @@
 """What enters the last layer, seen in the plane of three classes, of several trained networks side by side.
 
-  python -m experiments.projection DIR... [--member=0 ...] [--classes=0,1,2] [--split=test] [--out=FILE]
+  python -m experiments.studies.projection DIR... [--member=0 ...] [--classes=0,1,2] [--split=test] [--out=FILE]
 
 Each DIR is the --workdir of a finished run. For every member asked for, activations of examples of the three classes
 are projected onto the plane through the classes' templates, the rows of the last layer's weights (Müller et al. 2019,
@@ -10,7 +10,6 @@ Arguments that a schedule moves in training have their defaults.
 """
 
 import dataclasses
-import io
 import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -20,10 +19,9 @@ import jax.numpy as jnp
 import numpy as np
 from absl import flags
 
-from experiments import terminal
-from nurture import data, models, reporting
+from nurture import data, models, reporting, terminal
 from nurture.core import Outputs, UserError
-from nurture.reporting.plots import COLORS, literal
+from nurture.reporting.style import add_axes, add_legend, figure_of, name_axes, palette, save
 from nurture.similarity.projection import project
 from nurture.training import member_variables
 from nurture.training.config import Config, check, plain, put
@@ -153,35 +151,30 @@ def view_of(
 
 def draw(views: Sequence[View], path: pathlib.Path) -> None:
   """Draws the views as one PNG, three in a row: a dot an example, a cross where a template points."""
-  from matplotlib.backends.backend_agg import FigureCanvasAgg  # noqa: PLC0415
-  from matplotlib.figure import Figure  # noqa: PLC0415
-
   columns = min(3, len(views))
-  figure = Figure(figsize=(3.2 * columns + 0.2, 3.3 * -(-len(views) // columns) + 0.4), layout="constrained")
-  FigureCanvasAgg(figure)
+  rows = -(-len(views) // columns)
+  styles, handles = palette([name for view in views for name in view.names]), {}
+  figure = figure_of(3.2 * columns + 0.2, 3.1 * rows)
   for i, view in enumerate(views):
-    axes = figure.add_subplot(-(-len(views) // columns), columns, i + 1)
+    axes = add_axes(figure, rows, columns, i + 1)
     reach = np.abs(view.points).max()
     for c, name in enumerate(view.names):
-      axes.scatter(*view.points[view.labels == c].T, s=5, color=COLORS[c], alpha=0.5, linewidths=0, label=literal(name))
+      color = styles[name].color
+      handles[name] = axes.scatter(*view.points[view.labels == c].T, s=5, color=color, alpha=0.5, linewidths=0)
       # Templates are far shorter than activations: shown by their direction, at the edge of the points.
       tip = view.corners[c] / max(np.linalg.norm(view.corners[c]), 1e-30) * reach
-      axes.plot(*tip, marker="x", color=COLORS[c], markersize=8, markeredgewidth=2)
-    axes.set_title(literal(view.title), fontsize=9.5, loc="left")
+      axes.plot(*tip, marker="x", color=color, markersize=8, markeredgewidth=2)
+    name_axes(axes, view.title, "")
     axes.set_aspect("equal", adjustable="datalim")
-    axes.tick_params(labelsize=8, length=3, color="#999999")
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.spines[["left", "bottom"]].set_color("#999999")
-    axes.legend(fontsize=8, frameon=False, markerscale=2)
-  picture = io.BytesIO()
-  figure.savefig(picture, format="png", dpi=200, metadata={"Software": None})
-  reporting.replace_file(path, picture.getvalue())
+  note = "dots: examples, in the plane of the three templates; crosses: where the templates point"
+  add_legend(figure, handles, note, markerscale=3)
+  save(figure, path)
 
 
 def main(argv: Sequence[str]) -> None:
   directories = [pathlib.Path(argument) for argument in argv[1:]]
   if not directories:
-    raise UserError("no run is given; write python -m experiments.projection DIR, the --workdir of a finished run.")
+    raise UserError("no run is given; write python -m experiments.studies.projection DIR, a finished run's --workdir.")
   if len(_CLASSES.value) != 3 or not all(c.strip().isdecimal() for c in _CLASSES.value):
     raise UserError(f"--classes={','.join(_CLASSES.value)} is not three class numbers; write --classes=0,1,2.")
   classes = [int(c) for c in _CLASSES.value]

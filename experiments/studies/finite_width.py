@@ -1,6 +1,6 @@
 """Finite networks approach their kernels as they get wider.
 
-  python -m experiments.finite_width --workdir=runs/finite_width
+  python -m experiments.studies.finite_width --workdir=runs/finite_width
 
 A network in NTK parameterization, weights N(0, 1) with σ_w / sqrt(fan in) in front, has at initialization a random
 tangent kernel Θ_0 that tends to the deterministic Θ of infinite width (Jacot et al. 2018, arXiv:1806.07572). Measured
@@ -29,9 +29,6 @@ Training stops at width 1024, and convolutions at 256 channels, whose four seeds
 import dataclasses
 import functools
 import math
-import pathlib
-import sys
-import time
 from collections.abc import Callable, Mapping, Sequence
 
 import jax
@@ -40,8 +37,7 @@ import numpy as np
 from absl import flags
 from flax import linen as nn
 
-from experiments import terminal
-from nurture import reporting
+from nurture import reporting, terminal
 from nurture.core import UserError
 from nurture.data import DATASETS
 from nurture.ntk import infinite
@@ -219,15 +215,15 @@ def study(
 
 
 def panels(results: Mapping[str, Mapping[str, np.ndarray]], widths: Sequence[int]) -> list[reporting.Panel]:
-  """Returns one set of axes for each of MEASURES, with the power of its title drawn through the first mean."""
+  """Returns one set of axes for each of MEASURES, with a power of the width drawn through the first mean."""
   drawn = []
   ylabels = ("|Θ₀ - Θ| / |Θ|", "|Θ_T - Θ₀| / |Θ₀|", "r.m.s. distance on test digits")
   for name, ylabel, power in zip(MEASURES, ylabels, (-0.5, -1.0, -0.5)):
     series = {net: (widths, of[name]) for net, of in results.items() if np.isfinite(of[name]).any()}
     first = np.mean(next(iter(series.values()))[1][:, 0])
-    line = {"power of width in the title": (widths, first * (np.asarray(widths) / widths[0]) ** power)}
-    title = f"{name.capitalize()} ({'1 / width' if power == -1 else 'width^-1/2'})"
-    drawn.append(reporting.Panel(title, ylabel, series, line, "width", log_x=True, log_y=True))
+    line = {"width^-1/2, for the drift 1 / width": (widths, first * (np.asarray(widths) / widths[0]) ** power)}
+    title = f"{name[0].upper()}{name[1:]}"
+    drawn.append(reporting.Panel(title, ylabel, series, line, "width", levels=widths, log_x=True, log_y=True))
   return drawn
 
 
@@ -236,34 +232,31 @@ def main(argv: Sequence[str]) -> None:
   widths = _whole(_WIDTHS.value)
   settings = {"widths": widths, "n": _N.value, "steps": _STEPS.value, "seeds": _SEEDS.value}
   terminal.enable_compilation_cache()
-  workdir, began = pathlib.Path(_WORKDIR.value), time.monotonic()
   task = make_task(_N.value)
-  reporting.write_json(workdir / "config.json", settings)
-  reporting.start(workdir, reporting.collect(settings, {}, list(range(_SEEDS.value)), sys.argv[1:]))
-  results, count = {}, 0
-  with reporting.Progress(len(NETS) * len(widths) * _SEEDS.value, "networks") as progress:
+  networks = len(NETS) * len(widths) * _SEEDS.value
+  with (
+    reporting.study(_WORKDIR.value, settings, range(_SEEDS.value)) as running,
+    reporting.Progress(networks, "networks") as progress,
+  ):
 
     def advance():
-      nonlocal count
-      count += 1
-      progress.update(count)
+      running.done += 1
+      progress.update(running.done)
 
-    for name, net in NETS.items():
-      results[name] = study(net, task, widths, _SEEDS.value, _STEPS.value, advance)
-  fitted = {
-    net: {name: reporting.summarize(slopes(widths, values)) for name, values in of.items()}
-    for net, of in results.items()
-  }
-  cells = [
-    [net, *(reporting.format_mean_sem(of[name]["mean"], of[name]["sem"], of[name]["n"]) for name in MEASURES)]
-    for net, of in fitted.items()
-  ]
-  print(reporting.markdown_table(["slope in log width", *MEASURES], cells))
-  plot = reporting.curves(workdir / "plots" / "finite_width.png", panels(results, widths))
-  reporting.write_json(workdir / "results.json", {"slopes": fitted, "distances": results})
-  seconds = time.monotonic() - began
-  reporting.stop(workdir, "finished", count, seconds)
-  print(f"\n{plot}\n{seconds:.0f} s; {workdir / 'results.json'} holds all numbers.")
+    results = {name: study(net, task, widths, _SEEDS.value, _STEPS.value, advance) for name, net in NETS.items()}
+    fitted = {
+      net: {name: reporting.summarize(slopes(widths, values)) for name, values in of.items()}
+      for net, of in results.items()
+    }
+    cells = [
+      [net, *(reporting.format_mean_sem(of[name]["mean"], of[name]["sem"], of[name]["n"]) for name in MEASURES)]
+      for net, of in fitted.items()
+    ]
+    print(reporting.markdown_table(["slope in log width", *MEASURES], cells))
+    plot = reporting.curves(
+      running.picture("finite_width"), panels(results, widths), columns=3, of="initializations")
+    written = running.write({"slopes": fitted, "distances": results})
+  print(f"\n{plot}\n{running.seconds:.0f} s; {written} holds all numbers.")
 
 
 def _whole(words: Sequence[str]) -> list[int]:

@@ -1,4 +1,4 @@
-"""The parts of `experiments.random_features` as numbers, tables and panels, with published values beside ours."""
+"""The parts of `random_features` as numbers, tables and panels, with published values beside ours."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from experiments import kernel_tasks
+from experiments.studies import kernel_tasks
 from nurture import reporting
 from nurture.core import UserError
 from nurture.ntk.eigenframework import fit_powerlaw, fitting_error, krr_predict, noise_threshold, optimal_fitting_ratio
@@ -50,6 +50,8 @@ class Part(NamedTuple):
   text: str
   panels: Sequence[reporting.Panel]
   numbers: Mapping[str, Any]
+  theory: str = "theory"  # what dashed lines are
+  of: str = "draws"  # what members are
 
 
 def rf_part(
@@ -92,7 +94,7 @@ def rf_part(
   k_theory["best ridge"] = sizes, best_theory
   shown = sorted({int(np.abs(np.log(sizes / k)).argmin()) for k in (n / 4, n, 4 * n, sizes[-1])})
   panels = [
-    reporting.Panel(f"{title} (dashed: theory)", "test error", over_k, theory=k_theory, xlabel="features k", log_x=True,
+    reporting.Panel(title, "test error", over_k, theory=k_theory, xlabel="features k", log_x=True,
                     log_y=True),
     reporting.Panel(
       f"The same over the ridge (n = {n})", "test error",
@@ -158,7 +160,7 @@ def fitting_part(
   worst = max(entry["largest_deviation"] for entry in numbers.values())
   text = (f"{reporting.markdown_table(header, rows)}\n\nsimulated / theory - 1 of the test error at n = {samples}: "
           f"largest {worst:.3f} ({trials} trials)")
-  return Part(text, panels, numbers)
+  return Part(text, panels, numbers, theory="formula")
 
 
 def image_part(
@@ -215,4 +217,4 @@ def image_part(
   ]
   numbers = {"a": a.exponent, "a_sem": a.sem, "b": b, "b_sem": excess.sem, "threshold": threshold, "sizes": sizes,
              "test": curve.test, "kappa": kappa, "ridges": ridges, "noises": numbers, "kernel": name}
-  return Part("\n".join(lines), panels, numbers)
+  return Part("\n".join(lines), panels, numbers, theory="fitted power law")

@@ -1,6 +1,6 @@
 """What kernel and random-feature regression measure on power-law tasks and on images, without flags or files.
 
-Used by `experiments.random_features` and its notebook; all of it needs float64, so call it within
+Used by `experiments.studies.random_features` and its notebook; all of it needs float64, so call it within
 `with jax.enable_x64(True):`.
 """
 

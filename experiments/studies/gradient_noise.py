@@ -1,6 +1,6 @@
 """Weights that walk randomly, measured against the law, for runs of configs/gradient_noise/zero_init.py.
 
-  python -m experiments.gradient_noise DIR [--layer=dense_10]
+  python -m experiments.studies.gradient_noise DIR [--layer=dense_10]
 
 From zero, no gradient reaches a weight, so after t steps of SGD with noise of variance eta / (1 + s)^gamma
 
@@ -19,8 +19,7 @@ from typing import Any
 import numpy as np
 from absl import flags
 
-from experiments import terminal
-from nurture import reporting
+from nurture import reporting, terminal
 from nurture.core import UserError
 from nurture.reporting import schema
 
@@ -105,7 +104,7 @@ def read(directory: pathlib.Path) -> tuple[list[Walk], list[dict[str, Any]]]:
 
 def main(argv: Sequence[str]) -> None:
   if len(argv) != 2:
-    raise UserError("give one run directory: python -m experiments.gradient_noise DIR.")
+    raise UserError("give one run directory: python -m experiments.studies.gradient_noise DIR.")
   directory = pathlib.Path(argv[1])
   walks, rows = read(directory)
   name = _metric_name(rows, _LAYER.value)
@@ -116,7 +115,7 @@ def main(argv: Sequence[str]) -> None:
     if walk.eta == 0:
       table.append([walk.label, len(values), f"largest std(w) = {_largest(values):.3g}", "–", "–"])
       continue
-    theory[f"{walk.label}: law"] = (steps, walk.law(steps))
+    theory[walk.label] = (steps, walk.law(steps))
     ratios = ratios_before_escape(rows, walk.members, name, walk.law)
     ratios = ratios[np.isfinite(ratios)]  # of a member that died there is no number
     escapes = [escape_step(losses[walk.label][0], loss) for loss in losses[walk.label][1]]
@@ -129,7 +128,7 @@ def main(argv: Sequence[str]) -> None:
   plot = reporting.curves(directory / "plots" / "random_walk.png", [
     reporting.Panel(f"Weights of {name.split('/')[-3]}", "standard deviation", measured, theory=theory),
     reporting.Panel("Training loss", "cross-entropy (nats)", losses),
-  ])
+  ], of="seeds", theory="law of the random walk")
   print(f"\n{plot}")
 
 

@@ -1,6 +1,6 @@
 """The MNIST table of the gradient-noise paper from a run of configs/gradient_noise/table1.py, ours beside theirs.
 
-  python -m experiments.gradient_noise_table DIR
+  python -m experiments.studies.gradient_noise_table DIR
 
 For every row and noise level: last-step test accuracy in % at each learning rate (mean ± standard error over
 seeds), and over all runs of both learning rates together, which is what the paper reports: mean and best.
@@ -9,8 +9,7 @@ seeds), and over all runs of both learning rates together, which is what the pap
 import math
 from collections.abc import Sequence
 
-from experiments import terminal
-from nurture import reporting
+from nurture import reporting, terminal
 from nurture.core import UserError
 from nurture.reporting import schema
 
@@ -28,7 +27,7 @@ METRIC = "test/accuracy"
 
 def main(argv: Sequence[str]) -> None:
   if len(argv) != 2:
-    raise UserError("give one run directory: python -m experiments.gradient_noise_table DIR.")
+    raise UserError("give one run directory: python -m experiments.studies.gradient_noise_table DIR.")
   results = reporting.read_results(argv[1])
   cells = cells_of(results["members"], argv[1])
   rates = sorted({lr for cell in cells.values() for lr in cell}, reverse=True)

@@ -1,6 +1,6 @@
 """Early learning and memorization in a linear model, with cross-entropy and with early-learning regularization.
 
-  python -m experiments.elr_linear --workdir=runs/elr_linear
+  python -m experiments.studies.elr_linear --workdir=runs/elr_linear
 
 The model of Liu et al. 2020 (arXiv:2007.00151, section 3 and appendix A): n examples x = ε (v - σ z) with |v| = 1,
 z ~ N(0, I_p) and true label ε = ±1, the label y replaced by a fair coin with probability Δ, and gradient descent on the
@@ -26,9 +26,6 @@ Differs from the paper, whose proofs have two slips that change no limit: the gr
 
 import functools
 import math
-import pathlib
-import sys
-import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -37,8 +34,7 @@ import jax.numpy as jnp
 import numpy as np
 from absl import flags
 
-from experiments import terminal
-from nurture import reporting
+from nurture import reporting, terminal
 from nurture.core import UserError
 
 _WORKDIR = flags.DEFINE_string(
@@ -203,9 +199,9 @@ def panels(measured: Mapping[str, np.ndarray], points: int = 200) -> list[report
   series = lambda name: {method: (steps, measured[name][:, i][:, steps]) for i, method in enumerate(METHODS)}
   panel = functools.partial(reporting.Panel, log_x=True)
   return [
-    panel("Wrong labels: memorized", "fraction", series("wrong_memorized"), fraction=True),
-    panel("Wrong labels: true class", "fraction", series("wrong_correct"), fraction=True),
-    panel("Test accuracy", "fraction", series("test_accuracy"), fraction=True),
+    panel("Wrong labels: memorized", "fraction of wrong labels", series("wrong_memorized"), fraction=True),
+    panel("Wrong labels: true class", "fraction of wrong labels", series("wrong_correct"), fraction=True),
+    panel("Test accuracy", "fraction of test points", series("test_accuracy"), fraction=True),
     panel("Gradient", "cosine of -gradient and v", series("alignment"),
           theory={"1/6, bound before T": (steps, np.full(len(steps), 1 / 6))}),
   ]
@@ -216,26 +212,23 @@ def main(argv: Sequence[str]) -> None:
   settings = {f.name: f.value for f in (_N, _P, _DELTA, _SIGMA, _ETA, _STEPS, _LAM, _BETA, _SEEDS)}
   _check(settings)
   terminal.enable_compilation_cache()
-  workdir, began = pathlib.Path(_WORKDIR.value), time.monotonic()
-  reporting.write_json(workdir / "config.json", settings)
-  reporting.start(workdir, reporting.collect(settings, {}, list(range(_SEEDS.value)), sys.argv[1:]))
-  lam = settings.pop("lam")
-  measured = simulate(lams=(0.0, lam), **settings)
-  if not np.isfinite([measured["wrong_correct"], measured["clean_correct"]]).all():
-    raise UserError("a draw has no wrong label, or no correct one, so there is nothing to compare; give a larger --n "
-                    "or another --delta.")
-  table = {method: summarize(measured, i) for i, method in enumerate(METHODS)}
-  statistics = {method: {k: reporting.summarize(v) for k, v in rows.items()} for method, rows in table.items()}
-  cells = [
-    [name, *(reporting.format_mean_sem(s["mean"], s["sem"], s["n"]) for s in (statistics[m][name] for m in METHODS))]
-    for name in table[METHODS[0]]
-  ]
-  print(reporting.markdown_table(["quantity", *METHODS], cells))
-  plot = reporting.curves(workdir / "plots" / "elr_linear.png", panels(measured))
-  reporting.write_json(workdir / "results.json", {"groups": statistics, "seeds": table})
-  seconds = time.monotonic() - began
-  reporting.stop(workdir, "finished", settings["steps"], seconds)
-  print(f"\n{plot}\n{seconds:.0f} s; {workdir / 'results.json'} holds all numbers.")
+  with reporting.study(_WORKDIR.value, settings, range(_SEEDS.value)) as study:
+    arguments = {name: value for name, value in settings.items() if name != "lam"}
+    measured = simulate(lams=(0.0, settings["lam"]), **arguments)
+    study.done = _STEPS.value
+    if not np.isfinite([measured["wrong_correct"], measured["clean_correct"]]).all():
+      raise UserError("a draw has no wrong label, or no correct one, so there is nothing to compare; give a larger --n "
+                      "or another --delta.")
+    table = {method: summarize(measured, i) for i, method in enumerate(METHODS)}
+    statistics = {method: {k: reporting.summarize(v) for k, v in rows.items()} for method, rows in table.items()}
+    cells = [
+      [name, *(reporting.format_mean_sem(s["mean"], s["sem"], s["n"]) for s in (statistics[m][name] for m in METHODS))]
+      for name in table[METHODS[0]]
+    ]
+    print(reporting.markdown_table(["quantity", *METHODS], cells))
+    plot = reporting.curves(study.picture("elr_linear"), panels(measured), of="draws")
+    results = study.write({"groups": statistics, "seeds": table})
+  print(f"\n{plot}\n{study.seconds:.0f} s; {results} holds all numbers.")
 
 
 def _check(settings: Mapping[str, Any]) -> None:

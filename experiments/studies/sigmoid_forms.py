@@ -1,6 +1,6 @@
 """How exact sigmoid attention is by the form of its sigmoid, over the length n with b = -log n: a table and a figure.
 
-  python -m experiments.sigmoid_forms [--lengths=64,256,1024,4096,16384] [--workdir=runs/sigmoid_forms]
+  python -m experiments.studies.sigmoid_forms [--lengths=64,256,1024,4096,16384] [--workdir=runs/sigmoid_forms]
 
 Takes 6 s on 2 CPU cores. The forms of lib/nurture/attention/numerics.py are evaluated in float32 with the errors that
 NVIDIA documents for the instructions they become, at their largest: of one sign for all weights ("systematic"), or
@@ -8,15 +8,13 @@ uniform between the bounds ("random"). Weights are rounded to bfloat16 before th
 kernel. Logits and values are standard normal. What a real GPU does, `python -m experiments.benchmarks.attention`
 measures. """
 
-import pathlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import jax.numpy as jnp
 import numpy as np
 from absl import flags
 
-from experiments import terminal
-from nurture import reporting
+from nurture import reporting, terminal
 from nurture.attention import numerics
 from nurture.core import UserError
 
@@ -66,20 +64,27 @@ def main(argv: Sequence[str]) -> None:
     lengths = [int(length) for length in _LENGTHS.value]
   except ValueError as error:
     raise UserError(f"--lengths is {','.join(_LENGTHS.value)}; give whole numbers with commas between them.") from error
-  table = {
-    f"{form}, {errors.__name__}": [relative_error(form, length, errors) for length in lengths]
-    for form in numerics.FORMS for errors in (systematic, random)
-  }
-  headers = ["form and errors", *(f"n = {length:,}" for length in lengths)]
-  print(reporting.markdown_table(headers, [[name, *(f"{x:.1e}" for x in row)] for name, row in table.items()]))
-  out = pathlib.Path(_WORKDIR.value)
-  reporting.write_json(out / "results.json", {"lengths": lengths, "relative_errors": table})
-  panel = reporting.Panel(
-    "Sigmoid attention with b = -log n", "relative error of the output", xlabel="n, number of keys", log_x=True,
-    log_y=True, series={name: (lengths, [row]) for name, row in table.items()},
+  with reporting.study(_WORKDIR.value, {"lengths": lengths}) as study:
+    table = {
+      f"{form}, {errors.__name__}": [relative_error(form, length, errors) for length in lengths]
+      for form in numerics.FORMS for errors in (systematic, random)
+    }
+    headers = ["form and errors", *(f"n = {length:,}" for length in lengths)]
+    print(reporting.markdown_table(headers, [[name, *(f"{x:.1e}" for x in row)] for name, row in table.items()]))
+    points = {label: dict(zip(("form", "errors"), label.split(", "))) for label in table}
+    styles = reporting.palette_of(points, methods=("form",))
+    plot = reporting.curves(study.picture("sigmoid_forms"), panels(lengths, table), styles=styles)
+    study.write({"lengths": lengths, "relative_errors": table})
+  print(plot)
+
+
+def panels(lengths: Sequence[int], table: Mapping[str, Sequence[float]]) -> list[reporting.Panel]:
+  """Returns the errors over the number of keys, with the goal."""
+  return [reporting.Panel(
+    "Sigmoid attention with b = -log n", "relative error of the output", xlabel="number of keys n", levels=lengths,
+    log_x=True, log_y=True, series={name: (lengths, [row]) for name, row in table.items()},
     theory={"goal": (lengths, [GOAL] * len(lengths))},
-  )
-  print(reporting.curves(out / "plots" / "sigmoid_forms.png", [panel]))
+  )]
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """More data, more features, the right ridge: kernel and random-feature regression beside their theory.
 
-  python -m experiments.random_features --workdir=runs/random_features --data_dir=DATA [--part=gaussian]
+  python -m experiments.studies.random_features --workdir=runs/random_features --data_dir=DATA [--part=gaussian]
 
 Simon et al. 2024, "More is better in modern machine learning" (arXiv:2311.14646), in five parts:
 
@@ -30,8 +30,6 @@ Differs from the official code: there each noisy label vector is scaled to lengt
 error is that on clean labels; here noise stays as it is and counts in the test error, as in the theory.
 """
 
-import pathlib
-import sys
 import time
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -40,8 +38,8 @@ import jax
 import numpy as np
 from absl import flags
 
-from experiments import kernel_tasks, terminal
-from experiments.random_features_tables import (
+from experiments.studies import kernel_tasks
+from experiments.studies.random_features_tables import (
   PUBLISHED_CURVES,
   PUBLISHED_TASKS,
   Part,
@@ -49,7 +47,7 @@ from experiments.random_features_tables import (
   image_part,
   rf_part,
 )
-from nurture import data, reporting
+from nurture import data, reporting, terminal
 from nurture.core import UserError
 from nurture.ntk import eigenframework, infinite
 from nurture.ntk.regression import feature_kernel
@@ -182,22 +180,18 @@ def main(argv: Sequence[str]) -> None:
          _CNTK_SCALE, _DEPTH, _SEED)
   settings = {flag.name: flag.value for flag in own}
   terminal.enable_compilation_cache()
-  workdir, began = pathlib.Path(_WORKDIR.value), time.monotonic()
-  reporting.write_json(workdir / "config.json", {"part": names, **settings})
-  reporting.start(workdir, reporting.collect(settings, {}, [_SEED.value], sys.argv[1:]))
   results, checksums = {}, {}
-  with jax.enable_x64(True):
+  with reporting.study(_WORKDIR.value, {"part": names, **settings}, [_SEED.value]) as study, jax.enable_x64(True):
     for name in names:
       started = time.monotonic()
       part, files = run_part(name, settings)
       checksums |= files
       results[name] = {**part.numbers, "seconds": time.monotonic() - started}
-      plot = reporting.curves(workdir / "plots" / f"{name}.png", part.panels)
+      plot = reporting.curves(study.picture(name), part.panels, of=part.of, theory=part.theory)
       print(f"{name}\n\n{part.text}\n\n{plot}, {results[name]['seconds']:.0f} s\n", flush=True)
-  reporting.write_json(workdir / "results.json", {**results, "checksums": checksums})
-  seconds = time.monotonic() - began
-  reporting.stop(workdir, "finished", len(names), seconds)
-  print(f"{seconds:.0f} s; {workdir / 'results.json'} holds all numbers.")
+      study.done += 1
+    written = study.write({**results, "checksums": checksums})
+  print(f"{study.seconds:.0f} s; {written} holds all numbers.")
 
 
 if __name__ == "__main__":

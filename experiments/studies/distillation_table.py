@@ -1,6 +1,6 @@
 """Students of plain and of smoothed teachers at each temperature, for runs of configs/distillation/*_students.py.
 
-  python -m experiments.distillation_table DIR [--metric=test/accuracy] [--select=validation/accuracy]
+  python -m experiments.studies.distillation_table DIR [--metric=test/accuracy] [--select=validation/accuracy]
 
 The run's grid has an axis "teacher", whose levels are called "<kind>, teacher <number>", an axis "T", and perhaps "lr".
 For every kind of teacher and every T, the learning rate is the one with the best mean of --select; then --metric is
@@ -15,8 +15,7 @@ from typing import Any
 import numpy as np
 from absl import flags
 
-from experiments import terminal
-from nurture import reporting
+from nurture import reporting, terminal
 from nurture.core import UserError
 from nurture.reporting import schema
 
@@ -56,7 +55,7 @@ def best_rate(by_rate: Mapping[Any, Mapping[Student, Sequence[float]]]) -> Any:
 
 def main(argv: Sequence[str]) -> None:
   if len(argv) != 2:
-    raise UserError("give one run directory: python -m experiments.distillation_table DIR.")
+    raise UserError("give one run directory: python -m experiments.studies.distillation_table DIR.")
   directory = pathlib.Path(argv[1])
   arms = students_of(reporting.read_results(directory)["members"], (_SELECT.value, _METRIC.value))
   chosen = {arm: best_rate(by_rate) for arm, by_rate in arms.items()}
@@ -91,10 +90,11 @@ def main(argv: Sequence[str]) -> None:
     values = [[shown[kind, t].get(s) for t in temperatures] for s in students]
     series[kind] = (temperatures, np.array(values, np.float64))  # None is nan
   plot = directory / "plots" / "distillation.png"
+  words = reporting.words_of(_METRIC.value)
   reporting.curves(plot, [reporting.Panel(
-    "Students of two kinds of teacher" if len(kinds) == 2 else "Students", f"{_METRIC.value} (%)", series,
-    xlabel="temperature", log_x=True,
-  )])
+    "Students of two kinds of teacher" if len(kinds) == 2 else "Students", f"{words.title} (%)", series,
+    xlabel="temperature T", levels=temperatures, log_x=temperatures[0] > 0,
+  )], of="students")
   print(f"\n{plot}")
 
 

@@ -1,4 +1,4 @@
-"""How every binary starts and fails: one sentence for a person's mistakes, a traceback for the program's."""
+"""The command line: flags, config files and their overrides, each mistake in it one sentence that names the fix."""
 
 from __future__ import annotations
 
@@ -6,81 +6,17 @@ import os
 import pathlib
 import re
 import sys
-from collections.abc import Callable, Iterator, Sequence
-from logging import CRITICAL, disable
-from typing import Any, NoReturn
+from collections.abc import Iterator, Sequence
+from typing import Any
 
-from absl import app, flags, logging
+from absl import app, flags
 
 from nurture.core import UserError
 from nurture.core.build import suggest
 from nurture.reporting.files import exists, is_directory
 
-CACHE_VARIABLE = "NURTURE_COMPILATION_CACHE"
-USER_ERROR, INTERRUPTED = 2, 130  # exit codes
 # For flags of a name that several binaries have: a notebook or a test may import more than one of them.
 SHARED = {"allow_override": True}
-
-
-def run(main: Callable[[Sequence[str]], Any], *, takes_arguments: bool = False) -> NoReturn:
-  """Parses the flags, calls main(argv) and exits.
-
-  A UserError, a mistake on the command line or in the name of a config file, and Ctrl-C print one sentence
-  on stderr and exit with code 2 (130 for Ctrl-C). Everything else keeps its traceback.
-
-  Args:
-    main: takes what is left of the command line, its first element the program's name.
-    takes_arguments: whether words that are no flags have a meaning; without, they are refused.
-  """
-
-  def checked_main(argv: Sequence[str]) -> Any:
-    if argv[1:] and not takes_arguments:
-      raise UserError(f"{argv[1]!r} has no meaning here; write flags as --name=value (see --help).")
-    if not flags.FLAGS["verbosity"].present:
-      logging.set_verbosity(logging.WARNING)  # libraries tell of every file they write
-    return main(argv)
-
-  try:
-    app.run(checked_main, flags_parser=parse_flags)
-  except UserError as error:
-    _exit(str(error), USER_ERROR)
-  except BrokenPipeError:  # whoever reads the output, such as head, has seen enough
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    sys.exit(0)
-  except KeyboardInterrupt:
-    _exit("interrupted; run the same command again, a training run continues from its last checkpoint.", INTERRUPTED)
-  raise AssertionError("app.run exits")
-
-
-def enable_compilation_cache(min_seconds: float = 0.2) -> pathlib.Path | None:
-  """Lets JAX keep compiled programs on the disk, so that the second start of a run does not compile.
-
-  They lie in ~/.cache/nurture/jax, or in the directory that NURTURE_COMPILATION_CACHE names; "off" disables
-  the cache. JAX's own JAX_COMPILATION_CACHE_DIR goes before both.
-
-  Args:
-    min_seconds: programs that compile faster are not kept. JAX's own bound of one second leaves out every
-      program of a small experiment.
-
-  Returns:
-    The directory, or None when there is no cache (asked for, or because it cannot be written).
-  """
-  import jax  # noqa: PLC0415  (a binary that only reads files starts without it)
-
-  if jax.config.jax_compilation_cache_dir:
-    return pathlib.Path(jax.config.jax_compilation_cache_dir)
-  setting = os.environ.get(CACHE_VARIABLE, "")
-  if setting.lower() == "off":
-    return None
-  directory = pathlib.Path(setting or "~/.cache/nurture/jax").expanduser()
-  try:
-    directory.mkdir(parents=True, exist_ok=True)
-  except OSError as error:
-    logging.warning("no compilation cache: %s (%s); set %s to move it.", directory, error.strerror, CACHE_VARIABLE)
-    return None
-  jax.config.update("jax_compilation_cache_dir", os.fspath(directory))
-  jax.config.update("jax_persistent_cache_min_compile_time_secs", min_seconds)
-  return directory
 
 
 def parse_flags(argv: Sequence[str]) -> list[str]:
@@ -95,7 +31,7 @@ def parse_flags(argv: Sequence[str]) -> list[str]:
     sys.exit(0)
   for name in list(flags.FLAGS):
     if flags.FLAGS[name].flag_type() == "config object":
-      _check_config(name, argv)
+      check_config(name, argv)
   try:
     return flags.FLAGS(argv)
   except flags.UnrecognizedFlagError as error:
@@ -105,7 +41,7 @@ def parse_flags(argv: Sequence[str]) -> list[str]:
     raise UserError(_sentence(str(error))) from error
 
 
-def _check_config(name: str, argv: Sequence[str]) -> None:
+def check_config(name: str, argv: Sequence[str]) -> None:
   """Looks at the config file and its overrides first: config_flags answers with errors of many types."""
   path = _value_of(name, argv)
   overrides = list(_overrides(name, argv))
@@ -207,10 +143,3 @@ def _sentence(message: str) -> str:
   if unset := re.search(r"Missing value for flag (--[\w.]+)", message):
     return f"{unset[1]} has no value; write {unset[1]}=VALUE."
   return " ".join(message.split()).rstrip(".") + "; see --help."
-
-
-def _exit(message: str, code: int) -> NoReturn:
-  disable(CRITICAL)  # threads that are still at work would log tracebacks below the sentence
-  sys.stdout.flush()
-  print(f"error: {' '.join(message.split())}", file=sys.stderr)
-  sys.exit(code)

@@ -5,8 +5,8 @@ import math
 
 import pytest
 
-from experiments.benchmarks import fuzz
 from nurture.core import UserError
+from nurture.testing import fuzz
 from nurture.training.config import put
 from nurture.training.sweep import members_of
 from tests.tiny import read

@@ -7,7 +7,7 @@ import numpy as np
 
 from nurture.training.config import plain, put
 
-ROOT = pathlib.Path(__file__).resolve().parents[2]
+ROOT = pathlib.Path(__file__).resolve().parents[3]  # the repository: configs are no part of the package
 CONFIGS = sorted((ROOT / "configs").rglob("*.py"))
 
 

@@ -1,6 +1,6 @@
 """Infinitely wide networks of growing depth as classifiers: three limits, one of which is Bayes-consistent.
 
-  python -m experiments.wide_and_deep --workdir=runs/wide_and_deep
+  python -m experiments.studies.wide_and_deep --workdir=runs/wide_and_deep
 
 With growing depth a wide fully connected network becomes a nearest-neighbour classifier, a majority vote, or a singular
 kernel smoother |x - x'|^-alpha, and the activation alone decides which (Radhakrishnan, Belkin & Uhler 2022,
@@ -27,11 +27,8 @@ the NTK), logarithms instead of plain float64, the smoother beside regression, n
 errors over seeds. "sine" is the official sin(sqrt(a) u) of each set: a = 1, 2.676, 6.13539, 13.8258.
 """
 
-import io
 import math
 import pathlib
-import sys
-import time
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -40,14 +37,13 @@ import jax.numpy as jnp
 import numpy as np
 from absl import flags
 
-from experiments import terminal
-from nurture import reporting
+from nurture import reporting, terminal
 from nurture.core import UserError
 from nurture.ntk import predictors
 from nurture.ntk.deep import log_kernel_of_cosines
 from nurture.ntk.dual import Dual, classify, erf, hermite, optimal_hermite, relu, sine, singularity_exponent
 from nurture.ntk.sphere import log_cosines
-from nurture.reporting.plots import COLORS
+from nurture.reporting.style import DASHES, SUPERSCRIPTS, add_axes, add_legend, figure_of, name_axes, save, tick_levels
 
 _WORKDIR = flags.DEFINE_string(
   "workdir", None, "Directory for results.json, manifest.json and the plot.", **terminal.SHARED,
@@ -200,38 +196,32 @@ def _cell(values: Sequence[float]) -> str:
 
 
 def plot(path: pathlib.Path, results: Mapping[int, Mapping[str, Any]], depths: Sequence[int]) -> pathlib.Path:
-  """Draws the test error over depth, a column for each set, NNGP above NTK; lines are the baselines."""
-  from matplotlib.backends.backend_agg import FigureCanvasAgg  # noqa: PLC0415
-  from matplotlib.figure import Figure  # noqa: PLC0415
-
-  figure = Figure(figsize=(3.0 * len(results) + 0.6, 6.2), layout="constrained")
-  FigureCanvasAgg(figure)
-  axes = figure.subplots(2, len(results), sharex=True, sharey="col", squeeze=False)
+  """Draws the test error over depth, a column for each set, NNGP above NTK; black lines are the baselines."""
+  figure, handles = figure_of(3.0 * len(results) + 0.6, 5.8), {}
+  styles = reporting.palette([name for of in results.values() for name in of["smoother"][KINDS[0]]])
+  draws = max(len(of["baselines"]["Bayes"]) for of in results.values())
   for column, (d, measured) in enumerate(results.items()):
-    for axis, kind in zip(axes[:, column], KINDS):
-      for (name, values), dashes in zip(measured["baselines"].items(), ("-", "--", (0, (1, 1.2)), "-.")):
-        axis.axhline(1 - np.mean(values), color="black", linewidth=1.0, linestyle=dashes, label=name)
-      for (name, by_depth), color in zip(measured["smoother"][kind].items(), COLORS):
+    lowest, highest = (1 - np.mean(measured["baselines"][name]) for name in ("Bayes", "majority"))
+    for row, kind in enumerate(KINDS):
+      axis = add_axes(figure, 2, len(results), row * len(results) + column + 1)
+      for name, by_depth in measured["smoother"][kind].items():
         errors = 1 - np.array([by_depth[depth] for depth in depths])
-        sem = errors.std(axis=1, ddof=1) / math.sqrt(errors.shape[1]) if errors.shape[1] > 1 else None
-        axis.errorbar(depths, errors.mean(axis=1), sem, color=color, label=name, marker="o", markersize=3, capsize=2)
-      axis.set(xscale="log", yscale="log", yticks=TICKS)
+        sem = errors.std(axis=1, ddof=1) / math.sqrt(draws) if draws > 1 else None
+        handles[name] = axis.errorbar(
+          depths, errors.mean(axis=1), sem, color=styles[name].color, marker="o", markersize=3.5, capsize=2,
+          linewidth=1.4,
+        )
+      for (name, values), dashes in zip(measured["baselines"].items(), DASHES):
+        handles[name] = axis.axhline(1 - np.mean(values), color="black", linewidth=1.1, linestyle=dashes, zorder=5)
+      axis.set(xscale="log", yscale="log", yticks=TICKS, ylim=(0.9 * lowest, max(1.15 * highest, 1.2 * lowest)))
       axis.yaxis.set_major_formatter("{x:g}")
       axis.yaxis.set_minor_formatter("")
-      axis.set_title(f"$R^{d}$, {kind.upper()}", fontsize=10, loc="left", fontweight="bold")
-      axis.grid(True, color="#E4E4E4", linewidth=0.7)
-    lowest = 1 - np.mean(measured["baselines"]["Bayes"])
-    highest = 1 - np.mean(measured["baselines"]["majority"])
-    axes[0, column].set_ylim(0.9 * lowest, max(1.15 * highest, 1.2 * lowest))
-    axes[1, column].set_xlabel("hidden layers")
-  for axis in axes[:, 0]:
-    axis.set_ylabel("test error")
-  figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=9 if len(results) > 2 else 3,
-                frameon=False, fontsize=9)
-  picture = io.BytesIO()
-  figure.savefig(picture, format="png", dpi=160, metadata={"Software": None})
-  reporting.replace_file(path, picture.getvalue())
-  return path
+      title = f"R{str(d).translate(SUPERSCRIPTS)}, {kind.upper()}"
+      name_axes(axis, title, "hidden layers" if row else "", "" if column else "test error")
+      tick_levels(axis, depths)
+  note = f"points and bars: mean ± standard error of n = {draws} draws; black: baselines, their mean"
+  add_legend(figure, handles, note if draws > 1 else "")
+  return save(figure, path)
 
 
 def main(argv: Sequence[str]) -> None:
@@ -239,23 +229,20 @@ def main(argv: Sequence[str]) -> None:
   dimensions, depths = chosen(_DIMENSIONS.value, _DEPTHS.value)
   settings = {"n": _N.value, "seeds": _SEEDS.value, "depths": depths, "dimensions": dimensions}
   terminal.enable_compilation_cache()
-  workdir, began = pathlib.Path(_WORKDIR.value), time.monotonic()
-  reporting.write_json(workdir / "config.json", settings)
-  reporting.start(workdir, reporting.collect(settings, {}, list(range(_SEEDS.value)), sys.argv[1:]))
   results: dict[int, Any] = {}
-  with reporting.Progress(len(dimensions), "data sets") as progress:
-    for d in dimensions:
-      results[d] = compare(d, _N.value, depths, _SEEDS.value)
-      progress.update(len(results))
-  table = [line for d in dimensions for line in rows(d, results[d], depths)]
-  lines = [[f"R^{d}", d - 1, *map(_cell, results[d]["baselines"].values())] for d in dimensions]
-  print(reporting.markdown_table(["set", "D", *BASELINES], lines) + "\n")
-  print(reporting.markdown_table(["set", "kernel", "limit", *(f"L = {depth:,}" for depth in depths)], table))
-  path = plot(workdir / "plots" / "wide_and_deep.png", results, depths)
-  reporting.write_json(workdir / "results.json", {"accuracy": {f"R^{d}": value for d, value in results.items()}})
-  seconds = time.monotonic() - began
-  reporting.stop(workdir, "finished", len(dimensions), seconds)
-  print(f"\n{path}\n{seconds:.0f} s; {workdir / 'results.json'} holds all numbers.")
+  with reporting.study(_WORKDIR.value, settings, range(_SEEDS.value)) as study:
+    with reporting.Progress(len(dimensions), "data sets") as progress:
+      for d in dimensions:
+        results[d] = compare(d, _N.value, depths, _SEEDS.value)
+        study.done += 1
+        progress.update(study.done)
+    table = [line for d in dimensions for line in rows(d, results[d], depths)]
+    lines = [[f"R^{d}", d - 1, *map(_cell, results[d]["baselines"].values())] for d in dimensions]
+    print(reporting.markdown_table(["set", "D", *BASELINES], lines) + "\n")
+    print(reporting.markdown_table(["set", "kernel", "limit", *(f"L = {depth:,}" for depth in depths)], table))
+    path = plot(study.picture("wide_and_deep"), results, depths)
+    written = study.write({"accuracy": {f"R^{d}": value for d, value in results.items()}})
+  print(f"\n{path}\n{study.seconds:.0f} s; {written} holds all numbers.")
 
 
 def chosen(dimensions: Sequence[str], depths: Sequence[str]) -> tuple[list[int], list[int]]:

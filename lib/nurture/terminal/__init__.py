@@ -1,0 +1,7 @@
+"""What a binary needs at the terminal: its flags, how it starts and fails, and the cache of compiled programs."""
+
+from nurture.terminal.compilation_cache import CACHE_VARIABLE, enable_compilation_cache
+from nurture.terminal.flags import SHARED, check_config, parse_flags
+from nurture.terminal.start import run
+
+__all__ = ["CACHE_VARIABLE", "SHARED", "check_config", "enable_compilation_cache", "parse_flags", "run"]
