@@ -321,7 +321,9 @@ def plot(path: pathlib.Path, results: Sequence[dict]) -> pathlib.Path:
     for entry in result["seconds"]:
       if not entry["backward"]:
         panels.setdefault(str(shape), {})[entry["name"]] = [shape.flops / s / 1e12 for s in entry["seconds"]]
-  return reporting.intervals(path, [reporting.Intervals(title, "TFLOP/s", rates) for title, rates in panels.items()])
+  return reporting.intervals(
+    path, [reporting.Intervals(title, "TFLOP/s", rates) for title, rates in panels.items()], of="rounds",
+  )
 
 
 if __name__ == "__main__":

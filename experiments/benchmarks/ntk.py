@@ -136,7 +136,7 @@ def peers(out: pathlib.Path) -> dict[str, Any]:
     ratios = {network: of[name]["ratios"] for network, of in results.items()}
     panels.append(reporting.Intervals(name, "time over ours", ratios))
   if panels:
-    print(reporting.intervals(out / "peers.png", panels))
+    print(reporting.intervals(out / "peers.png", panels, of="rounds"))
   return results
 
 

@@ -129,7 +129,8 @@ def main(argv: Sequence[str]) -> None:
         f"jax {jax.__version__}, medians of {_ROUNDS.value} rounds.")
   out = pathlib.Path(_OUT.value)
   reporting.write_json(out / "results.json", {"seconds_per_step": times, "ratios": ratios})
-  print(reporting.intervals(out / "overhead.png", [reporting.Intervals("Time of a step", "times plain", ratios)]))
+  panel = reporting.Intervals("Time of a step", "times plain", ratios)
+  print(reporting.intervals(out / "overhead.png", [panel], of="rounds"))
 
 
 if __name__ == "__main__":

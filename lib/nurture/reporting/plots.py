@@ -186,7 +186,6 @@ def _decorate(axes: Any, panel: Panel, lowest: float, highest: float) -> None:
     plain_logarithm(axes.xaxis)
   if len(panel.levels):
     tick_levels(axes, panel.levels, panel.names)
-    axes.margins(x=0.04)
   if panel.log_y:
     axes.set_yscale("log")
     plain_logarithm(axes.yaxis)

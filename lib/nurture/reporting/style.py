@@ -130,6 +130,7 @@ def tick_levels(axes: Any, levels: Sequence[float], names: Sequence[str] | None 
 
   axes.set_xticks(list(levels), [literal(name) for name in names or map(number, levels)])
   axes.xaxis.set_minor_locator(NullLocator())
+  axes.margins(x=0.04)  # what was run at the first and the last one is no part of the frame
 
 
 def plain_logarithm(axis: Any) -> None:
