@@ -15,7 +15,7 @@ BUDGET ?= 0
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help quickstart test test-fast lint mutants clean
+.PHONY: help quickstart test test-fast test-long lint docs mutants clean
 
 help:
 	@echo "make quickstart   train a small network into runs/quickstart, from the start"
@@ -23,6 +23,7 @@ help:
 	@echo "make test-fast    the tests that take less than ten seconds each"
 	@echo "make test-long    the tests that take too long for make test"
 	@echo "make lint         ruff"
+	@echo "make docs         the pages and the reference as a site, in site/"
 	@echo "make mutants      ROOM=training: changes single places of lib/nurture/training and counts what its tests notice"
 	@echo "make clean        remove the environment and all caches; runs/ stays"
 
@@ -42,6 +43,9 @@ test-long: $(VENV)/installed-dev
 lint: $(VENV)/installed-dev
 	$(BIN)/ruff check lib experiments configs tests
 
+docs: $(VENV)/installed-docs
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
+
 mutants: $(VENV)/installed-mutants
 	@test -n "$(ROOM)" || { echo "error: give the room, such as make mutants ROOM=training." >&2; exit 1; }
 	nice -n 10 $(BIN)/python tests/mutants --room=$(ROOM) --sample=$(SAMPLE) --seed=$(SEED) --budget=$(BUDGET)
@@ -57,6 +61,10 @@ $(VENV)/installed: pyproject.toml | $(BIN)/python
 
 $(VENV)/installed-dev: $(VENV)/installed
 	$(BIN)/python -m pip install --quiet --editable ".[dev]"
+	touch $@
+
+$(VENV)/installed-docs: $(VENV)/installed
+	$(BIN)/python -m pip install --quiet --editable ".[docs]"
 	touch $@
 
 $(VENV)/installed-mutants: $(VENV)/installed-dev

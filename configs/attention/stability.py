@@ -6,13 +6,13 @@
   python -m experiments.tuned runs/stability_text --over=lr --by=loss --metric=test/loss --metric=test/accuracy
 
 DATA holds tinyshakespeare/input.txt and cifar-10-batches-bin/*.bin. 11 and 12 min on 2 CPU cores beside other jobs. No
-member of either leaves the finite numbers; the best test losses are 2.38 and 1.87 with softmax, 2.59 and 1.91 with
+member of either diverges; the best test losses are 2.38 and 1.87 with softmax, 2.59 and 1.91 with
 sigmoid.
 
 b and the learning rate are numbers, so that all members with sigmoid attention are one program, 5 rates x 4 biases x
 seeds; softmax is a second one. The transformers have neither QK-norm nor LayerScale, which both make sigmoid attention
-more stable (Ramapuram et al. 2024, arXiv:2409.04431). The loss is that of the last steps; a member that has left the
-finite numbers is marked dead and counted.
+more stable (Ramapuram et al. 2024, arXiv:2409.04431). The loss is that of the last steps; a member that diverged
+is marked dead and counted.
 """
 
 import math

@@ -14,8 +14,7 @@ from configs import base
 
 MLP = {"name": "mlp", "depth": 2, "width": 256, "activation": "relu", "kernel_init": "he"}
 PAIR = {"name": "pair", "model": MLP}
-MIXED = ({"mix": {"name": "mixup", "alpha": 1.0, "symmetric": False}}, {"mix": {"name": "mixup"}})
-PLAIN = ({}, {})
+MIXED = {"mix": {"name": "mixup", "alpha": 1.0, "symmetric": False}}
 AVERAGE = {"average": {"model": {}, "parameters": "average", "view": ""}}
 UNMIXED = {"average": AVERAGE["average"] | {"view": "unmixed"}}
 ELR = {"name": "elr", "weight": 1.0, "lam": 3.0, "beta": 0.7, "form": "clamped"}
@@ -30,15 +29,15 @@ def losses(of="logits", elr=None):
   }
 
 
-# Arm: (model, augmentations, targets, references, losses).
+# Arm: (model, augmentations, references, losses).
 ARMS = {
-  "cross-entropy": (MLP, *PLAIN, {}, losses()),
-  "cross-entropy, mixup": (MLP, *MIXED, {}, losses()),
-  "two networks, mixup": (PAIR, *MIXED, {}, losses("members")),
-  "ELR": (MLP, *PLAIN, {}, losses(elr=ELR)),
-  "ELR, mixup": (MLP, *MIXED, {}, losses(elr=ELR)),
-  "ELR+ without mixup": (PAIR, *PLAIN, AVERAGE, losses("members", PLUS)),
-  "ELR+": (PAIR, *MIXED, UNMIXED, losses("members", PLUS)),
+  "cross-entropy": (MLP, {}, {}, losses()),
+  "cross-entropy, mixup": (MLP, MIXED, {}, losses()),
+  "two networks, mixup": (PAIR, MIXED, {}, losses("members")),
+  "ELR": (MLP, {}, {}, losses(elr=ELR)),
+  "ELR, mixup": (MLP, MIXED, {}, losses(elr=ELR)),
+  "ELR+ without mixup": (PAIR, {}, AVERAGE, losses("members", PLUS)),
+  "ELR+": (PAIR, MIXED, UNMIXED, losses("members", PLUS)),
 }
 
 
@@ -63,7 +62,7 @@ def get_config():
   config.ensemble.seeds = 5
   config.ensemble.grid = {
     "arm": {
-      "path": ("model", "data.augment", "targets", "references", "losses"),
+      "path": ("model", "data.augment", "references", "losses"),
       "levels": tuple(ARMS.values()),
       "names": tuple(ARMS),
     },

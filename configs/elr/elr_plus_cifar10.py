@@ -28,7 +28,6 @@ def get_config():
   }
   config.model = {"name": "pair", "model": {"name": "preact_resnet18_elr_plus", "dtype": "bfloat16"}}
   config.references = {"average": {"model": {}, "parameters": "average", "view": "unmixed", "batch_norm": "batch"}}
-  config.targets = {"mix": {"name": "mixup"}}
   config.losses = {
     "ce": {"name": "cross_entropy", "weight": 1.0, "of": "members"},
     "elr": {"name": "elr_plus", "weight": 1.0, "lam": 3.0, "beta": 0.7, "reference": "average"},

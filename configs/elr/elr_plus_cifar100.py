@@ -31,7 +31,6 @@ def get_config():
   }
   config.model = {"name": "pair", "model": {"name": "preact_resnet18_elr_plus", "dtype": "bfloat16"}}
   config.references = {"average": {"model": {}, "parameters": "average", "view": "unmixed", "batch_norm": "batch"}}
-  config.targets = {"mix": {"name": "mixup"}}
   config.losses = {
     "elr": {
       "name": "elr_plus", "weight": 1.0, "lam": 7.0, "beta": 0.9, "reference": "average",

@@ -58,7 +58,6 @@ CONFIGS = {
   "targets": {
     "label_smoothing": [{"alpha": 0.1, "convention": "uniform"}, {"alpha": 0.1, "convention": "other_classes"}],
     "distillation": [{"teachers": ("teacher",), "temperature": 2.0, "hard_weight": 0.3}],
-    "mixup": [{}],
   },
   "losses": {
     "cross_entropy": [{}],

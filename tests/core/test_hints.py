@@ -21,6 +21,7 @@ from nurture.core.hints import (
   Whole,
   annotate,
   check,
+  check_argument,
   check_fields,
   matches,
 )
@@ -148,3 +149,28 @@ def test_an_object_that_was_built_by_hand_can_be_checked():
 def test_a_value_is_returned_as_its_field_holds_it(value, hint, expected):
   held = check("x", value, hint)
   assert repr(held) == repr(expected)
+
+
+@pytest.mark.parametrize(("value", "hint", "words"), [
+  (0, Count, "0; give a whole number of at least 1"),
+  (2.0, Count, "2.0; give a whole number of at least 1"),
+  (True, Count, "True; give a whole number of at least 1"),
+  ("4", Count | None, "'4'; give a whole number or nothing"),
+  (np.int64(-2), Positive, "-2; give a number above 0"),
+  (jnp.zeros(()), Positive, "0.0; give a number above 0"),
+  (np.ones(2), Positive, "a number above 0"),
+  (NAN, NonNegative, "nan; give a number of at least 0"),
+  (INF, NonNegative, "inf; give a finite number of at least 0"),
+])
+def test_an_argument_out_of_range_is_one_sentence(value, hint, words):
+  with pytest.raises(UserError, match="^the x is ") as error:
+    check_argument("the x", value, hint)
+  assert str(error.value).endswith(f"{words}.")
+  with pytest.raises(UserError, match="; give bread.$"):
+    check_argument("the x", value, hint, "bread")
+
+
+def test_an_argument_may_be_of_64_bits_none_or_traced():
+  for value, hint in ((1e-300, Positive), (1e300, NonNegative), (2**40, Count), (None, Count | None), ("a", str)):
+    check_argument("x", value, hint)
+  jax.jit(lambda x: check_argument("x", x, Positive))(-1.0)

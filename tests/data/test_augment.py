@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from nurture.core import UserError, build
-from nurture.data import AUGMENTATIONS
+from nurture.data import AUGMENTATIONS, mixed_targets
 
 _B = 6
 _ROWS = {
@@ -133,6 +133,32 @@ def test_alpha_zero_is_the_identity_bit_for_bit(key):
   out = jax.jit(lambda a: _run(key, batch, name="mixup", alpha=a, symmetric=True))(0.0)
   np.testing.assert_array_equal(out["image"], batch["image"])
   np.testing.assert_array_equal(out["mix_weight"], 1.0)
+
+
+def test_targets_are_mixed_as_the_images(key):
+  one_hot = jax.nn.one_hot(jnp.arange(_B), 9)
+  # Images that are their own targets must stay so.
+  batch = _run(key, {**_batch(), "image": one_hot.reshape(_B, 1, 9, 1)}, name="mixup", alpha=1.0, symmetric=True)
+  targets = mixed_targets(batch, one_hot)
+  assert np.abs(targets - one_hot).max() > 0.05
+  np.testing.assert_allclose(targets, batch["image"].reshape(_B, 9), atol=1e-6)
+
+
+def test_mixed_targets_in_full():
+  one_hot = jax.nn.one_hot(jnp.arange(_B), 9)
+  batch = {"mix_index": jnp.array([1, 0, 2, 3, 4, 5]), "mix_weight": jnp.linspace(0.75, 0, _B)}
+  targets = np.asarray(mixed_targets(batch, one_hot))
+  np.testing.assert_allclose(targets[0], [0.75, 0.25] + [0] * 7, rtol=1e-6)
+  np.testing.assert_array_equal(targets[2:], one_hot[2:])
+  sequences = mixed_targets(batch, jnp.stack([one_hot, one_hot[::-1]], axis=1))
+  np.testing.assert_allclose(sequences[:, 0], targets, rtol=1e-6)
+
+
+def test_what_was_not_mixed_keeps_its_targets():
+  one_hot = jax.nn.one_hot(jnp.arange(_B), 9)
+  np.testing.assert_array_equal(mixed_targets({"label": jnp.arange(_B)}, one_hot), one_hot)
+  batch = {"mix_index": jnp.arange(_B)[::-1], "mix_weight": jnp.ones(_B)}
+  np.testing.assert_array_equal(mixed_targets(batch, one_hot), one_hot)
 
 
 @pytest.mark.parametrize("config", [{"name": "pad_crop", "pad": -1}, {"name": "cutout", "size": -2}])

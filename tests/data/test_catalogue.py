@@ -127,7 +127,7 @@ def test_every_field_is_required(data_dir):
   ({"test_subset": 2**70}, "data.test_subset is 1180591620717411303424, but there are 40"),
   ({"noisy_validation": 1}, "data.noisy_validation is 1; give true or false"),
   ({"label_noise": {"name": "symetric"}}, "data.label_noise.name is 'symetric', .*did you mean 'symmetric'"),
-  ({"label_noise": {**_NOISE, "rate": 1.5}}, "data.label_noise: .*from 0 to 1"),
+  ({"label_noise": {**_NOISE, "rate": 1.5}}, "data.label_noise.rate is 1.5; give a number from 0 to 1"),
   ({"normalize": "standardise"}, "data.normalize.name is 'standardise', .*did you mean 'standardize'"),
   ({"augment": {"c": {"name": "crop"}}}, "data.augment.c.name is 'crop'"),
   ({"augment": "flip"}, "data.augment is 'flip'; give a dict"),

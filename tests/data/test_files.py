@@ -8,8 +8,8 @@ import tracemalloc
 import numpy as np
 import pytest
 
-from nurture.core import UserError
-from nurture.data import load
+from nurture.core import UserError, build
+from nurture.data import DATASETS, load
 from nurture.data.files import Cifar10, Cifar100, Digits, FashionMnist, Mnist, Text
 
 _NAME_BYTES = lambda value: "bytes" if isinstance(value, bytes) else None  # gzip writes the time
@@ -158,13 +158,19 @@ def test_an_archive_that_is_still_packed_is_named(tmp_path, source, archive):
     source.load(tmp_path)
 
 
-@pytest.mark.parametrize("source", [
-  lambda n: Mnist(train_examples=n), lambda n: Mnist(test_examples=n), Cifar10, lambda n: Cifar100("fine", n),
+@pytest.mark.parametrize(("source", "words"), [
+  ({"name": "mnist", "train_examples": 0}, "train_examples is 0; give a whole number of at least 1"),
+  ({"name": "fashion_mnist", "test_examples": -1}, "test_examples is -1; give a whole number of at least 1"),
+  ({"name": "cifar10", "examples_per_file": 0}, "examples_per_file is 0; give"),
+  ({"name": "cifar100", "train_examples": 0}, "train_examples is 0; give"),
+  ({"name": "digits", "test_examples": 1797}, "test_examples is 1797; give a whole number from 1 to 1796"),
+  ({"name": "text", "context": 0}, "context is 0; give a whole number of at least 1"),
+  ({"name": "text", "test_fraction": 1.0}, "test_fraction is 1.0; give a number from above 0 to below 1"),
+  ({"name": "tfds", "dataset": "mnist", "resize": 0}, "resize is 0; give a whole number of at least 1"),
 ])
-def test_no_examples_are_no_set(source):
-  for count in (0, -1):
-    with pytest.raises(ValueError, match=f"is {count}; give the number of examples that the file holds"):
-      source(count)
+def test_a_number_that_no_set_has_is_one_sentence(source, words):
+  with pytest.raises(UserError, match=f"^config.data.source.{words}"):
+    build(DATASETS, source, path="config.data.source")
 
 
 def test_an_impossible_label_is_refused(tmp_path):
@@ -382,5 +388,5 @@ def test_counts_and_paths_come_from_a_config_too(tmp_path):
     "source": {"name": "mnist", "train_examples": 0}, "seed": 0, "validation": 0, "subset": 0, "test_subset": 0,
     "label_noise": {}, "noisy_validation": True, "normalize": "unit", "augment": {},
   }
-  with pytest.raises(UserError, match="data.source: train_examples is 0; give the number of examples"):
+  with pytest.raises(UserError, match="data.source.train_examples is 0; give a whole number"):
     load(config, tmp_path)

@@ -178,7 +178,7 @@ def test_per_class_counts_are_exact():
   ({"name": "symmetric", "rate": 0.2}, "include_true is missing"),
   ({"name": "per_class", "rates": (0.1, 0.2)}, "2 rates, but the data has 10 classes"),
   ({"name": "per_class", "rates": (-0.1,) * 10}, "from 0 to 1"),
-  ({"name": "symmetric", "rate": float("nan"), "include_true": True}, "rate is nan; give a finite number"),
+  ({"name": "symmetric", "rate": float("nan"), "include_true": True}, "rate is nan; give a number from 0 to 1"),
   ({"name": "asymmetric", "rate": 0.2, "mapping": "cifar10", "sequential": 1}, "sequential is 1 .*true or false"),
 ])
 def test_bad_rates_are_one_sentence(config, words):

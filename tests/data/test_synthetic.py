@@ -164,14 +164,14 @@ def test_training_never_meets_the_test_split():
 
 
 @pytest.mark.parametrize("source, words", [
-  ({"min_length": 0}, "data.source: lengths run from 0 to 9; give 1 <= min_length"),
+  ({"min_length": 0}, "data.source.min_length is 0; give a whole number of at least 1"),
   ({"min_length": 10}, "data.source: lengths run from 10 to 9"),
-  ({"num_examples": 0}, "data.source: num_examples is 0 .*give at least 1"),
-  ({"test_examples": 0}, "test_examples 0; give at least 1"),
-  ({"seed": -1}, "data.source: seed is -1; give a whole number"),
+  ({"num_examples": 0}, "data.source.num_examples is 0; give a whole number of at least 1"),
+  ({"test_examples": 0}, "data.source.test_examples is 0; give"),
+  ({"seed": -1}, "data.source.seed is -1; give a whole number from 0 to 4294967295"),
   ({"max_length": 2.5}, "data.source.max_length is 2.5 .*a whole number"),
-  ({"max_length": 2**31}, "data.source.max_length is 2147483648; give a whole number, within 32 bits"),
-  ({"num_examples": 2**40}, "data.source.num_examples is 1099511627776; give a whole number, within 32 bits"),
+  ({"max_length": 2**31}, "data.source.max_length is 2147483648; give a whole number of at least 1, within 32 bits"),
+  ({"num_examples": 2**40}, "num_examples is 1099511627776; give a whole number of at least 1, within 32 bits"),
   ({"num_examples": 2**31 - 1}, "data.source: 2147485147 examples of 9 tokens would take about 360 GiB, but"),
   ({"test_examples": 2**31 - 1}, "data.source: 2147485147 examples of 9 tokens would take"),
   ({"max_length": 2**31 - 1}, "data.source: 3000 examples of 2147483647 tokens would take .*give fewer or shorter"),
@@ -186,7 +186,7 @@ def test_a_bad_source_is_one_sentence(source, words):
 
 @pytest.mark.parametrize("symbols", [1, 2**20])
 def test_one_symbol_cannot_be_copied_and_a_vocabulary_has_an_end(symbols):
-  with pytest.raises(UserError, match=f"num_symbols is {symbols}; give at least 2, and at most 65536"):
+  with pytest.raises(UserError, match=f"num_symbols is {symbols}; give a whole number from 2 to 65536"):
     build(DATASETS, {"name": "copy", "min_length": 1, "max_length": 2, "num_symbols": symbols}, path="data.source")
 
 

@@ -216,12 +216,6 @@ def test_a_cache_that_cannot_be_written_is_one_sentence(tmp_path):
     _write_cache(tmp_path / "nurture-cache" / "tfds-x.npz", _read())
 
 
-@pytest.mark.parametrize("resize", [0, -3])
-def test_a_side_of_no_pixels_is_refused(resize):
-  with pytest.raises(ValueError, match=f"resize is {resize}; give a side in pixels"):
-    Tfds("tiny_images", resize=resize)
-
-
 def test_a_long_name_makes_no_long_file_name():
   assert len(Tfds("a/" * 200)._file_name()) < 120
   assert Tfds("a/" * 200)._file_name() != Tfds("a/" * 200 + "b")._file_name()

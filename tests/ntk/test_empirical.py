@@ -14,8 +14,8 @@ from nurture.core import UserError
 from nurture.ntk import empirical
 from nurture.ntk.contraction import num_bytes
 from nurture.ntk.empirical import ntk, ntk_matvec, ntk_sketch
+from nurture.ntk.function import checked_function
 from nurture.ntk.memory import choose_block, needed_bytes, row_bytes
-from nurture.ntk.network import checked_network
 from nurture.ntk.sketch import _projected
 
 
@@ -152,7 +152,7 @@ def test_blocks_take_no_more_than_is_said(config, reduce, monkeypatch):
   monkeypatch.setattr("nurture.ntk.contraction.WORK", work)
   model, x = models.build(config, num_classes=10), jnp.zeros((block, 32, 32, 3))
   variables = jax.eval_shape(model.init, jax.random.key(0), x[:1])
-  network = checked_network(lambda variables, x: model.apply(variables, x).logits, variables, x)
+  network = checked_function(lambda variables, x: model.apply(variables, x).logits, variables, x)
   settings = empirical._Settings(network, reduce, "factored", None)
   factors = empirical._prepare.eval_shape(settings, variables, x)
   held = num_bytes(factors)
@@ -181,7 +181,7 @@ def test_memory_is_kept_where_one_part_dominates(model, samples, monkeypatch):
   block = 1500 if samples(2).ndim == 2 and samples(2).shape[1] == 8 else 16
   x = samples(block)
   variables = jax.eval_shape(module.init, jax.random.key(0), x[:1])
-  settings = empirical._Settings(checked_network(module.apply, variables, x), "trace", "factored", None)
+  settings = empirical._Settings(checked_function(module.apply, variables, x), "trace", "factored", None)
   factors = empirical._prepare.eval_shape(settings, variables, x)
   held, total = num_bytes(factors), jax.ShapeDtypeStruct((block, block), jnp.float32)
   row = row_bytes(held // block, max(factor.expanded_bytes() for factor in factors) // block)
@@ -219,7 +219,7 @@ def test_memory_may_be_a_float(key):
 
 def test_a_jitted_apply_is_looked_into(key):
   apply, variables, x = whole_numbers(key, 2)
-  assert checked_network(jax.jit(apply), variables, x).apply == apply
+  assert checked_function(jax.jit(apply), variables, x).apply == apply
 
 
 class Trains(nn.Module):

@@ -214,20 +214,6 @@ def test_the_largest_learning_rate_is_two_over_the_largest_eigenvalue(nt):
     np.testing.assert_allclose(rate, 2 * (1 + momentum) * 10 / np.linalg.eigvalsh(k)[-1], rtol=1e-9)
 
 
-@pytest.mark.parametrize("kind", ["ntk", pytest.param("nngp", marks=pytest.mark.long)])
-def test_monte_carlo_has_the_kernel_as_its_mean(nt, kind):
-  """With one hidden layer at any width."""
-  stax = nt.stax
-  layers = stax.serial(
-    stax.Conv(8, (3, 3), padding="SAME", W_std=1.3, b_std=0.2), stax.Relu(), stax.GlobalAvgPool(), stax.Dense(4)
-  )
-  x, z = draw(2, 4, 4, 2), draw(3, 4, 4, 2, seed=1)
-  estimate = infinite.monte_carlo(layers, x, z, key=jax.random.key(3), draws=200, kind=kind)
-  exact = infinite.kernel_matrix(layers[2], x, z, block=3, kind=kind)
-  assert np.all(estimate.sem < 0.15 * exact)
-  assert np.all(np.abs(estimate.mean - exact) < 4 * estimate.sem)
-
-
 @pytest.mark.long
 def test_batches_run_on_two_devices(nt):
   init, apply, kernel = nt.stax.serial(nt.stax.Dense(4), nt.stax.Relu(), nt.stax.Dense(1))
@@ -260,7 +246,6 @@ def errors():
   k, y = np.eye(3), np.ones((3, 1))
   kernel, x = (lambda a, b, kind: a @ b.T), np.ones((3, 2))
   matrix = lambda *args, **kwargs: infinite.kernel_matrix(kernel, *args, **{"block": 2} | kwargs)
-  carlo = lambda **kwargs: infinite.monte_carlo((None, None, None), x, key=jax.random.key(0), **kwargs)
   return {
     "no Myrtle network of depth 6": lambda: infinite.myrtle_kernel(6),
     "block is 0": lambda: matrix(x, block=0),
@@ -271,8 +256,7 @@ def errors():
     "not a finite symmetric matrix": lambda: infinite.predict(np.triu(np.ones((3, 3))), k, y),
     "eigenvalue -1": lambda: infinite.predict(np.diag([1.0, 2.0, -1.0]), k, y, 1.0),
     "singular up to rounding": lambda: infinite.predict(np.diag([1.0, 2.0, 0.0]), k, y),
-    "draws is 1": lambda: carlo(draws=1),
-    "kind is 'x'": lambda: carlo(draws=2, kind="x"),
+    "width is 0": lambda: infinite.myrtle(5, width=0, num_outputs=1),
   }
 
 

@@ -182,9 +182,9 @@ def test_kernels_map_over_members_and_nan_stays():
   (lambda: metrics.top_mass(np.ones(N), 9), "from 1 to 8"),
   (lambda: metrics.top_mass(np.ones(N), 2.5), "whole number from 1 to 8"),
   (lambda: metrics.relative_change({"a": EYE}, {"b": EYE}), "differ in structure"),
-  (lambda: metrics.kernel_velocity(EYE, EYE, np.int64(-2)), "a positive number"),
+  (lambda: metrics.kernel_velocity(EYE, EYE, np.int64(-2)), "a number above 0"),
   (lambda: metrics.label_kernel(np.ones((2, 2, 2))), "one-hot"),
-  (lambda: metrics.kernel_velocity(EYE, EYE, 0), "a positive number"),
+  (lambda: metrics.kernel_velocity(EYE, EYE, 0), "a number above 0"),
 ])
 def test_mistakes_name_the_fix(call, match):
   with pytest.raises(UserError, match=match):

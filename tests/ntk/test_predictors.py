@@ -91,7 +91,7 @@ def test_bad_input(data):
     (lambda: smoother_predict(log_k - np.inf, y), "-inf only"),
     (lambda: smoother_predict(log_k, y, np.ones((2, 30))), "one sign for each"),
     (lambda: ridgeless_predict(log_k, np.zeros((30, 29)), 0.0, y), r"give \[30, 30\]"),
-    (lambda: ridgeless_predict(log_k, np.zeros((30, 30)), 0.0, y, jitter=-1.0), "not negative"),
+    (lambda: ridgeless_predict(log_k, np.zeros((30, 30)), 0.0, y, jitter=-1.0), "jitter is -1.0; give a number"),
     (lambda: ridgeless_predict(log_k, np.zeros((30, 30)), 0.0, y, jitter=0.0), "larger jitter"),
     (lambda: ridgeless_predict(log_k, np.zeros((30, 30)), np.zeros(30), y), r"log_diag is \[30\]"),
     (lambda: smoother_predict(log_k, y, np.zeros((20, 30))), "other than -1 and 1"),

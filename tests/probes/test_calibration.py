@@ -183,5 +183,5 @@ def test_a_class_without_examples_does_not_count_and_a_reference_can_be_measured
   padded = measure(Stability("test"), label, np.concatenate([logits, np.full((40, 1), -100.0)], axis=1))
   assert two == pytest.approx(padded, rel=1e-5)
   assert measure(Stability("test", of="teacher"), label, logits[:, ::-1]) == pytest.approx(two, rel=1e-5)
-  with pytest.raises(UserError, match=r"of is 'techer'.*did you mean 'teacher'"):
+  with pytest.raises(UserError, match="'stability' reads the reference 'techer'; did you mean 'teacher'"):
     measure(Stability("test", of="techer"), label, logits)

@@ -56,7 +56,6 @@ def test_what_is_there_and_what_is_not(tmp_path):
   (tmp_path / "c").symlink_to(tmp_path / "nowhere")
   assert [reporting.exists(tmp_path / name) for name in ("a", "b", "c", "d", "b/below")] == [True, True] + [False] * 3
   assert [reporting.is_directory(tmp_path / name) for name in ("a", "b", "c", "d")] == [True, False, False, False]
-  assert reporting.names_in(tmp_path) == ["a", "b", "c"]
 
 
 def test_what_to_do_is_said(tmp_path):
@@ -81,12 +80,12 @@ def denied(original, directory):
 
 
 @pytest.mark.parametrize("read", [
-  reporting.exists, reporting.is_directory, reporting.names_in, reporting.read_json, reporting.read_rows,
+  reporting.exists, reporting.is_directory, reporting.read_json, reporting.read_rows,
   reporting.read_results, reporting.read_config, reporting.read_manifest,
   lambda path: reporting.write_json(path / "a.json", 1), lambda path: reporting.write_json(path / "plots" / "a.png", 1),
   lambda path: reporting.MetricsWriter(path / "metrics.jsonl"),
   lambda path: terminal.check_config("config", ["train", f"--config={path}"]),
-], ids=["exists", "is_directory", "names_in", "read_json", "read_rows", "read_results", "read_config", "read_manifest",
+], ids=["exists", "is_directory", "read_json", "read_rows", "read_results", "read_config", "read_manifest",
         "write_json", "write_below", "MetricsWriter", "--config"])
 @pytest.mark.parametrize("kind", ["too long", "below too long", "circle", "zero byte", "unsearchable"])
 def test_a_name_that_cannot_be_looked_up_is_one_sentence(tmp_path, monkeypatch, read, kind):

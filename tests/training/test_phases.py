@@ -84,10 +84,8 @@ MIX = {"name": "mixup", "alpha": 1.0, "symmetric": True}
 @pytest.mark.parametrize("changes, words", [
   ({"losses": {"ce": CE | {"start_step": 2}}}, "no active term at step 0"),
   ({"losses": {"ce": CE | {"stop_step": 4}, "more": COUNT | {"start_step": 7}}}, "no active term at step 4"),
-  ({"data.augment": {"mix": MIX}, "targets": {"mix": {"name": "mixup", "stop_step": 5}}},
-   "augment.mix mixes images at step 5 but config.targets does not"),
-  ({"data.augment": {"mix": MIX | {"stop_step": 5}}, "targets": {"mix": {"name": "mixup"}}},
-   "targets.mix mixes labels at step 5 but config.data.augment mixes no images"),
+  ({"data.augment": {"a": MIX | {"stop_step": 7}, "b": MIX | {"start_step": 5}}},
+   r"config.data.augment mixes twice at step 5 \(a, b\)"),
 ])
 def test_a_phase_that_cannot_be_is_found_before_training(changes, words, tmp_path):
   with pytest.raises(UserError, match=words):
@@ -97,8 +95,7 @@ def test_a_phase_that_cannot_be_is_found_before_training(changes, words, tmp_pat
 
 def test_one_mixup_after_the_other(tmp_path):
   images = {"a": MIX | {"stop_step": 5}, "b": MIX | {"start_step": 5}}
-  changes = {"data.augment": images, "targets": {"mix": {"name": "mixup"}}}
-  training.run(put(config({"ce": CE}), changes), tmp_path / "run")
+  training.run(put(config({"ce": CE}), {"data.augment": images}), tmp_path / "run")
 
 
 def test_after_its_release_a_term_is_not_traced_and_a_step_is_the_plain_one(monkeypatch):

@@ -142,7 +142,7 @@ def test_a_mean_teacher_is_the_network_with_averaged_weights(monkeypatch):
 
 def test_an_unmixed_view():
   mixup = {"name": "mixup", "alpha": 1.0, "symmetric": True}
-  cfg = config({"view": "unmixed"}, {"ce": CE}, data__augment={"mix": mixup}, targets={"mix": {"name": "mixup"}})
+  cfg = config({"view": "unmixed"}, {"ce": CE}, data__augment={"mix": mixup})
   ready, state, _ = prepared(cfg)
   parts = ready.experiment.parts()
   batch = gather(ready.fields, jnp.arange(8))

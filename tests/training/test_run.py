@@ -354,13 +354,11 @@ def test_a_reference_is_read_from_a_run_and_never_moves(tmp_path):
   ({"probes": {"test": {"name": "accuracy", "split": "test", "limit": -1, "every": 4}}}, r"test\.limit is -1"),
   ({"scheduled": {"slope": 1.0}}, r"config\.scheduled\.slope is no argument of the model 'mlp'"),
   ({"optimizer__momentum": "x"}, r"config\.optimizer\.momentum is 'x'"),
-  ({"targets": {"m": {"name": "mixup"}}}, r"config\.data\.augment mixes no images"),
   ({"probes__test__every": -1}, r"config\.probes\.test\.every is -1"),
   ({"losses__ce__weight": "big"}, r"config\.losses\.ce\.weight is 'big'"),
   ({"losses__ce__name": "crossentropy"}, r"config\.losses\.ce\.name is 'crossentropy'.*did you mean 'cross_entropy'"),
   ({"model__name": "mpl"}, r"config\.model\.name is 'mpl'.*'mlp'"),
   ({"optimizer__name": "sdg"}, r"did you mean 'sgd'"),
-  ({"data__augment": {"m": {"name": "mixup", "alpha": 1.0, "symmetric": True}}}, r"add the target transform"),
 ])
 def test_mistakes_are_found_before_training(tmp_path, changes, message):
   with pytest.raises(UserError, match=message) as caught:
@@ -388,3 +386,26 @@ def test_few_frames_lie_between_the_command_and_a_loss_term(tmp_path, monkeypatc
   losses = {"watch": {"name": "watch", "weight": 1.0}}
   training.run(tiny_config(losses=losses, probes={}, steps=2, ensemble__seeds=seeds), tmp_path / "run")
   assert len(seen["frames"]) <= 12, seen["frames"]
+
+
+def test_chunks_share_programs_and_what_lies_on_the_devices_goes_before_the_next(tmp_path, monkeypatch):
+  made, events = [], []
+  init, release = programs.Programs.__init__, programs.Programs.release
+
+  def noted_init(self, *args):
+    events.append("made")
+    init(self, *args)
+    made.append(self)
+
+  def noted_release(self):
+    assert "fields" in self.__dict__
+    release(self)
+    assert not {"fields", "arrays", "probes"} & set(self.__dict__)
+    events.append("released")
+
+  monkeypatch.setattr(programs.Programs, "__init__", noted_init)
+  monkeypatch.setattr(programs.Programs, "release", noted_release)
+  grid = {"net": {"path": "model.depth", "levels": (1, 2)}}
+  config = tiny_config(steps=2, ensemble__grid=grid, ensemble__seeds=3, ensemble__chunk=1, probes={})
+  assert len({m["cohort"] for m in training.run(config, tmp_path / "run")["members"]}) == 6
+  assert events == ["made", "released", "made"] and [p.experiment.config["model"]["depth"] for p in made] == [1, 2]

@@ -11,7 +11,7 @@ from flax import linen as nn
 
 from nurture.core import Outputs, UserError, rng, trees
 from nurture.core.schedules import as_schedule
-from nurture.data.batches import Preprocess
+from nurture.data import AUGMENTATIONS, Preprocess
 from nurture.training import step as steps
 from nurture.transforms.gradients import GRADIENTS
 from nurture.transforms.losses import LOSSES
@@ -166,6 +166,24 @@ def test_what_a_step_computes_is_listed_in_the_order_of_the_data():
   close({name: found[f"gradient of {name}"] for name in gradient}, gradient)
   assert found["weight of the loss term mse"] == 0.5
   close({"mse": found["loss term mse times its weight"]}, {"mse": 0.5 * values["mse"]})
+
+
+def test_targets_are_mixed_with_the_images_in_training_only_and_before_they_are_transformed():
+  mixup = AUGMENTATIONS["mixup"](alpha=1.0, symmetric=True)
+  parts = make_parts(
+    preprocess=Preprocess("image", lambda x: x, {"mix": mixup}),
+    targets={"first": Call(lambda ctx, targets: jnp.round(targets, 1))},
+  )
+  state = steps.init(parts, ROOT)
+  mixed = parts.preprocess.train_batch(rng.stream(ROOT, "augment", 0), BATCH)
+  one_hot, weight = jax.nn.one_hot(BATCH["label"], K), mixed["mix_weight"][:, None]
+  expected = weight * one_hot + (1 - weight) * one_hot[mixed["mix_index"]]
+  assert np.abs(expected - one_hot).max() > 0.1
+  found = dict(steps.inspect(parts, state, BATCH, ROOT, {}))
+  np.testing.assert_array_equal(found["image"], mixed["image"])
+  np.testing.assert_allclose(found["targets"], np.round(expected, 1), atol=1e-6)
+  evaluated = steps.evaluation_context(parts, state, BATCH, ROOT, {})
+  np.testing.assert_array_equal(evaluated.targets, one_hot)
 
 
 @pytest.mark.parametrize(("changes", "first"), [

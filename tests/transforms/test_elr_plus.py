@@ -139,7 +139,7 @@ def test_the_settings_of_the_paper():
 def config(**changes):
   return tiny_config(
     model={"name": "pair", "model": {"name": "mlp", "depth": 1, "width": 8, "norm": "batch"}},
-    data__augment={"mix": {"name": "mixup", "alpha": 1.0, "symmetric": False}}, targets={"mix": {"name": "mixup"}},
+    data__augment={"mix": {"name": "mixup", "alpha": 1.0, "symmetric": False}},
     references={"average": {"model": {}, "parameters": "average", "view": "unmixed", "batch_norm": "batch"}},
     losses={
       "ce": {"name": "cross_entropy", "of": "members", "weight": 1.0}, "elr": {"name": "elr_plus", "weight": 1.0},

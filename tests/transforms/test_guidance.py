@@ -26,7 +26,7 @@ def positions(s, t, rule):
 
 @pytest.mark.parametrize("s, t, targets", [
   (21, 48, [0, 2, 5, 7, 9, 12, 14, 16, 19, 21, 24, 26, 28, 31, 33, 35, 38, 40, 42, 45, 47]),  # ResNet-18, deep FCN
-  (1, 5, [0]),  # an RNN's only tap goes to the first of the target
+  (1, 5, [0]),  # an RNN's only tap goes to the first of the guided network
   (4, 4, [0, 1, 2, 3]),
   (3, 1 + 2, [0, 1, 2]),
 ])
@@ -61,8 +61,8 @@ def test_explicit_maps_by_position_and_name():
   )
   assert layer_pairs(names(3), names(2), ((-3, -2), (0, 1))) == (("000_relu", "000_relu"), ("000_relu", "001_relu"))
   for rule, words in ((((3, 0),), "tap 3 of the guide, which has 3: 0 000_relu, 1 001_relu"),
-                      (((0, -3),), "tap -3 of the target, which has 2"),
-                      (((0, "9"),), "'9' of the target; known: 000_relu, 001_relu")):
+                      (((0, -3),), "tap -3 of the guided network, which has 2"),
+                      (((0, "9"),), "'9' of the guided network; known: 000_relu, 001_relu")):
     with pytest.raises(UserError, match=words):
       layer_pairs(names(3), names(2), rule)
 
@@ -186,7 +186,7 @@ def test_descending_aligns(key):
 
 @pytest.mark.parametrize("fields, words", [
   ({"reference": "gide"}, "reads the reference 'gide'; did you mean 'guide'"),
-  ({"taps": "conv"}, "taps of the target: the model has no taps of kind 'conv'.*its taps are: 000_dense, 001_relu"),
+  ({"taps": "conv"}, "taps of the guided network: the model has no taps of kind 'conv'.*taps are: 000_dense, 001_relu"),
   ({"guide_taps": "007_conv"}, "guide_taps: the model has no taps of kind '007_conv'"),
   ({"layer_map": ((9, 0),)}, "tap 9 of the guide, which has 1: 0 000_dense"),
   ({"layer_map": ((0, 0), (-1, 0))}, "names the pair of 000_dense and 000_dense twice"),

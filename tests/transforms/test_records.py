@@ -5,5 +5,5 @@ from tests.records import records_of, unfrozen
 
 
 def test_every_record_is_frozen():
-  assert {"CrossEntropy", "Guidance", "Mixup"} <= {kind.__name__ for kind in records_of(transforms)}
+  assert {"CrossEntropy", "Guidance", "LabelSmoothing"} <= {kind.__name__ for kind in records_of(transforms)}
   assert unfrozen(transforms) == set()

@@ -1,4 +1,4 @@
-"""Label smoothing in its two conventions, and the targets' half of mixup."""
+"""Label smoothing in its two conventions."""
 
 import jax
 import jax.numpy as jnp
@@ -7,18 +7,16 @@ import optax
 import pytest
 
 from nurture.core import Context, UserError, build
-from nurture.data.augment import Mixup
 from nurture.transforms.targets import TARGETS
 
 K = 10
 
 
-def context(batch=None):
-  return Context(jnp.int32(0), jax.random.key(0), batch or {}, None, None, {}, jnp.float32(0))
+CONTEXT = Context(jnp.int32(0), jax.random.key(0), {}, None, None, {}, jnp.float32(0))
 
 
 def smooth(targets, alpha, convention="uniform"):
-  return build(TARGETS, {"name": "label_smoothing", "alpha": alpha, "convention": convention})(context(), targets)
+  return build(TARGETS, {"name": "label_smoothing", "alpha": alpha, "convention": convention})(CONTEXT, targets)
 
 
 @pytest.fixture
@@ -69,32 +67,3 @@ def test_ignored_positions_stay_without_target(convention):
 def test_the_convention_has_no_default():
   with pytest.raises(UserError, match="convention is missing"):
     build(TARGETS, {"name": "label_smoothing", "alpha": 0.1})
-
-
-def test_mixup_mixes_targets_as_the_augmentation_mixes_images(key, one_hot):
-  # Images that are their own targets must stay so.
-  images = one_hot.reshape(6, 1, K, 1)
-  batch = Mixup(alpha=1.0, symmetric=True)(key, {"image": images})
-  targets = TARGETS["mixup"]()(context(batch), one_hot)
-  assert np.abs(targets - one_hot).max() > 0.05
-  np.testing.assert_allclose(targets, batch["image"].reshape(6, K), atol=1e-6)
-
-
-def test_mixup_in_full(one_hot):
-  batch = {"mix_index": jnp.array([1, 0, 2, 3, 4, 5]), "mix_weight": jnp.full(6, 0.75)}
-  targets = np.asarray(TARGETS["mixup"]()(context(batch), one_hot))
-  np.testing.assert_allclose(targets[0], [0.75, 0.25] + [0] * 8, rtol=1e-6)
-  np.testing.assert_array_equal(targets[2:], one_hot[2:])
-
-
-def test_mixup_of_sequences(one_hot):
-  batch = {"mix_index": jnp.array([1, 0, 2, 3, 4, 5]), "mix_weight": jnp.linspace(0, 1, 6)}
-  sequence = jnp.stack([one_hot, one_hot[::-1]], axis=1)
-  mixed = TARGETS["mixup"]()(context(batch), sequence)
-  np.testing.assert_allclose(mixed[:, 0], TARGETS["mixup"]()(context(batch), one_hot), rtol=1e-6)
-
-
-def test_mixup_leaves_what_was_not_mixed(one_hot):
-  np.testing.assert_array_equal(TARGETS["mixup"]()(context({"label": jnp.arange(6)}), one_hot), one_hot)
-  batch = {"mix_index": jnp.array([5, 4, 3, 2, 1, 0]), "mix_weight": jnp.ones(6)}
-  np.testing.assert_array_equal(TARGETS["mixup"]()(context(batch), one_hot), one_hot)

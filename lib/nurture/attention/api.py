@@ -1,14 +1,15 @@
-"""Sigmoid and softmax attention: two doors, behind which an implementation is chosen or named."""
+"""Sigmoid and softmax attention, by an implementation that is named or chosen."""
 
 from __future__ import annotations
 
 import dataclasses
 import importlib
 import math
-from typing import Literal
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int
 
 from nurture.attention import cudnn, reference
 from nurture.attention.arguments import Bias, make_call
@@ -33,25 +34,25 @@ _CUDNN = ("8", "9", "10", "11", "12")  # compute capabilities, before the point
 
 
 def sigmoid_attention(
-  query: jax.Array,
-  key: jax.Array,
-  value: jax.Array,
+  query: Float[Array, "B T N H"],
+  key: Float[Array, "B S K H"],
+  value: Float[Array, "B S K Hv"],
   bias: Bias = "-log_n",
-  mask: jax.Array | None = None,
+  mask: Bool[Array, "#B #N #T #S"] | None = None,
   *,
-  scale: float | jax.Array | None = None,
+  scale: float | Float[Array, " ..."] | None = None,
   is_causal: bool = False,
   causal_offset: int | None = None,
   local_window_size: int | tuple[int, int] | None = None,
-  query_seq_lengths: jax.Array | None = None,
-  key_value_seq_lengths: jax.Array | None = None,
-  q_segment_ids: jax.Array | None = None,
-  kv_segment_ids: jax.Array | None = None,
-  alibi_slopes: jax.Array | None = None,
+  query_seq_lengths: Int[Array, " B"] | None = None,
+  key_value_seq_lengths: Int[Array, " B"] | None = None,
+  q_segment_ids: Int[Array, "B T"] | None = None,
+  kv_segment_ids: Int[Array, "B S"] | None = None,
+  alibi_slopes: Float[Array, " N"] | None = None,
   reference_length: int | None = None,
   implementation: str | Kernel | None = None,
   return_row_sum: bool = False,
-) -> jax.Array | tuple[jax.Array, jax.Array]:
+) -> Float[Array, "B T N Hv"] | tuple[Float[Array, "B T N Hv"], Float[Array, "B T N"]]:
   """Weighs each value by the sigmoid of its logit; the weights of a query are not normalized.
 
       O = sigmoid(scale Q K^T + b) V,    b = -log n
@@ -82,9 +83,10 @@ def sigmoid_attention(
     causal_offset: place of the first query among the keys, for the causal mask, the window and ALiBi; None is S - T,
       where the last query meets the last key.
     local_window_size: (left, right), how many keys a query sees before and after its own place; a number is both.
-    query_seq_lengths, key_value_seq_lengths: [B] int; tokens from there on are masked.
-    q_segment_ids, kv_segment_ids: [B, T] and [B, S] int, between -2^31 and 2^31 - 1, both excluded; a query sees the
-      keys of its own segment.
+    query_seq_lengths: [B] int; queries from there on are masked.
+    key_value_seq_lengths: [B] int; keys from there on are masked.
+    q_segment_ids: [B, T] int, between -2^31 and 2^31 - 1, both excluded; a query sees the keys of its own segment.
+    kv_segment_ids: [B, S] int, likewise.
     alibi_slopes: [N], adds -slope |t + causal_offset - s| to the logits.
     reference_length: n of "-log_n"; None is S.
     implementation: by name, or an object with its settings such as `Chunked(block_k=256)`, which may be lowered for a
@@ -127,25 +129,25 @@ def sigmoid_attention(
 
 
 def softmax_attention(
-  query: jax.Array,
-  key: jax.Array,
-  value: jax.Array,
+  query: Float[Array, "B T N H"],
+  key: Float[Array, "B S K H"],
+  value: Float[Array, "B S K Hv"],
   bias: Bias = None,
-  mask: jax.Array | None = None,
+  mask: Bool[Array, "#B #N #T #S"] | None = None,
   *,
-  scale: float | jax.Array | None = None,
+  scale: float | Float[Array, " ..."] | None = None,
   is_causal: bool = False,
   causal_offset: int | None = None,
   local_window_size: int | tuple[int, int] | None = None,
-  query_seq_lengths: jax.Array | None = None,
-  key_value_seq_lengths: jax.Array | None = None,
-  q_segment_ids: jax.Array | None = None,
-  kv_segment_ids: jax.Array | None = None,
-  alibi_slopes: jax.Array | None = None,
+  query_seq_lengths: Int[Array, " B"] | None = None,
+  key_value_seq_lengths: Int[Array, " B"] | None = None,
+  q_segment_ids: Int[Array, "B T"] | None = None,
+  kv_segment_ids: Int[Array, "B S"] | None = None,
+  alibi_slopes: Float[Array, " N"] | None = None,
   reference_length: int | None = None,
   implementation: Literal["xla", "cudnn"] | None = None,
   return_row_sum: bool = False,
-) -> jax.Array | tuple[jax.Array, jax.Array]:
+) -> Float[Array, "B T N Hv"] | tuple[Float[Array, "B T N Hv"], Float[Array, "B T N"]]:
   """Weighs the values by the softmax of the logits over the keys that a query sees: O = softmax(scale Q K^T + b) V.
 
   Arguments, result and errors are those of `sigmoid_attention`; a bias that is one number for a head cancels.
@@ -205,7 +207,8 @@ def _kernel(call: Call, implementation: str | Kernel | None) -> Kernel | None:
         return kernel(name)
     large = math.prod(call.shape) * call.accumulator.itemsize > _LARGE_WEIGHTS
     return kernel("xla_chunked") if large else None
-  chosen, name = implementation, type(implementation).__name__
+  chosen: Any = implementation
+  name = type(implementation).__name__
   refusal = ""
   if isinstance(implementation, str):
     if implementation not in SIGMOID:
@@ -239,5 +242,5 @@ def _elsewhere(name: str) -> str:
 
 def _platform() -> str:
   """Returns the platform that computations go to unless they are told otherwise."""
-  device = jax.config.jax_default_device
+  device = jax.config.jax_default_device  # type: ignore[attr-defined]
   return jax.default_backend() if device is None else getattr(device, "platform", device)

@@ -1,4 +1,4 @@
-"""From the arguments of the two doors to the normal form, with every check on the way."""
+"""Checks of the arguments of attention, and the normal form that they are brought to."""
 
 from __future__ import annotations
 
@@ -161,7 +161,9 @@ def _array(name: str, x: Any, kinds: str, hint: str = "") -> jax.Array:
 def _integer(name: str, x: Any, least: int) -> int:
   """Returns a whole number that is known when the program is traced."""
   try:
-    number = operator.index(None if isinstance(x, (bool, np.bool_)) else x)
+    if isinstance(x, (bool, np.bool_)):
+      raise TypeError
+    number = operator.index(x)
   except TypeError as error:
     raise UserError(f"{name} of attention is {x!r}; give a whole number that is known when the program is "
                     "traced.") from error

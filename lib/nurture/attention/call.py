@@ -1,4 +1,4 @@
-"""What an attention asks for, in the normal form that every implementation reads."""
+"""The normal form of a call of attention, which every implementation reads."""
 
 from __future__ import annotations
 

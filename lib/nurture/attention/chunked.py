@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from nurture.attention.call import Call, varying
-from nurture.core import UserError
+from nurture.core.hints import Count, check_argument
 
 _WEIGHTS = 2**26  # bytes of the weights of a block, if the sizes of blocks are not given
 _LEAST, _MOST = 64, 512
@@ -37,9 +38,8 @@ class Chunked:
 
   def __post_init__(self):
     for name in ("block_q", "block_k"):
-      size = getattr(self, name)
-      if size is not None and (not isinstance(size, int) or size < 1):
-        raise UserError(f"Chunked has {name}={size!r}; give a whole number of at least 1, or None.")
+      meaning = "a whole number of at least 1, or None"
+      check_argument(f"{name} of Chunked", getattr(self, name), Count | None, meaning)
 
   def refusal(self, call: Call) -> str:
     del call
@@ -101,7 +101,7 @@ class _Blocks:
     self.rows, self.columns = -(-queries // self.q), -(-keys // self.k)
     self.queries = self.split(call.query)
     self.keys, self.values = (self._padded(x, 1, self.columns * self.k) for x in (call.key, call.value))
-    self.ids = None if call.query_ids is None else (
+    self.ids = None if call.query_ids is None or call.key_ids is None else (
       self._padded(call.query_ids, 1, self.rows * self.q), self._padded(call.key_ids, 1, self.columns * self.k)
     )
     self.dense = {name: self._padded_dense(x) for name in ("bias", "mask") if (x := getattr(call, name)) is not None}
@@ -221,7 +221,8 @@ class _Blocks:
 
   def as_call(self, gradients: dict[str, jax.Array]) -> Call:
     """Returns gradients as a call: of the shapes and dtypes of the arrays, None for what has no gradient."""
-    call, arrays = self.call, dict.fromkeys(("mask", "query_ids", "key_ids"))
+    call = self.call
+    arrays: dict[str, Any] = dict.fromkeys(("mask", "query_ids", "key_ids"))
     for name in ("head_bias", "slopes", "bias"):  # those that are no constants are among the gradients
       arrays[name] = None if getattr(call, name) is None else jnp.zeros_like(getattr(call, name))
     for name, gradient in gradients.items():

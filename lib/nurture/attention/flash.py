@@ -1,4 +1,4 @@
-"""What the implementations that keep no weights have in common: their backward pass, and vmap."""
+"""Backward pass and vmap of the implementations that keep no weights."""
 
 from __future__ import annotations
 
@@ -99,7 +99,7 @@ def _batched(function: Callable[..., Any]) -> Callable[..., Any]:
         else parted(getattr(out, name), getattr(call, name), getattr(in_batched[0], name))
         for name, is_shared in alone.items()
       }
-      is_batched = {name: not is_shared for name, is_shared in alone.items()}
+      is_batched: dict[str, Any] = {name: not is_shared for name, is_shared in alone.items()}
       return dataclasses.replace(out, **parts), dataclasses.replace(out, **is_batched)
     return parted(out), True
 

@@ -101,12 +101,13 @@ class MosaicGPU:
     # Two accumulators of 64 x 256 numbers do not fit in the registers of a warpgroup.
     for results in [("key", "value")] if call.query.shape[3] < 256 else [("key",), ("value",)]:
       gradients |= columns.run(column, results)
-    new = {"query_ids": None, "key_ids": None}
+    new: dict[str, Any] = {name: gradients[name] for name in ("query", "key", "value")}
+    new |= {"query_ids": None, "key_ids": None}
     for name in ("head_bias", "slopes"):
       if (like := getattr(call, name)) is not None:
         total = gradients[name].sum(axis=2) if name in call.learned else jnp.zeros(like.shape)
         new[name] = (total.sum(axis=0, keepdims=True) if like.shape[0] == 1 else total).astype(like.dtype)
-    return dataclasses.replace(call, **{name: gradients[name] for name in ("query", "key", "value")}, **new)
+    return dataclasses.replace(call, **new)
 
 
 # (scores of each stationary tile, weights, 1 - weights, distances), [rows, columns] each
@@ -199,7 +200,7 @@ class _Stream:
     for name in ("head_bias", "slopes"):
       if (x := getattr(call, name)) is not None:
         operands[name] = (x * numerics.LOG2_E).astype(jnp.float32)
-    if call.query_ids is not None:
+    if call.query_ids is not None and call.key_ids is not None:
       row_ids, column_ids = (call.query_ids, call.key_ids) if self.by_rows else (call.key_ids, call.query_ids)
       column_length = -(-self.column_count // self.columns) * self.columns
       operands["row_ids"] = jnp.pad(row_ids, ((0, 0), (0, length - self.row_count)))
@@ -412,7 +413,7 @@ class _Stream:
     weights, rest = self.form(logits)
     if not (inside or call.band.is_full):
       weights = jnp.where(call.band.sees(t, s), weights, 0.0)
-    if call.query_ids is not None:
+    if call.query_ids is not None and call.key_ids is not None:
       row_ids = self.ops.along(inputs["row_ids"].at[place.batch, pl.ds(place.start, ROWS)], 0, shape)
       column_ids = self.ops.along(inputs["column_ids"].at[place.batch, columns], 1, shape)
       weights = jnp.where(row_ids == column_ids, weights, 0.0)

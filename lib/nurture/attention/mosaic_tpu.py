@@ -7,6 +7,7 @@ float32 accumulator that stays in VMEM.
 from __future__ import annotations
 
 import dataclasses
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -75,7 +76,8 @@ class _Blocks:
     for name in ("head_bias", "slopes"):
       if (x := getattr(call, name)) is not None:
         self.operands[name] = x.astype(jnp.float32)
-    if call.query_ids is not None:  # every lane or sublane holds a copy, as the comparison of a block wants them
+    if call.query_ids is not None and call.key_ids is not None:
+      # Every lane or sublane holds a copy, as the comparison of a block wants them.
       query_ids, key_ids = _padded(call.query_ids, 1, self.queries), _padded(call.key_ids, 1, self.keys)
       self.operands["query_ids"] = jnp.broadcast_to(query_ids[:, :, None], (*query_ids.shape, LANES))
       self.operands["key_ids"] = jnp.broadcast_to(key_ids[:, None], (self.batch, SUBLANES, self.keys))
@@ -120,7 +122,7 @@ class _Blocks:
     """
     names = list(operands)
     specs = {name: self.spec(name, place) for name in outputs}
-    scratch = [pltpu.VMEM(spec.block_shape[-2:], jnp.float32) for spec in specs.values()]
+    scratch = [pltpu.VMEM(spec.block_shape[-2:], jnp.float32) for spec in specs.values()]  # type: ignore[index, arg-type]
     in_specs = [
       pl.BlockSpec(memory_space=pltpu.SMEM) if name in ("head_bias", "slopes") else self.spec(name, place)
       for name in names
@@ -220,7 +222,7 @@ class _Blocks:
     gradients = self.run(row, operands, by_row, self.by_rows, (self.batch, self.heads, self.rows, self.columns))
     grid = (self.batch, self.heads // call.group, self.columns, self.rows * call.group)
     gradients |= self.run(column, operands, {name: like(name) for name in ("key", "value")}, self.by_columns, grid)
-    new = dict.fromkeys(("query_ids", "key_ids"))
+    new: dict[str, Any] = dict.fromkeys(("query_ids", "key_ids"))
     new |= {name: self._as_given(gradients[name], getattr(call, name)) for name in ("query", "key", "value")}
     for name in ("head_bias", "slopes"):
       array = getattr(call, name)

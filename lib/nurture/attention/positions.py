@@ -1,12 +1,12 @@
-"""What tells a token where it is: tables to add, rotations of queries and keys, slopes of a linear penalty."""
+"""Positions of tokens: tables to add, rotations of queries and keys, slopes of a linear penalty."""
 
 from __future__ import annotations
 
 import math
 
-import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array, Float
 
 from nurture.core import UserError
 
@@ -50,7 +50,7 @@ def sincos2d(height: int, width: int, features: int, *, base: float = 10_000.0) 
   return np.concatenate([np.sin(x), np.cos(x), np.sin(y), np.cos(y)], axis=1)
 
 
-def rope(x: jax.Array, *, offset: int = 0, base: float = 10_000.0) -> jax.Array:
+def rope(x: Float[Array, "B T N H"], *, offset: int = 0, base: float = 10_000.0) -> Float[Array, "B T N H"]:
   """Rotates queries or keys [B, T, N, H], so that a score depends on the distance of its two tokens alone.
 
       (x_i, x_{i + H/2}) -> rotation by the angle t / base^(2i / H),    t = offset, offset + 1, ...

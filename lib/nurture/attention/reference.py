@@ -7,15 +7,17 @@ exact a device's products of float32 are, `jax.default_matmul_precision` says.
 from __future__ import annotations
 
 import functools
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array, Bool, Float
 
 from nurture.attention.call import Call
 
 
-def sigmoid(call: Call) -> tuple[jax.Array, jax.Array]:
+def sigmoid(call: Call) -> tuple[Float[Array, "B T N Hv"], Float[Array, "B T N"]]:
   """Returns sigmoid(logits) V [B, T, N, Hv] and the sums of the weights [B, T, N]."""
   scores, seen = logits(call), visible(call)
   if seen is None:
@@ -24,11 +26,11 @@ def sigmoid(call: Call) -> tuple[jax.Array, jax.Array]:
   return _weighted_sum(call, jnp.where(seen, jax.nn.sigmoid(jnp.where(seen, scores, 0)), 0))
 
 
-def softmax(call: Call) -> tuple[jax.Array, jax.Array]:
+def softmax(call: Call) -> tuple[Float[Array, "B T N Hv"], Float[Array, "B T N"]]:
   """Returns softmax(logits) V [B, T, N, Hv] and the sums of the weights [B, T, N], 0 or 1."""
-  scores, seen = logits(call), visible(call)
+  scores, mask = logits(call), visible(call)
   # The second choice keeps exp finite where it is masked: 0 times infinity would make gradients nan.
-  seen = np.ones((1, 1, 1, 1), bool) if seen is None else seen
+  seen: Any = np.ones((1, 1, 1, 1), bool) if mask is None else mask
   largest = jax.lax.stop_gradient(jnp.where(seen, scores, -jnp.inf).max(axis=-1, keepdims=True))
   shifted = jnp.where(seen, scores - jnp.where(jnp.isfinite(largest), largest, 0), 0)
   unnormalized = jnp.where(seen, jnp.exp(shifted), 0)
@@ -36,7 +38,7 @@ def softmax(call: Call) -> tuple[jax.Array, jax.Array]:
   return _weighted_sum(call, unnormalized / jnp.where(total > 0, total, 1))
 
 
-def logits(call: Call) -> jax.Array:
+def logits(call: Call) -> Float[Array, "B N T S"]:
   """Returns scale Q K^T + b - slope distance, [B, N, T, S]."""
   dtype, (_, _, queries, keys) = call.accumulator, call.shape
   key = jnp.repeat(call.key, call.group, axis=2)
@@ -51,13 +53,13 @@ def logits(call: Call) -> jax.Array:
   return scores
 
 
-def visible(call: Call) -> jax.Array | None:
+def visible(call: Call) -> Bool[Array, "#B #N #T #S"] | None:
   """Returns where a query sees a key, bool, of four axes that broadcast to [B, N, T, S]; None is everywhere."""
   _, _, queries, keys = call.shape
   parts = [] if call.mask is None else [call.mask]
   if not call.band.is_full:
     parts.append(call.band.sees(jnp.arange(queries)[:, None], jnp.arange(keys)[None])[None, None])
-  if call.query_ids is not None:
+  if call.query_ids is not None and call.key_ids is not None:
     parts.append(call.query_ids[:, None, :, None] == call.key_ids[:, None, None, :])
   return functools.reduce(jnp.logical_and, parts) if parts else None
 

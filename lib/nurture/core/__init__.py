@@ -1,4 +1,4 @@
-"""What every other room stands on: records, building from configs, keys, trees and schedules."""
+"""The core of every other package: records, building from configs, keys, trees and schedules."""
 
 from nurture.core.build import Preset, build, fields_of, lookup
 from nurture.core.errors import UserError, model_at

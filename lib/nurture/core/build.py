@@ -1,4 +1,4 @@
-"""From a table of constructors and a piece of config to an object, or to one helpful sentence.
+"""Building of objects from a table of constructors and a piece of config.
 
 A *table* is a literal dict from a name to a constructor: a dataclass, a linen module, a plain function,
 or a `Preset` of one of those. A *config* is a mapping with the key "name" and the constructor's

@@ -76,11 +76,11 @@ Seed = Annotated[int, Range(least=0, most=2**32 - 1)]
 @functools.cache  # parts are built anew in every trace
 def of(constructor: Any) -> dict[str, Any]:
   """Returns the type hints of a constructor's arguments by name, ranges included."""
-  target = constructor.__init__ if inspect.isclass(constructor) else constructor
-  try:
-    return typing.get_type_hints(target, include_extras=True)
-  except (NameError, TypeError):  # annotations that only a type checker can resolve: nothing to check
-    return {}
+  # A class is asked itself where its __init__ names types of the module of a class that it inherits from.
+  for annotated in (constructor.__init__, constructor) if inspect.isclass(constructor) else (constructor,):
+    with contextlib.suppress(NameError, TypeError):  # annotations that only a type checker can resolve
+      return typing.get_type_hints(annotated, include_extras=True)
+  return {}  # nothing to check
 
 
 def annotate(function: Callable[..., Any], **types: Any) -> Callable[..., Any]:
@@ -124,13 +124,36 @@ def check(path: str, value: Any, hint: Any, owner: str = "") -> Any:
   return _held(value, hint)
 
 
+def check_argument(name: str, value: Any, hint: Any, meaning: str = "") -> None:
+  """Checks a plain number that a function is given; what is inside a trace passes.
+
+  Functions may run in float64, so a number need not fit in 32 bits here.
+
+  Args:
+    name: of the argument, for the message.
+    value: the number.
+    hint: a type with its range, such as `Count` or `Positive | None`.
+    meaning: what to give, for the message; empty, what the type says.
+
+  Raises:
+    UserError: for another type, or a number out of range.
+  """
+  if isinstance(value, jax.core.Tracer):
+    return
+  kind, span = _chosen(value, hint)
+  number = _is_number(value) or _is_array(value)
+  if not matches(value, kind) or number and value not in span:
+    raise UserError(f"{name} is {value if number else repr(value)}; give {meaning or _wanted(value, kind, span)}.")
+
+
 def check_fields(built: Any, path: str) -> None:
   """Checks the numbers in the fields of an object, for one that was not built from a config.
 
   Raises:
     UserError: for a number out of range.
   """
-  for name, hint in of(type(built)).items():
+  constructor: Any = type(built)
+  for name, hint in of(constructor).items():
     value = getattr(built, name, None)
     if matches(value, hint):
       check(f"{path}.{name}", value, hint)
@@ -196,14 +219,21 @@ def _outside(path: str, value: Any, hint: Any) -> Iterator[tuple[str, Any, str]]
   if not _is_number(value):
     return
   whole = hint is int
-  kind = "whole number" if whole else "number" if abs(value) != math.inf else "finite number"
-  wanted = f"a {kind} {span}".strip() if span != Range() or whole else "a finite number"
+  wanted = _wanted(value, hint, span)
   if value not in span:
     yield path, value, wanted
   elif whole and abs(value) > max(_INT32, span.most or 0):
     yield path, value, f"{wanted}, within 32 bits"
   elif not whole and (_FLOAT32 < abs(value) != math.inf or _rounded(value) not in span):
     yield path, value, f"{wanted}, as float32 holds it"
+
+
+def _wanted(value: Any, hint: Any, span: Range) -> str:
+  """Returns what to give in place of a value, in words: "a whole number of at least 1"."""
+  if hint not in (float, Any):
+    return f"{describe(hint)} {span}".strip()
+  finite = span == Range() or _is_number(value) and abs(value) == math.inf
+  return f"{'a finite number' if finite else 'a number'} {span}".strip()
 
 
 def _chosen(value: Any, hint: Any) -> tuple[Any, Range]:

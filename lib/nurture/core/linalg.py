@@ -1,7 +1,7 @@
-"""Norms at any scale, and matrix decompositions that take a batch one matrix after another.
+"""Products in full precision, norms at any scale, and decompositions that take a batch one matrix after another.
 
 XLA's CPU backend hands the matrices of a batched LAPACK call to the threads of a pool and waits for them, although the
-call may itself run on a thread of that pool: when programs of two devices do so at the same time on two cores, both
+call may itself run on a thread of that pool. When programs of two devices do so at the same time on two cores, both
 wait for ever. A batch also gives every one of those threads as many threads of OpenBLAS, which on hosts of many cores
 corrupts memory (https://github.com/jax-ml/jax/issues/39292). A single matrix is decomposed on the thread that asks.
 """
@@ -17,6 +17,11 @@ Array = jax.Array
 
 _eigh = jax.custom_batching.sequential_vmap(lambda m: tuple(jnp.linalg.eigh(m)))
 _eigvalsh = jax.custom_batching.sequential_vmap(lambda m: jnp.linalg.eigvalsh(m))
+
+
+def matmul(a: Array, b: Array) -> Array:
+  """Returns the matrix product in full precision, where an accelerator would otherwise round its inputs."""
+  return jnp.matmul(a, b, precision=jax.lax.Precision.HIGHEST)
 
 
 def power_of_two(x: Array) -> Array:
@@ -49,6 +54,7 @@ def norm(x: Array, axis: int | None = None) -> Array:
   The largest entry is divided out before the squares are taken: the norm is right at every scale, infinite only where
   it is itself too large for its type, and NaN where an entry is.
   """
+  # optax.safe_norm has a safe gradient at 0, but its squares over- and underflow.
   x = x.astype(jnp.promote_types(x.dtype, jnp.float32))
   scale = power_of_two(jnp.max(jnp.abs(x), axis=axis, keepdims=True, initial=0.0))
   roots = jnp.sqrt(jnp.sum(jnp.square(x / scale), axis=axis, keepdims=True)) * scale
@@ -67,10 +73,10 @@ def eigh(m: Array) -> tuple[Array, Array]:
 @eigh.defjvp
 def _eigh_jvp(primals, tangents):
   values, vectors = eigh(*primals)
-  change = _product(_product(vectors.T, (tangents[0] + tangents[0].T) / 2), vectors)
+  change = matmul(matmul(vectors.T, (tangents[0] + tangents[0].T) / 2), vectors)
   gaps = values[None, :] - values[:, None]
   rotation = jnp.where(gaps == 0, 0.0, change / jnp.where(gaps == 0, 1.0, gaps))
-  return (values, vectors), (jnp.diagonal(change), _product(vectors, rotation))
+  return (values, vectors), (jnp.diagonal(change), matmul(vectors, rotation))
 
 
 @jax.custom_jvp
@@ -82,20 +88,18 @@ def eigvalsh(m: Array) -> Array:
 @eigvalsh.defjvp
 def _eigvalsh_jvp(primals, tangents):
   values, vectors = eigh(*primals)
-  return values, jnp.sum(vectors * _product(tangents[0], vectors), axis=0)
+  return values, jnp.sum(vectors * matmul(tangents[0], vectors), axis=0)
 
 
 @jax.custom_batching.sequential_vmap
 def svd(m: Array) -> tuple[Array, Array, Array]:
   """Returns U [n, r], s [r], descending, and V^T [r, d] of a matrix [n, d], r = min(n, d); not differentiable."""
-  return tuple(jnp.linalg.svd(m, full_matrices=False))
+  u, s, vh = jnp.linalg.svd(m, full_matrices=False)
+  return u, s, vh
 
 
 @jax.custom_batching.sequential_vmap
 def qr(m: Array) -> tuple[Array, Array]:
   """Returns Q [n, r] and R [r, d] of a matrix [n, d], r = min(n, d); not differentiable."""
-  return tuple(jnp.linalg.qr(m))
-
-
-def _product(a: Array, b: Array) -> Array:
-  return jnp.matmul(a, b, precision=jax.lax.Precision.HIGHEST)
+  q, r = jnp.linalg.qr(m)
+  return q, r

@@ -1,4 +1,4 @@
-"""One sentence instead of an abort: what cannot fit into memory is refused before any of it is asked for."""
+"""Checks of memory: a program that cannot fit is refused before it asks for any, in one sentence."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def check(needs: Mapping[str, int], free: int, what: str, remedy: str = "make th
   """
   total = sum(needs.values())
   if total > free:
-    largest = max(needs, key=needs.get)
+    largest = max(needs, key=needs.__getitem__)
     raise UserError(f"{what} needs at least {in_words(total)} of memory, {in_words(needs[largest])} of it for "
                     f"{largest}, and {in_words(free)} are free; {remedy}.")
 

@@ -1,4 +1,4 @@
-"""Which of a model's taps are meant: selection by what a layer does, from names alone.
+"""Selection of a model's taps by what their layers do, from names alone.
 
 A name is a number, the block that the layer stands in, and what the layer does: "007_stage1.block0.relu".
 """

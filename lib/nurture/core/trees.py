@@ -31,6 +31,7 @@ def norm(tree: Tree) -> jax.Array:
   The largest entry is divided out before the squares are taken. So a norm of 1e25 or of 1e-25 is what it is; it is
   infinite only where an entry or the norm itself is above 3.4e38, the largest float32, and NaN where an entry is.
   """
+  # optax.tree.norm squares the entries as they are, which over- and underflows.
   leaves = [leaf.astype(jnp.float32) for leaf in jax.tree.leaves(tree)]
   scale = linalg.size_of(*leaves)
   return jnp.sqrt(sum((jnp.sum(jnp.square(leaf / scale)) for leaf in leaves), jnp.float32(0.0))) * scale

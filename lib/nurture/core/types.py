@@ -1,4 +1,4 @@
-"""The records that pass between the rooms: what a batch is, what a model returns, what a transform reads."""
+"""Records that pass between the packages: batches, what a model returns, and what transforms and probes read."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class Context:
     key: a key of this step and of the reader alone (each transform gets its own stream).
     batch: the batch after augmentation and normalization.
     targets: [B, K] (or [B, T, K]) class probabilities; while targets are being made, those so far.
-    outputs: the model's `Outputs` in training mode; None while targets are being made.
+    outputs: the model's `Outputs` in training mode. They are not there yet while targets are made: None.
     references: `Outputs` of each network that config.references names, by its label; nothing flows back into it.
     progress: [] float32 in [0, 1], the share of the run that is done.
   """
@@ -53,7 +53,7 @@ class Context:
   key: Array
   batch: Batch
   targets: Array
-  outputs: Outputs | None
+  outputs: Outputs
   references: Mapping[str, Outputs]
   progress: Array
 

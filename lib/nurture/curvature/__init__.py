@@ -4,11 +4,9 @@ from nurture.curvature.hvp import gauss_newton, hessian, hvp
 from nurture.curvature.lanczos import Lanczos, lanczos, ritz
 from nurture.curvature.noise_scale import batch_gradients, noise_and_signal, simple_noise_scale
 from nurture.curvature.spectrum import (
-  Eigenpair,
   Eigenvalues,
   density,
   eigenvalues_of,
-  power_iteration,
   quadrature,
   stability_threshold,
   top_eigenvalues,
@@ -16,7 +14,7 @@ from nurture.curvature.spectrum import (
 )
 
 __all__ = [
-  "Eigenpair", "Eigenvalues", "Lanczos", "batch_gradients", "density", "eigenvalues_of", "gauss_newton", "hessian",
-  "hvp", "lanczos", "noise_and_signal", "power_iteration", "quadrature", "ritz", "simple_noise_scale",
+  "Eigenvalues", "Lanczos", "batch_gradients", "density", "eigenvalues_of", "gauss_newton", "hessian",
+  "hvp", "lanczos", "noise_and_signal", "quadrature", "ritz", "simple_noise_scale",
   "stability_threshold", "top_eigenvalues", "trace",
 ]

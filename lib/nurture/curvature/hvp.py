@@ -7,6 +7,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Float
 
 from nurture.core import UserError
 
@@ -15,7 +16,7 @@ Tree = Any
 Operator = Callable[[Tree], Tree]  # v -> A v, linear and symmetric, on trees of one structure
 
 
-def hvp(loss: Callable[[Tree], Array], params: Tree, vector: Tree) -> Tree:
+def hvp(loss: Callable[[Tree], Float[Array, ""]], params: Tree, vector: Tree) -> Tree:
   """Returns H v, H the Hessian of a loss at params: the derivative of the gradient along v, forward over reverse.
 
   About four evaluations of the gradient's cost in time, twice its memory. v is cast to the type of params.
@@ -35,7 +36,8 @@ def hvp(loss: Callable[[Tree], Array], params: Tree, vector: Tree) -> Tree:
 
 
 def hessian(
-  loss: Callable[..., Array], params: Tree, pieces: Tree | None = None, weights: Array | None = None
+  loss: Callable[..., Float[Array, ""]], params: Tree, pieces: Tree | None = None,
+  weights: Float[Array, " m"] | None = None,
 ) -> Operator:
   """Returns v -> H v of a loss at params.
 
@@ -55,8 +57,8 @@ def hessian(
   """
   if pieces is None:
     _check_scalar(loss, params)
-    _, product = jax.linearize(jax.grad(loss), params)
-    return lambda vector: product(_tangent(params, vector))
+    _, derivative = jax.linearize(jax.grad(loss), params)
+    return lambda vector: derivative(_tangent(params, vector))
   first = jax.tree.map(lambda leaf: leaf[0], pieces)
   _check_scalar(lambda params: loss(params, first), params)
   count = jax.tree.leaves(pieces)[0].shape[0]
@@ -75,7 +77,9 @@ def hessian(
   return product
 
 
-def gauss_newton(model: Callable[[Tree], Array], loss: Callable[[Array], Array], params: Tree) -> Operator:
+def gauss_newton(
+  model: Callable[[Tree], Float[Array, " ..."]], loss: Callable[[Float[Array, " ..."]], Float[Array, ""]], params: Tree
+) -> Operator:
   """Returns v -> G v, the generalized Gauss-Newton matrix of loss(model(params)):
 
       G = J^T H_L J,    J = d model / d params,    H_L the Hessian of the loss in the model's outputs
@@ -102,7 +106,8 @@ def gauss_newton(model: Callable[[Tree], Array], loss: Callable[[Array], Array],
 
 def _tangent(params: Tree, vector: Tree) -> Tree:
   shapes = [[leaf.shape for leaf in jax.tree.leaves(tree)] for tree in (params, vector)]
-  if jax.tree.structure(params) != jax.tree.structure(vector) or shapes[0] != shapes[1]:
+  structures: list[Any] = [jax.tree.structure(tree) for tree in (params, vector)]
+  if structures[0] != structures[1] or shapes[0] != shapes[1]:
     raise UserError("the vector of a Hessian product is not shaped as the parameters; give a tree of their structure, "
                     "such as jax.tree.map(jnp.ones_like, params).")
   return jax.tree.map(lambda leaf, v: v.astype(leaf.dtype), params, vector)

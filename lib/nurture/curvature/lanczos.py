@@ -9,8 +9,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.flatten_util import ravel_pytree
+from jaxtyping import Float, Key
 
 from nurture.core import UserError, linalg, rng
+from nurture.core.hints import Count, check_argument
 from nurture.curvature.hvp import Operator
 
 Array = jax.Array
@@ -34,7 +36,7 @@ class Lanczos(NamedTuple):
   rounding: Array
 
 
-def lanczos(matvec: Operator, like: Tree, key: Array, *, steps: int, start: Tree | None = None) -> Lanczos:
+def lanczos(matvec: Operator, like: Tree, key: Key[Array, ""], *, steps: int, start: Tree | None = None) -> Lanczos:
   """Returns the Lanczos decomposition from a random start, with full reorthogonalization.
 
   Each new vector is orthogonalized twice against all before it, at 8 m P operations a step beside the product, so that
@@ -54,7 +56,7 @@ def lanczos(matvec: Operator, like: Tree, key: Array, *, steps: int, start: Tree
 
   Reference: Golub and Van Loan, "Matrix computations", chapter 10; "twice is enough": Giraud et al. 2005.
   """
-  check_positive(steps=steps)
+  check_argument("steps", steps, Count)
   product, size, dtype, _ = flat(matvec, like)
   steps, eps = min(steps, size), jnp.finfo(dtype).eps
   draw = lambda i: rng.counter_normal(jax.random.fold_in(key, i), size).astype(dtype)
@@ -65,10 +67,10 @@ def lanczos(matvec: Operator, like: Tree, key: Array, *, steps: int, start: Tree
 
   def orthogonal(vector: Array, basis: Array) -> tuple[Array, Array]:
     """Returns the part of a vector that is orthogonal to the basis, and the coefficients of the rest."""
-    first = dot(basis, vector)
-    vector = vector - dot(first, basis)
-    second = dot(basis, vector)
-    return vector - dot(second, basis), first + second
+    first = linalg.matmul(basis, vector)
+    vector = vector - linalg.matmul(first, basis)
+    second = linalg.matmul(basis, vector)
+    return vector - linalg.matmul(second, basis), first + second
 
   def step(carry, i):
     basis, vector, before, largest = carry
@@ -91,7 +93,7 @@ def lanczos(matvec: Operator, like: Tree, key: Array, *, steps: int, start: Tree
   return Lanczos(diagonal, off_diagonal, basis, rounding)
 
 
-def ritz(decomposition: Lanczos) -> tuple[Array, Array]:
+def ritz(decomposition: Lanczos) -> tuple[Float[Array, " m"], Float[Array, "m m"]]:
   """Returns the eigenvalues [m] of T, ascending, and its eigenvectors [m, m] in columns.
 
   numpy arrays (`jax.device_get` makes them) are decomposed on the host in float64; arrays of JAX, as inside jit, in
@@ -113,7 +115,7 @@ def ritz(decomposition: Lanczos) -> tuple[Array, Array]:
 
 def flat(
   matvec: Operator, like: Tree
-) -> tuple[Callable[[Array], Array], int, Any, Callable[[Array], Tree]]:
+) -> tuple[Callable[[Float[Array, " P"]], Float[Array, " P"]], int, Any, Callable[[Float[Array, " P"]], Tree]]:
   """Returns the operator on vectors [P] of float32 (float64 stays), P, their type, and the way back to trees.
 
   Raises:
@@ -127,19 +129,7 @@ def flat(
   return lambda v: ravel_pytree(matvec(back(v)))[0].astype(dtype), vector.size, dtype, back
 
 
-def unit(vector: Array) -> Array:
+def unit(vector: Float[Array, " P"]) -> Float[Array, " P"]:
   """Returns a vector at length 1; 0 stays 0."""
   length = linalg.norm(vector)
   return vector / jnp.where(length == 0, 1.0, length)
-
-
-def check_positive(**numbers: int) -> None:
-  """Raises a UserError that names the first of the numbers that is less than 1."""
-  for name, number in numbers.items():
-    if not isinstance(number, (int, np.integer)) or number < 1:
-      raise UserError(f"{name} is {number!r}; give a whole number, at least 1.")
-
-
-def dot(a: Array, b: Array) -> Array:
-  """Returns the matrix product in full precision, where an accelerator would otherwise round its inputs."""
-  return jnp.matmul(a, b, precision=jax.lax.Precision.HIGHEST)

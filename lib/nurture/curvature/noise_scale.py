@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Float
 
 from nurture.core import UserError, trees
 
@@ -26,7 +27,10 @@ class NoiseAndSignal(NamedTuple):
   signal: Array
 
 
-def noise_and_signal(square_small: Array, square_large: Array, small: float, large: float) -> NoiseAndSignal:
+def noise_and_signal(
+  square_small: Float[Array, " ..."], square_large: Float[Array, " ..."], small: float | Float[Array, ""],
+  large: float | Float[Array, ""],
+) -> NoiseAndSignal:
   """Returns unbiased estimates of S and |G|^2 from squared gradient norms at two batch sizes b < B:
 
       |G|^2 = (B |G_B|^2 - b |G_b|^2) / (B - b),    S = (|G_b|^2 - |G_B|^2) / (1/b - 1/B)
@@ -38,7 +42,8 @@ def noise_and_signal(square_small: Array, square_large: Array, small: float, lar
   Args:
     square_small: |G_b|^2, or its mean over several batches, any shape.
     square_large: |G_B|^2, of the same shape; its examples may be those of the small batches.
-    small, large: b and B, examples; may be traced.
+    small: b, examples; may be traced.
+    large: B, examples; may be traced.
 
   Raises:
     UserError: unless 0 < b < B, as far as they are known.
@@ -52,7 +57,7 @@ def noise_and_signal(square_small: Array, square_large: Array, small: float, lar
   return NoiseAndSignal(noise, (large * square_large - small * square_small) / (large - small))
 
 
-def simple_noise_scale(noise: Array, signal: Array) -> Array:
+def simple_noise_scale(noise: Float[Array, " ..."], signal: Float[Array, " ..."]) -> Float[Array, " ..."]:
   """Returns B_simple = tr(Sigma) / |G|^2 in examples, from averages of `noise_and_signal`; NaN unless |G|^2 > 0.
 
   Reference: McCandlish et al. 2018, arXiv:1812.06162, section 2.2.
@@ -60,7 +65,7 @@ def simple_noise_scale(noise: Array, signal: Array) -> Array:
   return jnp.where(signal > 0, noise / jnp.where(signal > 0, signal, 1.0), jnp.nan)
 
 
-def batch_gradients(gradient: Callable[[Tree], Tree], batches: Tree) -> tuple[Tree, Array]:
+def batch_gradients(gradient: Callable[[Tree], Tree], batches: Tree) -> tuple[Tree, Float[Array, ""]]:
   """Returns the sum of the gradients of several batches, and the sum of their squared norms, one batch at a time.
 
   Of m batches of b examples each, the mean gradient is that of B = m b examples:

@@ -6,29 +6,20 @@ v's shapes, such as the parameters. Everything is pure and passes jit and vmap (
 
 from __future__ import annotations
 
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Float, Key
 
 from nurture.core import UserError, linalg
+from nurture.core.hints import Count, Positive, check_argument
 from nurture.curvature.hvp import Operator
-from nurture.curvature.lanczos import Lanczos, check_positive, dot, flat, lanczos, ritz, unit
+from nurture.curvature.lanczos import Lanczos, flat, lanczos, ritz
 
 Array = jax.Array
 Tree = Any
-
-
-class Eigenpair(NamedTuple):
-  """An approximate eigenvalue [], its unit eigenvector (a tree), and the residual |A v - value v| + eps |A v| [].
-
-  Some eigenvalue of A, as it is computed, lies within the residual of the value.
-  """
-
-  value: Array
-  vector: Tree
-  residual: Array
 
 
 class Eigenvalues(NamedTuple):
@@ -58,58 +49,8 @@ def stability_threshold(learning_rate: float, momentum: float = 0.0, nesterov: b
 
   Reference: Cohen et al. 2021, arXiv:2103.00065.
   """
-  if not isinstance(learning_rate, jax.core.Tracer) and not learning_rate > 0:
-    raise UserError(f"the learning rate is {learning_rate}; give a positive number.")
+  check_argument("the learning rate", learning_rate, Positive)
   return (2 + 2 * momentum) / (learning_rate * (1 + 2 * momentum * nesterov))
-
-
-def power_iteration(
-  matvec: Operator, like: Tree, key: Array, *, which: Literal["magnitude", "algebraic"] = "magnitude",
-  steps: int = 1000, tolerance: float = 1e-3,
-) -> Eigenpair:
-  """Returns the eigenpair whose eigenvalue is largest, by magnitude or on the number line.
-
-  Ends when the residual is below tolerance |value|, or after `steps` products (twice as many for "algebraic", where a
-  second iteration is on A shifted by its most negative eigenvalue). Memory of a few vectors; `top_eigenvalues` needs
-  far fewer products and keeps one vector for each. Two eigenvalues of opposite sign and one size do not converge,
-  which the residual shows.
-
-  Raises:
-    UserError: for less than one step, or an unknown `which`.
-  """
-  if which not in ("magnitude", "algebraic"):
-    raise UserError(f'which is {which!r}; give "magnitude" or "algebraic".')
-  check_positive(steps=steps)
-  product, size, dtype, unravel = flat(matvec, like)
-  keys = jax.random.split(key)
-  start = jax.random.normal(keys[0], (size,), dtype)
-
-  def iterate(start: Array, shift: Array) -> tuple[Array, Array, Array]:
-    def unfinished(carry):
-      i, _, value, _, residual = carry
-      return (i == 0) | (i < steps) & (residual > tolerance * jnp.abs(value + shift))
-
-    def body(carry):
-      i, _, _, following, _ = carry
-      image = product(following)
-      scale = linalg.size_of(image, shift)
-      image = image / scale - (shift / scale) * following
-      value = dot(following, image)
-      residual = linalg.norm(image - value * following) + jnp.finfo(dtype).eps * linalg.norm(image)
-      return i + 1, following, scale * value, unit(image), scale * residual
-
-    zero = jnp.zeros((), dtype)
-    start = unit(start)
-    _, vector, value, _, residual = jax.lax.while_loop(unfinished, body, (0, start, zero, start, zero))
-    return value + shift, vector, residual
-
-  value, vector, residual = iterate(start, jnp.zeros((), dtype))
-  if which == "algebraic":
-    shift = jnp.minimum(value, 0.0)
-    # Its own eigenvector has the eigenvalue 0 after the shift, and would stay where it is.
-    again = jnp.where(shift < 0, jax.random.normal(keys[1], (size,), dtype), vector)
-    value, vector, residual = iterate(again, shift)
-  return Eigenpair(value, unravel(vector), residual)
 
 
 def eigenvalues_of(decomposition: Lanczos, k: int) -> Eigenvalues:
@@ -134,7 +75,7 @@ def eigenvalues_of(decomposition: Lanczos, k: int) -> Eigenvalues:
   return Eigenvalues(values[::-1][:k], errors[::-1][:k])
 
 
-def top_eigenvalues(matvec: Operator, like: Tree, key: Array, *, k: int = 1, steps: int = 30) -> Eigenvalues:
+def top_eigenvalues(matvec: Operator, like: Tree, key: Key[Array, ""], *, k: int = 1, steps: int = 30) -> Eigenvalues:
   """Returns the k largest eigenvalues, descending, by `lanczos` of m steps; the first is the sharpness of a Hessian.
 
   Raises:
@@ -143,7 +84,9 @@ def top_eigenvalues(matvec: Operator, like: Tree, key: Array, *, k: int = 1, ste
   return eigenvalues_of(lanczos(matvec, like, key, steps=steps), k)
 
 
-def quadrature(matvec: Operator, like: Tree, key: Array, *, num_vectors: int = 4, steps: int = 30) -> Quadrature:
+def quadrature(
+  matvec: Operator, like: Tree, key: Key[Array, ""], *, num_vectors: int = 4, steps: int = 30
+) -> Quadrature:
   """Returns stochastic Lanczos quadrature from `num_vectors` random vectors of signs, one after another.
 
   Raises:
@@ -151,7 +94,7 @@ def quadrature(matvec: Operator, like: Tree, key: Array, *, num_vectors: int = 4
 
   Reference: Ghorbani et al. 2019, arXiv:1901.10159 (Gaussian vectors there).
   """
-  check_positive(num_vectors=num_vectors)
+  check_argument("num_vectors", num_vectors, Count)
 
   def one(key: Array) -> Quadrature:
     values, vectors = ritz(lanczos(matvec, like, key, steps=steps))
@@ -160,7 +103,7 @@ def quadrature(matvec: Operator, like: Tree, key: Array, *, num_vectors: int = 4
   return jax.lax.map(one, jax.random.split(key, num_vectors))
 
 
-def density(quadrature: Quadrature, grid: Array, width: Array | float) -> Array:
+def density(quadrature: Quadrature, grid: Float[Array, " g"], width: Float[Array, ""] | float) -> Float[Array, " g"]:
   """Returns the spectral density on a grid [g], every eigenvalue broadened to a Gaussian of standard deviation `width`.
 
       p(t) = 1/s sum_v sum_i w_i N(t; theta_i, width^2)
@@ -180,7 +123,9 @@ def density(quadrature: Quadrature, grid: Array, width: Array | float) -> Array:
   return jnp.sum(bumps * quadrature.weights[None], axis=(1, 2)) / quadrature.nodes.shape[0]
 
 
-def trace(matvec: Operator, like: Tree, key: Array, *, num_vectors: int = 16) -> tuple[Array, Array]:
+def trace(
+  matvec: Operator, like: Tree, key: Key[Array, ""], *, num_vectors: int = 16
+) -> tuple[Float[Array, ""], Float[Array, ""]]:
   """Returns Hutchinson's estimate of tr A, the mean of v^T A v over vectors of random signs, and its standard error.
 
   The variance of one v^T A v is 2 sum_{i != j} A_ij^2. The standard error is NaN of one vector.
@@ -190,12 +135,12 @@ def trace(matvec: Operator, like: Tree, key: Array, *, num_vectors: int = 16) ->
 
   Reference: Hutchinson 1990, "A stochastic estimator of the trace of the influence matrix".
   """
-  check_positive(num_vectors=num_vectors)
+  check_argument("num_vectors", num_vectors, Count)
   product, size, dtype, _ = flat(matvec, like)
 
   def one(key: Array) -> Array:
     vector = jax.random.rademacher(key, (size,), dtype)
-    return dot(vector, product(vector))
+    return linalg.matmul(vector, product(vector))
 
   values = jax.lax.map(one, jax.random.split(key, num_vectors))
   scale = linalg.size_of(values)

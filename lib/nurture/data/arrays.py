@@ -170,9 +170,9 @@ def _kind(split: Split) -> str:
 def padded_batches(split: Split, batch_size: int, input_name: str) -> list[dict[str, np.ndarray]]:
   """Cuts a split into batches of one shape, in order, for averages that are exact over the set.
 
-  Every batch has "weight" [B] float32. The last one is filled with copies of row 0 that have weight 0 and
-  id -1: a consumer that scatters by id must drop negative ids (in JAX a negative index counts from the end,
-  so map it out of bounds and use mode="drop").
+  Every batch has "weight" [B] float32. The last one is filled with copies of row 0 that have weight 0 and id -1. A
+  consumer that scatters by id must drop negative ids: in JAX a negative index counts from the end, so map it out of
+  bounds and use mode="drop".
 
   Raises:
     UserError: if batch_size is not positive, or a batch takes more memory than there is.

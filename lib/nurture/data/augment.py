@@ -1,12 +1,8 @@
-"""Random changes of a training batch, in JAX: maps (key, batch) to batch, each example with its own draw.
-
-`stage` says whether a row acts on the stored pixels ("before" normalization) or on what the model reads
-("after"); `spatial`, whether it needs images [B, H, W, C] or takes vectors [B, D] as well; `tokens`, whether it takes
-tokens [B, T].
-"""
+"""Random changes of a training batch, in JAX: maps (key, batch) to batch, each example with its own draw."""
 
 from __future__ import annotations
 
+import abc
 import dataclasses
 from collections.abc import Callable, Mapping
 from typing import Annotated, ClassVar, Literal
@@ -18,8 +14,26 @@ from nurture.core import Batch
 from nurture.core.hints import NonNegative, Range, Share, Whole
 
 
+class Augmentation(abc.ABC):
+  """A random change of a training batch.
+
+  Attributes:
+    stage: whether it acts on the stored pixels ("before" normalization) or on what the model reads ("after").
+    spatial: whether it needs images [B, H, W, C]; otherwise it takes vectors [B, D] as well.
+    tokens: whether it takes tokens [B, T].
+  """
+
+  stage: ClassVar[Literal["before", "after"]] = "after"
+  spatial: ClassVar[bool] = False
+  tokens: ClassVar[bool] = False
+
+  @abc.abstractmethod
+  def __call__(self, key: jax.Array, batch: Batch) -> Batch:
+    """Returns the batch changed; every example has its own draw."""
+
+
 @dataclasses.dataclass(frozen=True)
-class PadCrop:
+class PadCrop(Augmentation):
   """Pads each side and cuts an image of the old size out at a uniformly random place.
 
   Args:
@@ -32,9 +46,8 @@ class PadCrop:
   pad: Annotated[int, Range(least=0, most=1000)] = 4
   mode: Literal["zero", "reflect"] = "zero"
 
-  stage: ClassVar[str] = "before"
-  spatial: ClassVar[bool] = True
-  tokens: ClassVar[bool] = False
+  stage = "before"
+  spatial = True
 
   def __call__(self, key: jax.Array, batch: Batch) -> Batch:
     image = batch["image"]
@@ -47,7 +60,7 @@ class PadCrop:
 
 
 @dataclasses.dataclass(frozen=True)
-class Flip:
+class Flip(Augmentation):
   """Mirrors left and right with a probability.
 
   Args:
@@ -56,9 +69,8 @@ class Flip:
 
   probability: Share = 0.5
 
-  stage: ClassVar[str] = "before"
-  spatial: ClassVar[bool] = True
-  tokens: ClassVar[bool] = False
+  stage = "before"
+  spatial = True
 
   def __call__(self, key: jax.Array, batch: Batch) -> Batch:
     image = batch["image"]
@@ -67,7 +79,7 @@ class Flip:
 
 
 @dataclasses.dataclass(frozen=True)
-class Cutout:
+class Cutout(Augmentation):
   """Sets a square to 0 (after normalization: the mean, if standardized), its centre uniform over the image.
 
   The part of the square that lies outside the image is lost, as in the paper.
@@ -80,9 +92,7 @@ class Cutout:
 
   size: Whole
 
-  stage: ClassVar[str] = "after"
-  spatial: ClassVar[bool] = True
-  tokens: ClassVar[bool] = False
+  spatial = True
 
   def __call__(self, key: jax.Array, batch: Batch) -> Batch:
     image = batch["image"]
@@ -98,28 +108,25 @@ class Cutout:
 
 
 @dataclasses.dataclass(frozen=True)
-class Mixup:
-  """Mixes the batch with a permutation π of itself:
+class Mixup(Augmentation):
+  """Mixes the batch with a permutation π of itself, and the targets with it:
 
-      x_i <- λ x_i + (1 - λ) x_π(i),    λ ~ Beta(α, α), one a batch
+      x_i <- λ x_i + (1 - λ) x_π(i),    t_i <- λ t_i + (1 - λ) t_π(i),    λ ~ Beta(α, α), one a batch
 
-  and adds "mix_index" [B] int32 (π) and "mix_weight" [B] float32 (λ), for the target transform that mixes the
-  labels alike, and "unmixed", the images before. Labels, ids and weights stay those of example i.
+  Images are mixed here. The batch gets "mix_index" [B] int32 (π) and "mix_weight" [B] float32 (λ), with which the step
+  mixes the one-hot targets by `mixed_targets`, before any target transform; and "unmixed", the images before. Labels,
+  ids and weights stay those of example i.
 
   Args:
     alpha: α >= 0; may be traced. 0 means λ = 1, no mixing.
     symmetric: True draws λ on [0, 1] as the paper does; False folds it to max(λ, 1 - λ), so that the
       larger share of an example is always its own.
 
-  Reference: Zhang et al. 2018, arXiv:1710.09412, eq. 1.
+  Reference: Zhang et al. 2018, arXiv:1710.09412, eq. 1 and 2.
   """
 
   alpha: NonNegative
   symmetric: bool
-
-  stage: ClassVar[str] = "after"
-  spatial: ClassVar[bool] = False
-  tokens: ClassVar[bool] = False
 
   def __call__(self, key: jax.Array, batch: Batch) -> Batch:
     image = batch["image"]
@@ -138,8 +145,20 @@ class Mixup:
     return {**batch, "image": mixed, "unmixed": image, "mix_index": index, "mix_weight": jnp.full(count, weight)}
 
 
+def mixed_targets(batch: Batch, targets: jax.Array) -> jax.Array:
+  """Returns targets [B, K] or [B, T, K] mixed as `Mixup` mixed the images of the batch.
+
+  Those of a batch without a mixup stay as they are, such as those of an evaluation.
+  """
+  if "mix_index" not in batch:
+    return targets
+  weight = batch["mix_weight"].reshape(-1, *[1] * (targets.ndim - 1)).astype(targets.dtype)
+  # t + (1 - w)(t_π - t) is t itself at w = 1, bit for bit.
+  return targets + (1 - weight) * (targets[batch["mix_index"]] - targets)
+
+
 @dataclasses.dataclass(frozen=True)
-class NoiseInput:
+class NoiseInput(Augmentation):
   """Replaces every input by noise, N(0, 1) in each number, for phases that need inputs but no data.
 
   Labels and ids stay those of the data.
@@ -150,17 +169,13 @@ class NoiseInput:
 
   clamp: bool = False
 
-  stage: ClassVar[str] = "after"
-  spatial: ClassVar[bool] = False
-  tokens: ClassVar[bool] = False
-
   def __call__(self, key: jax.Array, batch: Batch) -> Batch:
     noise = jax.random.normal(key, batch["image"].shape, batch["image"].dtype)
     return {**batch, "image": jnp.clip(noise, 0, 1) if self.clamp else noise}
 
 
 @dataclasses.dataclass(frozen=True)
-class Regenerate:
+class Regenerate(Augmentation):
   """Replaces the batch by fresh examples of a generated data set, which makes the training data infinite.
 
   Ids become -1, which tables with a row an example drop when they write: a term that has one (such as early-learning
@@ -172,15 +187,15 @@ class Regenerate:
 
   generate: Callable[[jax.Array, int], Mapping[str, jax.Array]] | None = None
 
-  stage: ClassVar[str] = "before"
-  spatial: ClassVar[bool] = False
-  tokens: ClassVar[bool] = True
+  stage = "before"
+  tokens = True
 
   def __post_init__(self):
-    if not callable(self.generate):
+    if self.generate is None:
       raise ValueError("this data set cannot be generated; remove the augmentation, or choose a source such as parity")
 
   def __call__(self, key: jax.Array, batch: Batch) -> Batch:
+    assert self.generate is not None
     ids = batch["id"]
     return {**batch, **self.generate(key, len(ids)), "id": jnp.full_like(ids, -1)}
 

@@ -1,4 +1,4 @@
-"""From a split on the device to what the model reads, as pure functions."""
+"""Batches of a split on the device, augmented and normalized, as pure functions."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import numpy as np
 from nurture.core import Batch, UserError, build, lookup
 from nurture.core.rng import stream
 from nurture.data.arrays import Dataset, Split
-from nurture.data.augment import AUGMENTATIONS
+from nurture.data.augment import AUGMENTATIONS, Augmentation
 from nurture.data.normalize import NORMALIZATIONS
 
 Fields = dict[str, jax.Array]
@@ -42,7 +42,7 @@ class Preprocess:
 
   input_name: str
   normalizer: Callable[[jax.Array], jax.Array]
-  augmentations: Mapping[str, Callable[[jax.Array, Batch], Batch]]
+  augmentations: Mapping[str, Augmentation]
 
   def inputs(self, batch: Batch) -> jax.Array:
     """Returns the model input of a batch as stored: normalized, not augmented; tokens as int32."""
@@ -96,7 +96,7 @@ def preprocess(config: Mapping[str, Any], dataset: Dataset) -> Preprocess:
       raise UserError(f"{path} needs {needs}, but {dataset.name} has {dataset.input_name} {shape}; remove it.")
     augmentations[label] = augmentation
   fit = lookup(NORMALIZATIONS, config["normalize"], path="config.data.normalize")
-  normalizer = fit(dataset.train) if dataset.input_name == "image" else None
+  normalizer = fit(dataset.train) if dataset.input_name == "image" else lambda tokens: tokens
   return Preprocess(dataset.input_name, normalizer, augmentations)
 
 

@@ -1,4 +1,4 @@
-"""The data sets by name, and how the data section of a config becomes splits."""
+"""The data sets by name, and the splits that the data section of a config describes."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ import numpy as np
 
 from nurture.core import UserError, build
 from nurture.core.build import suggest
+from nurture.core.hints import Whole, check_argument
 from nurture.data.arrays import Dataset, Split
 from nurture.data.batches import preprocess
 from nurture.data.files import Cifar10, Cifar100, Digits, FashionMnist, Mnist, Text
@@ -33,16 +34,16 @@ DATASETS = {
   "tfds": Tfds,
 }
 
-_FIELDS = {
-  "source": "a row of DATASETS, such as {'name': 'mnist'}",
-  "seed": "a whole number",
-  "validation": "a number of training examples, 0 for none",
-  "subset": "a number of training examples, 0 for all",
-  "test_subset": "a number of test examples, 0 for all",
-  "label_noise": "{} or a row of LABEL_NOISE",
-  "noisy_validation": "true or false",
-  "normalize": "a name",
-  "augment": "a dict of rows of AUGMENTATIONS by label",
+_FIELDS = {  # name: (type, in words)
+  "source": (str | Mapping, "a row of DATASETS, such as {'name': 'mnist'}"),
+  "seed": (Whole, "a whole number of at least 0"),
+  "validation": (Whole, "a number of training examples, 0 for none"),
+  "subset": (Whole, "a number of training examples, 0 for all"),
+  "test_subset": (Whole, "a number of test examples, 0 for all"),
+  "label_noise": (str | Mapping, "{} or a row of LABEL_NOISE"),
+  "noisy_validation": (bool, "true or false"),
+  "normalize": (str, "a name"),
+  "augment": (Mapping, "a dict of rows of AUGMENTATIONS by label"),
 }
 
 
@@ -109,22 +110,10 @@ def _check(config: Mapping[str, Any]) -> None:
   for field in config:
     if field not in _FIELDS:
       raise UserError(f"config.data.{field} does not exist; {suggest(field, _FIELDS)}.")
-  for field, meaning in _FIELDS.items():
+  for field, (hint, meaning) in _FIELDS.items():
     if field not in config:
       raise UserError(f"config.data.{field} is missing; give {meaning}.")
-  whole = lambda v: isinstance(v, (int, np.integer)) and not isinstance(v, bool) and v >= 0
-  mapping = lambda v: isinstance(v, Mapping)
-  checks = {
-    **dict.fromkeys(("seed", "validation", "subset", "test_subset"), whole),
-    "source": lambda v: isinstance(v, (str, Mapping)),
-    "label_noise": lambda v: isinstance(v, (str, Mapping)),
-    "noisy_validation": lambda v: isinstance(v, (bool, np.bool_)),
-    "normalize": lambda v: isinstance(v, str),
-    "augment": mapping,
-  }
-  for field, good in checks.items():
-    if not good(config[field]):
-      raise UserError(f"config.data.{field} is {config[field]!r}; give {_FIELDS[field]}.")
+    check_argument(f"config.data.{field}", config[field], hint, meaning)
 
 
 def _source(source: str | Mapping[str, Any]) -> dict[str, Any]:

@@ -5,11 +5,12 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import os
-from typing import Any, ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
 import numpy as np
 
 from nurture.core import UserError
+from nurture.core.hints import Count, Range
 from nurture.data.arrays import Dataset, Split
 from nurture.data.checks import check_labels
 from nurture.data.folder import Folder, shown
@@ -31,14 +32,11 @@ class Mnist:
   Reference: LeCun et al. 1998.
   """
 
-  train_examples: int = 60_000  # expected in the training file; any other count is an error
-  test_examples: int = 10_000  # expected in the test file
+  train_examples: Count = 60_000  # expected in the training file; any other count is an error
+  test_examples: Count = 10_000  # expected in the test file
 
   name: ClassVar[str] = "mnist"
   class_names: ClassVar[tuple[str, ...]] = _DIGIT_NAMES
-
-  def __post_init__(self):
-    _check_counts(self)
 
   def load(self, data_dir: str | os.PathLike) -> Dataset:
     """Returns the set as it is on disk; raises UserError for a missing or damaged file."""
@@ -81,10 +79,7 @@ class Cifar10:
   Reference: Krizhevsky 2009.
   """
 
-  examples_per_file: int = 10_000  # expected in each of the five training files and the test file
-
-  def __post_init__(self):
-    _check_counts(self)
+  examples_per_file: Count = 10_000  # expected in each of the five training files and the test file
 
   def load(self, data_dir: str | os.PathLike) -> Dataset:
     """Returns the set as it is on disk; raises UserError for a missing or damaged file."""
@@ -112,11 +107,8 @@ class Cifar100:
   """
 
   labels: Literal["fine", "coarse"] = "fine"  # 100 classes, or 20 superclasses
-  train_examples: int = 50_000  # expected in train.bin
-  test_examples: int = 10_000  # expected in test.bin
-
-  def __post_init__(self):
-    _check_counts(self)
+  train_examples: Count = 50_000  # expected in train.bin
+  test_examples: Count = 10_000  # expected in test.bin
 
   def load(self, data_dir: str | os.PathLike) -> Dataset:
     """Returns the set as it is on disk; raises UserError for a missing or damaged file."""
@@ -144,7 +136,7 @@ class Digits:
   position in its part. Needs no data directory.
   """
 
-  test_examples: int = 360
+  test_examples: Annotated[int, Range(least=1, most=1796)] = 360
 
   def load(self, data_dir: str | os.PathLike = "") -> Dataset:
     """Returns the set; `data_dir` is not read."""
@@ -153,8 +145,6 @@ class Digits:
     source = load_digits()
     images = np.rint(source.images * (255 / 16)).astype(np.uint8)[..., None]
     label = source.target.astype(np.int32)
-    if not 0 < self.test_examples < len(label):
-      raise UserError(f"config.data.source.test_examples is {self.test_examples}; give 1 to {len(label) - 1}.")
     in_test = np.zeros(len(label), bool)
     in_test[_stratified(label, self.test_examples, np.random.default_rng(0))] = True
     train, test = (Split.clean(images[part], label[part]) for part in (~in_test, in_test))
@@ -173,13 +163,11 @@ class Text:
   """
 
   path: str = "tinyshakespeare/input.txt"  # below the data directory, or absolute; UTF-8, perhaps packed by gzip
-  context: int = 64  # T, characters
-  test_fraction: float = 0.1  # share of the characters, at the end of the file
+  context: Count = 64  # T, characters
+  test_fraction: Annotated[float, Range(above=0, below=1)] = 0.1  # share of the characters, at the end of the file
 
   def load(self, data_dir: str | os.PathLike) -> Dataset:
     """Returns the windows; raises UserError for a missing, undecodable or too short file."""
-    if self.context < 1 or not 0 < self.test_fraction < 1:
-      raise UserError("config.data.source needs context >= 1 and test_fraction between 0 and 1.")
     folder = Folder(data_dir, shown(self.path))
     text, file = read_text(folder, self.path), folder.where(self.path)
     codes = np.frombuffer(text.encode("utf-32-le"), np.uint32)
@@ -196,12 +184,6 @@ class Text:
       raise UserError(f"{file} is one character, {chr(vocabulary[0])!r}, again and again; give a text.")
     names = tuple(map(chr, vocabulary))
     return Dataset.read("text", train, test, names, input_name="tokens", checksums=folder.checksums)
-
-
-def _check_counts(source: Any) -> None:
-  for name, count in dataclasses.asdict(source).items():
-    if isinstance(count, int) and count < 1:
-      raise ValueError(f"{name} is {count}; give the number of examples that the file holds, at least 1")
 
 
 def _windows(tokens: np.ndarray, context: int) -> Split:

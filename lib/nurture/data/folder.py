@@ -11,7 +11,7 @@ import stat
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, cast
 
 from nurture.core import UserError
 
@@ -76,7 +76,8 @@ class Folder:
       with path.open("rb") as file:
         packed = file.read(len(_GZIP)) == _GZIP
         file.seek(0)
-        yield path, gzip.GzipFile(fileobj=file) if packed else file
+        unpacked = gzip.GzipFile(fileobj=file) if packed else file
+        yield path, cast(BinaryIO, unpacked)
         file.seek(0)
         key = path.relative_to(self.root) if path.is_relative_to(self.root) else path
         self.checksums[str(key)] = hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,4 +1,4 @@
-"""Bytes of a file to arrays, with every count checked: IDX, the CIFAR binary records, texts and lists of names.
+"""Readers of file formats, with every count checked: IDX, the CIFAR binary records, texts and lists of names.
 
 A header is read and judged before anything else is, and no more is read or decompressed than it announces.
 """

@@ -14,6 +14,7 @@ from fractions import Fraction
 import numpy as np
 
 from nurture.core import UserError
+from nurture.core.hints import Share
 
 # The superclass of each fine class of CIFAR-100; fine classes are numbered alphabetically (Krizhevsky 2009).
 CIFAR100_COARSE = (
@@ -52,11 +53,8 @@ class Symmetric:
     which includes the true class.
   """
 
-  rate: float
+  rate: Share
   include_true: bool
-
-  def __post_init__(self):
-    _check_rate(self.rate)
 
   def __call__(self, labels: np.ndarray, num_classes: int, rng: np.random.Generator) -> np.ndarray:
     chosen = rng.permutation(len(labels))[: _count(self.rate, len(labels))]
@@ -82,18 +80,15 @@ class Asymmetric:
   Reference: Patrini et al. 2017, arXiv:1609.03683; Liu et al. 2020, arXiv:2007.00151.
   """
 
-  rate: float
+  rate: Share
   mapping: str | Mapping[str, int]
   sequential: bool = False
 
-  def __post_init__(self):
-    _check_rate(self.rate)
-
   def __call__(self, labels: np.ndarray, num_classes: int, rng: np.random.Generator) -> np.ndarray:
     noisy = labels.copy()
-    for source, target in sorted(self._pairs(num_classes).items()):
-      members = rng.permutation(np.flatnonzero((noisy if self.sequential else labels) == source))
-      noisy[members[: _count(self.rate, len(members))]] = target
+    for old, new in sorted(self._pairs(num_classes).items()):
+      members = rng.permutation(np.flatnonzero((noisy if self.sequential else labels) == old))
+      noisy[members[: _count(self.rate, len(members))]] = new
     return noisy
 
   def _pairs(self, num_classes: int) -> dict[int, int]:
@@ -121,11 +116,7 @@ class PerClass:
     rates: r_c in [0, 1] for each of the K classes.
   """
 
-  rates: tuple[float, ...]
-
-  def __post_init__(self):
-    for rate in self.rates:
-      _check_rate(rate)
+  rates: tuple[Share, ...]
 
   def __call__(self, labels: np.ndarray, num_classes: int, rng: np.random.Generator) -> np.ndarray:
     if len(self.rates) != num_classes:
@@ -137,11 +128,6 @@ class PerClass:
 
 
 LABEL_NOISE = {"symmetric": Symmetric, "asymmetric": Asymmetric, "per_class": PerClass}
-
-
-def _check_rate(rate: float) -> None:
-  if not 0 <= rate <= 1:
-    raise ValueError(f"a rate of label noise is {rate}; give a number from 0 to 1")
 
 
 def _count(rate: float, n: int) -> int:

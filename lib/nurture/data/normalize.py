@@ -1,4 +1,4 @@
-"""From stored pixels to what a model reads: affine maps, fitted to the training split on the host."""
+"""Normalization of stored pixels: affine maps, fitted to the training split on the host."""
 
 from __future__ import annotations
 

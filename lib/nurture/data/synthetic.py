@@ -16,12 +16,13 @@ import dataclasses
 import functools
 import hashlib
 import os
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from nurture.core.hints import Count, Range, Seed
 from nurture.core.rng import stream
 from nurture.data.arrays import Dataset, Split
 from nurture.data.checks import check_memory
@@ -41,23 +42,19 @@ class SequenceTask(abc.ABC):
     seed: of both splits. data.seed draws validation split and subsets from them, and moves no sequence.
   """
 
-  min_length: int
-  max_length: int
-  num_examples: int = 10_000
-  test_examples: int = 1_000
-  seed: int = 0
+  min_length: Count
+  max_length: Count
+  num_examples: Count = 10_000
+  test_examples: Count = 1_000
+  seed: Seed = 0
 
   name: ClassVar[str]
 
   def __post_init__(self):
-    if not 1 <= self.min_length <= self.max_length:
-      raise ValueError(f"lengths run from {self.min_length} to {self.max_length}; give 1 <= min_length <= max_length")
-    if min(self.num_examples, self.test_examples) < 1:
-      raise ValueError(f"num_examples is {self.num_examples} and test_examples {self.test_examples}; give at least 1")
+    if self.min_length > self.max_length:
+      raise ValueError(f"lengths run from {self.min_length} to {self.max_length}; give min_length <= max_length")
     if self.length >= 2**31:
       raise ValueError(f"max_length is {self.max_length}, which makes {self.length} tokens; give what makes under 2^31")
-    if not 0 <= self.seed < 2**32:
-      raise ValueError(f"seed is {self.seed}; give a whole number from 0 to 2^32 - 1")
 
   @property
   @abc.abstractmethod
@@ -91,7 +88,7 @@ class SequenceTask(abc.ABC):
     train, test = split("train", self.num_examples), split("test", self.test_examples)
     digest = hashlib.sha256()
     for array in (train.inputs, train.label, test.inputs, test.label):
-      digest.update(np.ascontiguousarray(array))
+      digest.update(np.ascontiguousarray(array).data)
     return Dataset.read(
       self.name, train, test, self.class_names, input_name="tokens", checksums={repr(self): digest.hexdigest()},
       generate=self.generate,
@@ -154,15 +151,10 @@ class Copy(SequenceTask):
     end: whether an end token stands in the input after the answer and is asked for.
   """
 
-  num_symbols: int = 10
+  num_symbols: Annotated[int, Range(least=2, most=2**16)] = 10
   end: bool = False
 
   name: ClassVar[str] = "copy"
-
-  def __post_init__(self):
-    super().__post_init__()
-    if not 2 <= self.num_symbols <= 2**16:
-      raise ValueError(f"num_symbols is {self.num_symbols}; give at least 2, and at most {2**16}")
 
   @property
   def length(self) -> int:

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from nurture.core import UserError
+from nurture.core.hints import Count
 from nurture.core.trees import digest
 from nurture.data.arrays import Dataset, Split
 from nurture.data.checks import check_labels, check_memory
@@ -38,7 +39,8 @@ class Tfds:
 
   Args:
     dataset: name as tfds writes it: "mnist", "cifar10:3.0.2", "cifar10_corrupted/fog_1".
-    train_split, test_split: splits as tfds writes them, such as "train" or "train[:80%]".
+    train_split: as tfds writes it, such as "train" or "train[:80%]".
+    test_split: likewise.
     resize: side in pixels to which every image is resized (bilinear, aspect ratio not kept), or None, which needs
       images of one size.
   """
@@ -46,11 +48,7 @@ class Tfds:
   dataset: str
   train_split: str = "train"
   test_split: str = "test"
-  resize: int | None = None
-
-  def __post_init__(self):
-    if self.resize is not None and self.resize < 1:
-      raise ValueError(f"resize is {self.resize}; give a side in pixels, at least 1")
+  resize: Count | None = None
 
   def load(self, data_dir: str | os.PathLike) -> Dataset:
     """Returns the set.
@@ -67,11 +65,11 @@ class Tfds:
       arrays = read_builder(_builder(self.dataset, root), self.train_split, self.test_split, self.resize)
       _write_cache(cache, arrays)
     names, name = tuple(str(name) for name in arrays["class_names"]), f"tfds:{self.dataset}"
-    splits = []
+    splits = {}
     for part, split in (("train", self.train_split), ("test", self.test_split)):
       label = _check_labels(arrays[f"{part}_label"], len(names), self.dataset, part, split)
-      splits.append(Split.clean(arrays[f"{part}_image"], label))
-    return Dataset.read(name, *splits, names, checksums={name: digest(arrays)})
+      splits[part] = Split.clean(arrays[f"{part}_image"], label)
+    return Dataset.read(name, splits["train"], splits["test"], names, checksums={name: digest(arrays)})
 
   def _file_name(self) -> str:
     fields = json.dumps(dataclasses.asdict(self), sort_keys=True)
@@ -232,7 +230,8 @@ def _write_cache(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.NamedTemporaryFile(dir=path.parent, prefix=path.name, suffix=".tmp", delete=False) as file:
       try:
-        np.savez(file, format=np.array(_FORMAT), counts=np.array(counts), **arrays)
+        everything: dict[str, Any] = {"format": np.array(_FORMAT), "counts": np.array(counts), **arrays}
+        np.savez(file, **everything)
         file.flush()
         os.fsync(file.fileno())
         os.replace(file.name, path)

@@ -6,8 +6,8 @@ import collections
 import dataclasses
 import functools
 import inspect
-from collections.abc import Callable, Iterator, Mapping
-from typing import Any, NamedTuple
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any, NamedTuple, cast
 
 import jax
 import jax.numpy as jnp
@@ -108,7 +108,7 @@ class Captured:
   def init(self, keys: Any, x: jax.Array, **scheduled: Any) -> Tree:
     """Returns the module's variables, initialized in evaluation mode."""
     module, flags = self._in_mode(False)
-    return _without_taps(module.init(keys, x, **flags, **scheduled))
+    return _without_taps(module.init(keys, x, **cast(dict[str, Any], flags), **scheduled))
 
   def apply(
     self, variables: Tree, x: jax.Array, train: bool = False, rngs: Any = None, mutable: Any = False, **scheduled: Any
@@ -130,7 +130,7 @@ class Captured:
     def run(variables, x, rngs):
       with nn.intercept_methods(note):
         return module.apply(
-          variables, x, rngs=rngs, mutable=mutable, **flags, **scheduled,
+          variables, x, rngs=rngs, mutable=mutable, **cast(dict[str, Any], flags), **scheduled,
           capture_intermediates=lambda module, method: method == "__call__" and bool(module.path),
         )
 
@@ -168,7 +168,7 @@ def _class_with(scheduled: tuple[str, ...]) -> type[Captured]:
     raise TypeError("a captured model holds no variables; use model.apply(variables, x).")
 
   parameter = inspect.Parameter
-  __call__.__signature__ = inspect.Signature([
+  __call__.__signature__ = inspect.Signature([  # type: ignore[attr-defined]
     *(parameter(name, parameter.POSITIONAL_OR_KEYWORD) for name in ("self", "x")),
     parameter("train", parameter.POSITIONAL_OR_KEYWORD, default=False),
     *(parameter(name, parameter.KEYWORD_ONLY) for name in scheduled),
@@ -192,7 +192,7 @@ class _Call(NamedTuple):
 
 def _filled(calls: list[_Call], captured: Mapping[tuple[str, ...], tuple], batch: int) -> Iterator[_Call]:
   """Yields the calls with their values. A function that was traced again is noted again: the first trace counts."""
-  used = collections.Counter()
+  used: collections.Counter[tuple[str, ...]] = collections.Counter()
   for call in calls:
     values = captured.get(call.path, ())
     i, used[call.path] = used[call.path], used[call.path] + 1
@@ -209,7 +209,7 @@ def _added_axes(value: Any, shapes: Any, batch: int) -> tuple[int, ...]:
   return ()
 
 
-def _unstacked(calls: Iterator[_Call]) -> Iterator[_Call]:
+def _unstacked(calls: Iterable[_Call]) -> Iterator[_Call]:
   """Yields calls without added axes, those of a scanned module layer by layer."""
   calls = list(calls)
   stacked = {call.path for call in calls if call.axes}

@@ -82,7 +82,7 @@ class CNN(nn.Module):
         x = taps(self.activation, act(x))
       elif kind == "dense":
         x = x.reshape(x.shape[0], -1)
-        x = taps("dense", nn.Dense(*arguments, dtype=dtype, name=f"dense_{i:02d}", **init(x.shape[-1]))(x))
+        x = taps("dense", nn.Dense(arguments[0], dtype=dtype, name=f"dense_{i:02d}", **init(x.shape[-1]))(x))
         x = drop(taps(self.activation, act(x)))
       elif kind == "pad_to":
         x = _pad_to(x, *arguments)
@@ -92,7 +92,7 @@ class CNN(nn.Module):
     return taps.outputs(nn.Dense(self.num_classes, dtype=dtype, name="head", **init(x.shape[-1]))(x))
 
 
-_POOLS = {
+_POOLS: dict[str, Any] = {
   "max_pool": lambda x, size: nn.max_pool(x, (size, size), (size, size)),
   "avg_pool": lambda x, size: nn.avg_pool(x, (size, size), (size, size)),
   "global_avg_pool": lambda x: x.mean(axis=(1, 2)),

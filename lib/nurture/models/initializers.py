@@ -84,12 +84,20 @@ def random_walk(nonlinearity: Literal["relu", "linear"] = "relu") -> Initializer
 def orthogonal(scale: float = 1.0) -> Initializer:
   """Orthogonal rows or columns, times `scale`. Saxe et al. 2014, arXiv:1312.6120."""
   unscaled = jax_initializers.orthogonal()
-  return lambda key, shape, dtype=jnp.float32: scale * unscaled(key, shape, dtype)
+
+  def init(key, shape, dtype=jnp.float32):
+    return scale * unscaled(key, shape, dtype)
+
+  return init
 
 
 def constant(value: float) -> Initializer:
   """The same value everywhere."""
-  return lambda key, shape, dtype=jnp.float32: jnp.broadcast_to(jnp.asarray(value, dtype), shape)
+
+  def init(key, shape, dtype=jnp.float32):
+    return jnp.broadcast_to(jnp.asarray(value, dtype), shape)
+
+  return init
 
 
 def zeros() -> Initializer:
@@ -118,7 +126,7 @@ _OF_BIASES = ("constant", "normal", "timm", "torch_default", "zeros")  # need no
 
 def initializers(
   kernel: str | Mapping[str, Any], bias: str | Mapping[str, Any], fan_in: int
-) -> dict[str, Initializer]:
+) -> dict[str, Any]:
   """Returns flax's arguments for what a model's `kernel_init` and `bias_init` fields name; fan_in is the layer's."""
   name = bias if isinstance(bias, str) else bias.get("name")
   if name in INITIALIZERS and name not in _OF_BIASES:

@@ -1,4 +1,4 @@
-"""What the models share: activations by name, normalization by name, and stochastic depth."""
+"""Layers that models share: activations by name, normalization by name, and stochastic depth."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from flax import linen as nn
 from nurture.core import hints, lookup
 from nurture.core.hints import Share
 
-ACTIVATIONS = {
+ACTIVATIONS: dict[str, Any] = {
   "elu": jax.nn.elu,
   "erf": jax.lax.erf,
   "gelu": lambda x: jax.nn.gelu(x, approximate=False),
@@ -34,7 +34,7 @@ def batch_norm(train: bool, *, momentum: float = 0.9, epsilon: float = 1e-5, **f
   return nn.BatchNorm(use_running_average=not train, momentum=momentum, epsilon=epsilon, **fields)
 
 
-NORMS = {
+NORMS: dict[str, Any] = {
   "batch": batch_norm,
   "layer": lambda train, *, epsilon=1e-5, **fields: nn.LayerNorm(epsilon=epsilon, **fields),
 }

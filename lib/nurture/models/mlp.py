@@ -67,8 +67,8 @@ class MLP(nn.Module):
     return nn.Dense(features, dtype=jnp.dtype(self.dtype), name=name, **init)(x)
 
 
-# The fully connected targets of Subramaniam et al. 2024, arXiv:2410.20035, at their sizes: 49 linear layers, whose
-# first is twice as wide, and 4. For 32 x 32 images take a smaller width.
+# The fully connected guided networks of Subramaniam et al. 2024, arXiv:2410.20035, at their sizes: 49 linear layers,
+# whose first is twice as wide, and 4. For 32 x 32 images take a smaller width.
 DEEP_FCN = Preset(
   MLP, depth=48, width=1024, first_width=2048, norm="batch", dropout=0.1,
   kernel_init="torch_default", bias_init="torch_default",

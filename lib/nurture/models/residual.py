@@ -34,8 +34,9 @@ class Layers:
 
   def conv(self, name: str, x: jax.Array, features: int, kernel: int, stride: int = 1) -> jax.Array:
     """Convolves with padding (kernel - 1) / 2 on every side, as PyTorch does; "SAME" pads less on the left."""
+    padding = (kernel - 1) // 2
     return nn.Conv(
-      features, (kernel, kernel), (stride, stride), [((kernel - 1) // 2,) * 2] * 2, use_bias=self.norm == "none",
+      features, (kernel, kernel), (stride, stride), [(padding, padding)] * 2, use_bias=self.norm == "none",
       dtype=jnp.dtype(self.dtype), name=name, **self._init(kernel**2 * x.shape[-1]),
     )(x)
 
@@ -93,7 +94,7 @@ class ResidualBlock(nn.Module):
 
   @nn.compact
   def __call__(
-    self, x: jax.Array, train: bool, drop_path: jax.Array | None = None
+    self, x: jax.Array, train: bool, drop_path: float | jax.Array | None = None
   ) -> tuple[jax.Array, dict[str, jax.Array]]:
     """Maps [B, H, W, C] to ([B, H', W', C'], taps); drop_path [] is the rate at which F is dropped."""
     taps, source, branch = Taps(), x, x

@@ -168,7 +168,7 @@ class RNN(nn.Module):
       x = taps("embed", nn.Embed(vocabulary, self.embedding, dtype=dtype, embedding_init=normal, name="embed")(x))
     elif not tokens:
       x = x.reshape(*x.shape[:2], -1).astype(dtype)
-    init = {field: self._initializer(field) for field in ("kernel_init", "recurrent_init", "bias_init")}
+    init: dict[str, Any] = {field: self._initializer(field) for field in ("kernel_init", "recurrent_init", "bias_init")}
     for i in range(self.depth):
       if i:
         x = nn.Dropout(self.dropout, deterministic=not train)(x)

@@ -134,7 +134,7 @@ class SimpleNet(nn.Module):
     if min(x.shape[1:3]) + 2 * padding < kernel:
       raise UserError(f"config.model.layers[{layer}] is {item!r}, but the image is {x.shape[1]} x {x.shape[2]} there; "
                       "give larger images or fewer pools.")
-    style = ({"name": "xavier", "gain": math.sqrt(2)}, "torch_default")
+    style: tuple[Any, Any] = ({"name": "xavier", "gain": math.sqrt(2)}, "torch_default")
     if self.init_style == "caffe":
       style = ({"name": "normal", "std": 0.01} if i in (3, 4, 5) else "caffe_xavier", "zeros")
     return nn.Conv(

@@ -1,4 +1,4 @@
-"""What transformers are made of: multi-head attention with softmax or sigmoid weights, the MLP, the pre-norm block."""
+"""Layers of transformers: multi-head attention with softmax or sigmoid weights, the MLP, the pre-norm block."""
 
 from __future__ import annotations
 
@@ -67,7 +67,8 @@ class Attention(nn.Module):
       key = nn.LayerNorm(QK_EPSILON, dtype=self.dtype, name="key_norm")(key)
     if self.positions == "rope":
       query, key = rope(query), rope(key)
-    out, mass = (sigmoid_attention if self.attention == "sigmoid" else softmax_attention)(
+    attend: Any = sigmoid_attention if self.attention == "sigmoid" else softmax_attention
+    out, mass = attend(
       query, key, value, self._bias(),
       is_causal=self.causal,
       local_window_size=(self.window, 0) if self.window else None,
@@ -179,7 +180,7 @@ def apply_blocks(
   """
   # A plain 0 stays a plain 0, which needs no random stream; remat and scan would trace it.
   none = isinstance(drop_path, (int, float)) and drop_path == 0
-  rates = None if none else depth_rate(drop_path, jnp.arange(depth, dtype=jnp.float32), depth)
+  rates: Any = None if none else depth_rate(drop_path, jnp.arange(depth, dtype=jnp.float32), depth)
   block = nn.remat(Block, prevent_cse=not scan) if remat else Block
   if scan and depth:
     layers = nn.scan(

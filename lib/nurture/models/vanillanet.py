@@ -153,7 +153,7 @@ class VanillaNet(_Form):
     if lam is None and not known:
       raise UserError("λ of this VanillaNet is not known: its variables have no collection 'slope'; pass lam, which is "
                       "1.0 at the end of the published training, or keep 'slope' beside 'params'.")
-    if not (known or self.is_mutable_collection("slope")):
+    if lam is not None and not (known or self.is_mutable_collection("slope")):
       return lam
     seen = self.variable("slope", "lam", lambda: jnp.asarray(1.0 if lam is None else lam, jnp.float32))
     lam = seen.value if lam is None else lam

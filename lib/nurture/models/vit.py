@@ -128,7 +128,7 @@ class ViT(nn.Module):
     return x
 
   def _positions(self, tokens: int) -> jax.Array:
-    known = self.get_variable("params", "positions")
+    known: Any = self.get_variable("params", "positions")
     if known is not None and known.shape[0] != tokens:
       raise UserError(f"config.model has learned positions for {known.shape[0]} tokens, but the image has {tokens}; "
                       "give images of the size in training, or set config.model.positions to 'sincos2d'.")

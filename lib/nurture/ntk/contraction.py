@@ -1,4 +1,4 @@
-"""Factors of Jacobians, and their inner products: what a kernel entry costs once the factors are known.
+"""Inner products of the factors of Jacobians, which are the entries of a kernel.
 
 Every array of a factor has the samples as its first axis. K is the number of outputs (of cotangents), T that of the
 positions at which a layer acts (1 for a dense layer on vectors), G that of groups of features.

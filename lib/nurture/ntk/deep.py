@@ -10,6 +10,7 @@ from typing import Any, Literal
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import ArrayLike, Float
 
 from nurture.core import UserError
 from nurture.ntk.dual import Dual, as_dual
@@ -24,8 +25,9 @@ _DEEPEST = 1e15  # float64 counts layers one by one up to 9e15
 
 
 def fc_kernel(
-  x1: Any, x2: Any | None, dual: Dual | str | Mapping[str, Any], depth: int, kind: Kind = "nngp"
-) -> Array:
+  x1: Float[ArrayLike, "n1 d"], x2: Float[ArrayLike, "n2 d"] | None, dual: Dual | str | Mapping[str, Any], depth: int,
+  kind: Kind = "nngp",
+) -> Float[Array, "n1 n2"]:
   """Returns the kernel of an infinitely wide fully connected network on the unit sphere.
 
       NNGP:  c_0 = <x, x'>,  c_{l+1} = f(c_l)
@@ -42,8 +44,9 @@ def fc_kernel(
 
 
 def deep_log_kernel(
-  x1: Any, x2: Any | None, dual: Dual | str | Mapping[str, Any], depth: int, kind: Kind = "nngp"
-) -> tuple[Array, Array]:
+  x1: Float[ArrayLike, "n1 d"], x2: Float[ArrayLike, "n2 d"] | None, dual: Dual | str | Mapping[str, Any], depth: int,
+  kind: Kind = "nngp",
+) -> tuple[Float[Array, "n1 n2"], Float[Array, ""]]:
   """Returns the logarithm of the kernel of a very deep network, where the kernel is positive.
 
   It always is where all cosines are non-negative (points of one orthant), and for duals with f(0) > 0 after enough
@@ -70,14 +73,15 @@ def deep_log_kernel(
 
 
 def deep_signed_log_kernel(
-  x1: Any, x2: Any | None, dual: Dual | str | Mapping[str, Any], depth: int, kind: Kind = "nngp"
-) -> tuple[SignedLog, Array]:
+  x1: Float[ArrayLike, "n1 d"], x2: Float[ArrayLike, "n2 d"] | None, dual: Dual | str | Mapping[str, Any], depth: int,
+  kind: Kind = "nngp",
+) -> tuple[SignedLog, Float[Array, ""]]:
   """Returns the kernel of a very deep network on the whole sphere as sign and logarithm.
 
-  The state of each pair is the sign and log |c|, which keeps all digits at both ends: near c = 1 it is minus the gap
-  |x - x'|^2 / 2, which f'(1) enlarges layer by layer, and near c = 0 it may be far below the range of float64. As soon
-  as every pair has reached a closed form (the lowest term of the series, a fixed point, small angles of ReLU), the rest
-  of the depth is one formula, so that 10^6 layers cost as many as some hundred.
+  The state of each pair is the sign and log |c|, which keeps all digits at both ends. Near c = 1 it is minus the gap
+  |x - x'|^2 / 2, which f'(1) enlarges layer by layer. Near c = 0 it may be far below the range of float64. As soon as
+  every pair has reached a closed form (the lowest term of the series, a fixed point, small angles of ReLU), the rest of
+  the depth is one formula, so that 10^6 layers cost as many as some hundred.
 
   Args:
     x1: [n1, d] float64, rows of length 1.
@@ -88,18 +92,18 @@ def deep_signed_log_kernel(
 
   Returns:
     (SignedLog of K [n1, n2], log diag []), all finite. Where f(0) = f'(0) = 0, log K ~ -k^L leaves the range of float64
-    (at L ~ 1000 for c^2): there it is that of the deepest network whose logarithms fit, which has the same order of
-    points and the same nearest neighbours; log diag is always that of depth L. A cosine of exactly 0 counts as
+    (at L ~ 1000 for c^2). There it is that of the deepest network whose logarithms fit, which has the same order of
+    points and the same nearest neighbours. log diag is always that of depth L. A cosine of exactly 0 counts as
     2.2e-308.
 
   Raises:
     UserError: if 64-bit arithmetic is off, if points are not float64 or not on the unit sphere, or for an unknown dual,
       a depth below 1, or another kind.
 
-  Memory is a few arrays [n1, n2]; for more points call it by blocks of rows. How many layers are computed one by one
-  depends on how soon a closed form holds: some hundred for the activations above, 20 / |log f'(0)| where f is nearly
-  linear, such as `sine` of a small frequency, and all of them where f(0) > 0, f'(1) = 1 and it is not ReLU.
-  Differentiable forwards (jax.jvp), but not backwards: the number of those layers is not known beforehand.
+  Memory is a few arrays [n1, n2]; for more points call it by blocks of rows. Layers are computed one by one until a
+  closed form holds: some hundred for the activations above, 20 / |log f'(0)| where f is nearly linear, such as `sine`
+  of a small frequency, and all of them where f(0) > 0, f'(1) = 1 and it is not ReLU. Differentiable forwards (jax.jvp),
+  but not backwards: the number of those layers is not known beforehand.
 
   Differs from the official code, which iterates c in plain float64: there f(c) = c^2 underflows within 30 layers and
   the nearest neighbours are lost.
@@ -114,8 +118,8 @@ def deep_signed_log_kernel(
 
 
 def log_kernel_of_cosines(
-  log_c: Any, dual: Dual | str | Mapping[str, Any], depth: int, kind: Kind = "nngp"
-) -> tuple[Array, Array]:
+  log_c: Float[ArrayLike, " ..."], dual: Dual | str | Mapping[str, Any], depth: int, kind: Kind = "nngp"
+) -> tuple[Float[Array, " ..."], Float[Array, ""]]:
   """Returns what `deep_log_kernel` does, from positive cosines given as log c <= 0, of any shape.
 
   All pairs of points with one cosine have one value of the kernel: a table over cosines serves any number of pairs.

@@ -1,12 +1,14 @@
-"""What a dual activation is, and how far-away layers follow from its ends."""
+"""The interface of dual activations, and the formulas of far-away layers that follow from their ends."""
 
 from __future__ import annotations
 
 import functools
 import math
+from typing import TYPE_CHECKING
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Float
 
 from nurture.core import UserError
 from nurture.ntk.signed_log import SignedLog, add, multiply, signed_log
@@ -28,17 +30,35 @@ class Dual:
     lowest: lowest degree of the series: 0 where f(0) > 0, 1 where f'(0) > 0, else 2 or more.
     log_lowest: log of the weight h_i^2 of that degree.
     is_odd: whether phi is odd.
-    f0, df0, df1: f(0), f'(0) and f'(1), Python floats. f'(0) may underflow; log_df0 does not.
+    f0, df0, df1: f(0), f'(0) and f'(1). f'(0) may underflow; log_df0 does not.
     log_df0: log f'(0), -inf if it is 0.
     log_df1: log f'(1).
     log_first: log |c| below which f is its term of lowest degree to rounding.
   """
 
   name: str
-  lowest: int
-  is_odd: bool = False
+  if TYPE_CHECKING:  # rows have them as class attributes, or as properties
 
-  def phi(self, u: Array) -> Array:
+    @property
+    def lowest(self) -> int: ...
+    @property
+    def f0(self) -> float: ...
+    @property
+    def df0(self) -> float: ...
+    @property
+    def df1(self) -> float: ...
+    @property
+    def log_df0(self) -> float: ...
+    @property
+    def log_lowest(self) -> float: ...
+    @property
+    def log_first(self) -> float: ...
+
+  @property
+  def is_odd(self) -> bool:
+    return False
+
+  def phi(self, u: Float[Array, " ..."]) -> Float[Array, " ..."]:
     """Returns the activation function itself, with E[phi(u)^2] = 1; in the precision of u, for finite networks."""
     raise NotImplementedError
 
@@ -46,24 +66,24 @@ class Dual:
   def log_df1(self) -> float:
     return math.log(self.df1)
 
-  def f(self, c: Array) -> Array:
+  def f(self, c: Float[Array, " ..."]) -> Float[Array, " ..."]:
     """Returns f(c) for c in [-1, 1], float64; its derivative is `df`, at the ends too."""
     return _f(self, self._cosine(c))
 
-  def df(self, c: Array) -> Array:
+  def df(self, c: Float[Array, " ..."]) -> Float[Array, " ..."]:
     """Returns f'(c) for c in [-1, 1], float64."""
     return self._df(1 - self._cosine(c))
 
-  def one_minus_f(self, delta: Array) -> Array:
+  def one_minus_f(self, delta: Float[Array, " ..."]) -> Float[Array, " ..."]:
     """Returns 1 - f(1 - delta) for delta in [0, 2], to full relative precision for small delta."""
     return self._one_minus_f(_within(double(delta, "delta"), 0, 2, "delta", "1 - c of cosines c"))
 
-  def log_f(self, log_c: Array) -> Array:
+  def log_f(self, log_c: Float[Array, " ..."]) -> Float[Array, " ..."]:
     """Returns log f(exp(log_c)) for log_c <= 0, to full relative precision at both ends, however small c is."""
     log_c = _within(double(log_c, "log_c"), -jnp.inf, 0, "log_c", "logarithms of cosines in (0, 1]")
     return self.layer(SignedLog(jnp.ones_like(log_c), log_c))[0].log
 
-  def elasticity(self, c: Array) -> Array:
+  def elasticity(self, c: Float[Array, " ..."]) -> Float[Array, " ..."]:
     """Returns e(c) = c f'(c) / f(c), which goes from the lowest degree at c = 0 to f'(1) at c = 1."""
     c = self._cosine(c)
     position = signed_log(jnp.where(c == 0, TINY, c))
@@ -163,10 +183,13 @@ class OddDual(Dual):
     near: -log c up to which log f comes from 1 - f, which must not be close to 1 there.
   """
 
-  near = 0.5
   lowest = 1
   is_odd = True
   f0 = 0.0
+
+  @property
+  def near(self) -> float:
+    return 0.5
 
   @property
   def log_lowest(self) -> float:

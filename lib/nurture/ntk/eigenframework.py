@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Float, Num
 
 from nurture.core import UserError
 from nurture.ntk.powerlaw import (
@@ -25,6 +26,7 @@ __all__ = [
 ]
 
 Array = jax.Array
+ArrayLike = jax.typing.ArrayLike
 
 _BISECTIONS = 64  # a bracket of 700 in log γ, all that float64 can hold, shrinks to 4e-17
 
@@ -49,7 +51,10 @@ class Prediction(NamedTuple):
   q: Array
 
 
-def krr_predict(lam, v2, n, ridge, noise, *, multiplicity=None) -> Prediction:
+def krr_predict(
+  lam: Float[ArrayLike, " M"], v2: Float[ArrayLike, " M"], n: Num[ArrayLike, "*grid"], ridge: Num[ArrayLike, "*grid"],
+  noise: Num[ArrayLike, "*grid"], *, multiplicity: Num[ArrayLike, " M"] | None = None,
+) -> Prediction:
   """Returns the errors of kernel ridge regression from n samples, f = k(·, X) (K + δ I)^-1 y.
 
       n = Σ_i λ_i / (λ_i + κ) + δ / κ,   L_i = λ_i / (λ_i + κ),
@@ -63,7 +68,10 @@ def krr_predict(lam, v2, n, ridge, noise, *, multiplicity=None) -> Prediction:
   return rf_predict(lam, v2, n, jnp.inf, ridge, noise, multiplicity=multiplicity)
 
 
-def rf_predict(lam, v2, n, k, ridge, noise, *, multiplicity=None) -> Prediction:
+def rf_predict(
+  lam: Float[ArrayLike, " M"], v2: Float[ArrayLike, " M"], n: Num[ArrayLike, "*grid"], k: Num[ArrayLike, "*grid"],
+  ridge: Num[ArrayLike, "*grid"], noise: Num[ArrayLike, "*grid"], *, multiplicity: Num[ArrayLike, " M"] | None = None,
+) -> Prediction:
   """Returns the errors of ridge regression from n samples on k random features of a kernel with eigenvalues λ.
 
       n = z + δ / κ,   k = z + k κ / γ,   z = Σ_i λ_i / (λ_i + γ),   q = Σ_i (λ_i / (λ_i + γ))²
@@ -102,7 +110,7 @@ def rf_predict(lam, v2, n, k, ridge, noise, *, multiplicity=None) -> Prediction:
       Traced values cannot be looked at: where n, k, ridge or noise is impossible, the result is NaN.
 
   Differs from the official code, which bisects in κ within a bisection in γ and subtracts z and q from n and k where
-  they nearly agree: here E_te = n [Σ (1 - L_i)² v_i² + w Σ L_i (1 - L_i) v_i² + σ²] / (n - z + u (1 - w)) with
+  they nearly agree. Here E_te = n [Σ (1 - L_i)² v_i² + w Σ L_i (1 - L_i) v_i² + σ²] / (n - z + u (1 - w)) with
   u = z - q = Σ L_i (1 - L_i) and w = u / (k - z + u), which is the same number as a sum of positive terms.
   Reference: Simon et al. 2024, "More is better in modern machine learning", arXiv:2311.14646.
   """
@@ -111,8 +119,8 @@ def rf_predict(lam, v2, n, k, ridge, noise, *, multiplicity=None) -> Prediction:
   counts = jnp.ones_like(lam) if multiplicity is None else as_double(multiplicity, "multiplicity")
   if lam.ndim != 1 or lam.shape != v2.shape or lam.shape != counts.shape or not lam.size:
     raise UserError(f"lam and v2 have shapes {lam.shape} and {v2.shape}, multiplicity {counts.shape}; give [M] each.")
-  given = {"n": n, "k": k, "ridge": ridge, "noise": noise}
-  given = {name: _number(value, name) for name, value in given.items()}
+  numbers = {"n": n, "k": k, "ridge": ridge, "noise": noise}
+  given = {name: _number(value, name) for name, value in numbers.items()}
   _check({"lam": lam, "v2": v2, "multiplicity": counts}, given)
   try:
     shape = jnp.broadcast_shapes(*(value.shape for value in given.values()))
@@ -123,7 +131,7 @@ def rf_predict(lam, v2, n, k, ridge, noise, *, multiplicity=None) -> Prediction:
   return _predict(lam, v2, counts, *given.values())
 
 
-def learnability(lam, gamma) -> Array:
+def learnability(lam: Float[ArrayLike, " M"], gamma: Float[ArrayLike, "*grid"]) -> Float[Array, "*grid M"]:
   """Returns L_i = λ_i / (λ_i + γ) in [0, 1], the share of mode i that is learned, of shape [*gamma.shape, M].
 
   Args:
@@ -135,7 +143,9 @@ def learnability(lam, gamma) -> Array:
   return _learned(lam.reshape((1,) * (gamma.ndim - 1) + lam.shape), gamma)
 
 
-def task_learnability(lam, v2, gamma) -> Array:
+def task_learnability(
+  lam: Float[ArrayLike, " M"], v2: Float[ArrayLike, " M"], gamma: Float[ArrayLike, "*grid"]
+) -> Float[Array, "*grid"]:
   """Returns Σ_i L_i v_i² / Σ_i v_i² in [0, 1], the share of the target that is learned; arguments as above."""
   learned, v2 = learnability(lam, gamma), as_double(v2, "v2")
   if v2.shape != learned.shape[-1:]:
@@ -143,7 +153,9 @@ def task_learnability(lam, v2, gamma) -> Array:
   return learned @ v2 / jnp.sum(v2)
 
 
-def held_out_error(prediction: Prediction, n, pool) -> Array:
+def held_out_error(
+  prediction: Prediction, n: Num[ArrayLike, "*grid"], pool: Num[ArrayLike, "*grid"]
+) -> Float[Array, "*grid"]:
   """Returns the test error on those of a finite pool that were not drawn for training, (P E_te - n E_tr) / (P - n).
 
   Eigenvalues of a kernel matrix of P examples describe a distribution on just these P, and E_te is the mean over all of
@@ -151,7 +163,8 @@ def held_out_error(prediction: Prediction, n, pool) -> Array:
   """
   if is_concrete(n) and is_concrete(pool) and not np.all(np.asarray(pool) > np.asarray(n)):
     raise UserError(f"a pool of {pool} leaves nothing to test on beside n = {n}; give a larger pool.")
-  return (pool * prediction.test - n * prediction.train) / (pool - n)
+  whole: Any = pool
+  return (whole * prediction.test - n * prediction.train) / (whole - n)
 
 
 def _learned(lam: Array, gamma: Array) -> Array:

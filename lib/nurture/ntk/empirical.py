@@ -11,22 +11,23 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
+from jaxtyping import Float, Shaped
 
 from nurture.core import UserError
+from nurture.core.hints import Positive, check_argument
 from nurture.ntk.contraction import Factor, num_bytes
 from nurture.ntk.factored import everything_free, factors, make_plan
-from nurture.ntk.memory import choose_block, needed_bytes, row_bytes, usable_bytes
-from nurture.ntk.network import (
+from nurture.ntk.function import (
   REDUCTIONS,
-  Network,
+  NetworkFunction,
   Reduce,
   as_samples,
   check_block,
   check_word,
-  checked_network,
+  checked_function,
   forward_derivatives,
 )
-from nurture.ntk.precision import is_real
+from nurture.ntk.memory import choose_block, needed_bytes, row_bytes, usable_bytes
 from nurture.ntk.products import ntk_matvec, products
 from nurture.ntk.sketch import ntk_sketch
 
@@ -39,17 +40,17 @@ __all__ = ["ntk", "ntk_matvec", "ntk_sketch"]
 class _Settings(NamedTuple):
   """What a compiled program depends on beside its arrays."""
 
-  network: Network
+  network: NetworkFunction
   reduce: str
   method: str
   mesh: Mesh | None
 
 
 def ntk(
-  apply: Callable[[Any, Array], Any],
+  apply: Callable[[Any, Shaped[Array, "n ..."]], Any],
   variables: Mapping[str, Any],
-  x1: Array,
-  x2: Array | None = None,
+  x1: Shaped[Array, "n1 ..."],
+  x2: Shaped[Array, "n2 ..."] | None = None,
   *,
   reduce: Reduce = "trace",
   method: Literal["auto", "factored", "jacobian", "ntvp"] = "auto",
@@ -57,7 +58,7 @@ def ntk(
   mesh: Mesh | None = None,
   memory: int | None = None,
   on_block: Callable[[int, int], None] | None = None,
-) -> Array:
+) -> Float[Array, "n1 n2"] | Float[Array, "n1 n2 K K"]:
   """Returns the empirical neural tangent kernel of a network.
 
       full    Θ_kl(x, x') = <∂f_k(x) / ∂θ, ∂f_l(x') / ∂θ>
@@ -92,7 +93,8 @@ def ntk(
     variables: {"params": ..., other collections}.
     x1: [n1, ...].
     x2: [n2, ...]; None takes x1.
-    reduce, method: as above.
+    reduce: as above.
+    method: as above.
     block: rows, and columns, of a block; None takes the fewest blocks that fit.
     mesh: rows of a block are spread over its devices, whatever its axes; the block is rounded down to a multiple.
     memory: in bytes, that may be used on a device; None takes four fifths of what is free.
@@ -115,12 +117,11 @@ def ntk(
   check_word(reduce, REDUCTIONS, "reduce")
   check_word(method, METHODS, "method")
   check_block(block)
-  if memory is not None and not (is_real(memory) and memory > 0):
-    raise UserError(f"memory is {memory!r}; give bytes, such as 16e9, or None.")
+  check_argument("memory", memory, Positive | None, "bytes, such as 16e9, or None")
   if mesh is not None and not isinstance(mesh, Mesh):
     raise UserError(f"mesh is a {type(mesh).__name__}; give a jax.sharding.Mesh.")
   x1, x2 = as_samples(x1, "x1"), None if x2 is None else as_samples(x2, "x2")
-  network = checked_network(apply, variables, x1, x2)
+  network = checked_function(apply, variables, x1, x2)
   mesh = None if mesh is None else Mesh(mesh.devices, mesh.axis_names)  # shardings are given here, never inferred
   settings = _Settings(network, reduce, "factored" if method == "auto" else method, mesh)
   x2, symmetric = (x1, True) if x2 is None else (x2, False)
@@ -147,9 +148,9 @@ def ntk(
     return kernel
   if mesh is not None:
     variables, x1, x2 = jax.device_put((variables, x1, x2), NamedSharding(mesh, P()))
-  sizes = [min(size, len(x) // devices * devices) for x in (x1, x2)]
+  rows, columns = (min(size, len(x) // devices * devices) for x in (x1, x2))
   with forward_derivatives():
-    return _stream(settings, variables, x1, x2, symmetric, *sizes, on_block)
+    return _stream(settings, variables, x1, x2, symmetric, rows, columns, on_block)
 
 
 def _stream(
@@ -159,7 +160,8 @@ def _stream(
   """Returns the kernel block by block; the last block reaches back over rows that are done, so that all are alike."""
   starts = lambda n, size: [min(i, n - size) for i in range(0, n, size)]
   pairs = [(i, j) for i in starts(len(x1), rows) for j in starts(len(x2), columns) if j >= i or not symmetric]
-  kernel, row = None, None
+  kernel: Any = None
+  row = None
   for done, (i, j) in enumerate(pairs, start=1):
     if i != row:
       row, left = i, _prepare(settings, variables, x1[i : i + rows])
@@ -193,7 +195,7 @@ def _pair(settings: _Settings, variables: Any, left: Any, right: Any | None) -> 
   """
   if settings.method == "ntvp":
     return _products(settings, variables, left, right)
-  total = None
+  total: Any = None
   for i, mine in enumerate(left):
     total = _with_layer(settings, total, mine, None if right is None else right[i])
   return _reduced(settings, total)

@@ -62,10 +62,11 @@ def _recognized(module: nn.Module, args: tuple, kwargs: Mapping[str, Any], index
   rule = RULES.get(type(module))
   if rule is None:
     return None
-  params = {name: module.get_variable("params", name) for name in rule.parameters}
-  leaves = {name: index.get(id(value)) for name, value in params.items() if value is not None}
-  if not leaves or None in leaves.values():
+  params: dict[str, Any] = {name: module.get_variable("params", name) for name in rule.parameters}
+  present = {name: id(value) for name, value in params.items() if value is not None}
+  if not present or not all(leaf in index for leaf in present.values()):
     return None
+  leaves = {name: index[leaf] for name, leaf in present.items()}
   state = {name: value for name, value in module.variables.items() if name != "params"}
   call = Call(module, leaves, state, args, kwargs)
   return call if rule.recognizes(call) else None
@@ -182,7 +183,7 @@ def factors(apply: Apply, variables: Any, x: Array, seeds: Array, plan: Plan) ->
   of_call = {call: place for place, call in enumerate(tapped)}
 
   def one(x):
-    calls = []
+    calls: list[Call] = []
 
     def f(zeros, free):
       chosen = dict(zip(plan.free, free))

@@ -6,15 +6,19 @@ from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import ArrayLike, Float, Key
 
 from nurture.core import UserError
-from nurture.ntk.precision import as_double, is_count, require_x64
+from nurture.core.hints import Count, Positive, check_argument
+from nurture.ntk.precision import as_double, require_x64
 
 Array = jax.Array
 Kind = Literal["relu", "gaussian", "fourier"]
 
 
-def random_features(key: Array, x, num_features: int, kind: Kind = "relu", *, length: float = 1.0) -> Array:
+def random_features(
+  key: Key[Array, ""], x: Float[ArrayLike, "n d"], num_features: int, kind: Kind = "relu", *, length: float = 1.0
+) -> Float[Array, "n k"]:
   """Returns k random features of each input, whose products have `feature_kernel` as their mean over features.
 
       relu:      φ = max(w·x, 0), w ~ N(0, 2 I / d)               K = |x||x'| (sin θ + (π - θ) cos θ) / (π d)
@@ -40,9 +44,7 @@ def random_features(key: Array, x, num_features: int, kind: Kind = "relu", *, le
   Reference: Rahimi and Recht 2007 (fourier); Cho and Saul 2009 (relu).
   """
   x = _inputs(x, kind, length)
-  if not is_count(num_features) or num_features < 1:
-    raise UserError(f"num_features is {num_features!r}; give a whole number, at least 1.")
-  num_features = int(num_features)
+  check_argument("num_features", num_features, Count)
   d = x.shape[1]
   for_weights, for_phases = jax.random.split(key)
   projected = x @ jax.random.normal(for_weights, (d, num_features), jnp.float64)
@@ -54,7 +56,9 @@ def random_features(key: Array, x, num_features: int, kind: Kind = "relu", *, le
   return jnp.sqrt(2.0) * jnp.cos(projected / length + phases)
 
 
-def feature_kernel(x1, x2, kind: Kind = "relu", *, length: float = 1.0) -> Array:
+def feature_kernel(
+  x1: Float[ArrayLike, "n1 d"], x2: Float[ArrayLike, "n2 d"], kind: Kind = "relu", *, length: float = 1.0
+) -> Float[Array, "n1 n2"]:
   """Returns the kernel [n1, n2] of infinitely many `random_features`; arguments and errors as there."""
   x1, x2 = _inputs(x1, kind, length), _inputs(x2, kind, length)
   if x1.shape[1] != x2.shape[1]:
@@ -78,6 +82,5 @@ def _inputs(x: Any, kind: str, length: float) -> Array:
     raise UserError(f"x has shape {x.shape}; give [n, d], images flattened.")
   if kind not in ("relu", "gaussian", "fourier"):
     raise UserError(f'the kind of features is {kind!r}; give "relu", "gaussian" or "fourier".')
-  if not length > 0:
-    raise UserError(f"length is {length}; give a number above 0.")
+  check_argument("length", length, Positive)
   return x

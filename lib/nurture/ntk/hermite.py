@@ -5,14 +5,16 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from nurture.core import UserError
+from nurture.core.hints import NonNegative, Whole, check_argument
 from nurture.ntk.dual_base import Dual
-from nurture.ntk.precision import is_count, is_real, require_x64
+from nurture.ntk.precision import is_real, require_x64
 from nurture.ntk.signed_log import ROUNDING, SignedLog
 
 Array = jax.Array
@@ -132,7 +134,7 @@ class Hermite(Dual):
     return dense
 
 
-def hermite(log_weights: Sequence[float], name: str = "hermite") -> Hermite:
+def hermite(log_weights: Sequence[float] | np.ndarray, name: str = "hermite") -> Hermite:
   """Returns the dual activation f(c) = sum_i h_i^2 c^i, normalized to f(1) = 1.
 
   Args:
@@ -202,8 +204,8 @@ def from_activation(phi: Callable[[Array], Array], degree: int = 200, tolerance:
       beyond `degree`, as functions with kinks have; for ReLU and GELU there are closed forms.
   """
   require_x64("a Hermite series")
-  if not is_count(degree) or not (is_real(tolerance) and tolerance >= 0):
-    raise UserError(f"degree is {degree!r} and tolerance {tolerance!r}; give a whole number and a share, at least 0.")
+  check_argument("degree", degree, Whole)
+  check_argument("tolerance", tolerance, NonNegative)
   u = np.linspace(-40, 40, 16001)
   values = _at(phi, u)
   root = np.exp(-np.square(u) / 4) * math.sqrt((u[1] - u[0]) / math.sqrt(2 * math.pi))  # of the normal density
@@ -254,7 +256,7 @@ def _times_power(value: Array, c: SignedLog, power: int) -> SignedLog:
 def _signed_sum(terms: Sequence[tuple[int, float]], c: SignedLog) -> SignedLog:
   logs = [log_weight + i * c.log for i, log_weight in terms]
   top = jnp.max(jnp.stack(logs), axis=0)
-  total = sum(c.sign ** (i % 2) * jnp.exp(log - top) for (i, _), log in zip(terms, logs))
+  total: Any = sum(c.sign ** (i % 2) * jnp.exp(log - top) for (i, _), log in zip(terms, logs))
   return _scaled(total, top)
 
 
@@ -264,6 +266,6 @@ def _scaled(total: Array, top: Array) -> SignedLog:
   return SignedLog(jnp.where(total < 0, -1.0, 1.0), top + size)
 
 
-def _logsumexp(values: Sequence[float]) -> float:
+def _logsumexp(values: Sequence[float] | np.ndarray) -> float:
   top = max(values)
   return top + math.log(math.fsum(math.exp(v - top) for v in values))

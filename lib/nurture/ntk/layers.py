@@ -1,4 +1,4 @@
-"""Layer rules: what of a call of a linen layer, beside the cotangent of its output, makes up its parameters' Jacobian.
+"""Rules of linen layers: the factors of a call that make up, with its output's cotangent, its parameters' Jacobian.
 
 A rule stands for one class exactly, with the fields that it names at their defaults: a subclass, a masked convolution
 or a layer with another product of its own is not recognized, and its parameters are differentiated as they are.
@@ -130,7 +130,7 @@ def _normalizes_last_axis(call: Call) -> bool:
   return len(call.args) >= 1 and call.kwargs.get("mask") is None and all(a in (-1, (-1,), [-1]) for a in axes)
 
 
-def _normalized(call: Call) -> Array:
+def _normalized(call: Call) -> Any:
   """Returns what the scale multiplies."""
   fields = {name: False for name in ("use_scale", "use_bias") if hasattr(call.module, name)}
   bare = call.module.clone(parent=None, name=None, **fields)

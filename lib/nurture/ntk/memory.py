@@ -1,4 +1,4 @@
-"""How large a block of rows may be, from what a sample's Jacobian takes and what there is."""
+"""Sizes of blocks of rows, from what a sample's Jacobian takes and what memory there is."""
 
 from __future__ import annotations
 
@@ -49,7 +49,9 @@ def choose_block(
   Args:
     block: as asked for; None takes the fewest blocks that fit.
     rows: of the longer side of the kernel.
-    row, entry, kernel: as for `needed_bytes`.
+    row: as for `needed_bytes`.
+    entry: likewise.
+    kernel: likewise.
     memory: in bytes.
     multiple: the number of devices, which must divide a block.
 

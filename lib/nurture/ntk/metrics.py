@@ -1,4 +1,4 @@
-"""What a kernel matrix says of a network in training: how far it moved, how it fits the labels, its spectrum.
+"""Measures of a kernel matrix in training: how far it moved, how it fits the labels, its spectrum.
 
 Pure functions of kernels K [n, n] of the same examples; they jit and vmap. Kernels are taken as float32, float64 stays.
 NaN in gives NaN out.
@@ -7,20 +7,20 @@ NaN in gives NaN out.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
+from jaxtyping import Float
 
 from nurture.core import UserError, linalg
-from nurture.ntk.precision import is_count
+from nurture.core.hints import Positive, Range, check_argument
 
 Array = jax.Array
 Tree = Any
 
 
-def kernel_distance(k: Array, other: Array) -> Array:
+def kernel_distance(k: Float[Array, "n n"], other: Float[Array, "n n"]) -> Float[Array, ""]:
   """Returns 1 - <K, L> / (|K| |L|), [] in [0, 1] for kernels: what changed of a kernel besides its scale.
 
   Computed as |K / |K| - L / |L||^2 / 2, which keeps the digits of a small distance. A kernel of 0 is at distance 1 from
@@ -38,23 +38,22 @@ def kernel_distance(k: Array, other: Array) -> Array:
   return jnp.where((norms[0] == 0) ^ (norms[1] == 0), 1.0, apart)
 
 
-def kernel_velocity(before: Array, after: Array, steps: float) -> Array:
+def kernel_velocity(before: Float[Array, "n n"], after: Float[Array, "n n"], steps: float) -> Float[Array, ""]:
   """Returns the kernel distance per step between two kernels that lie `steps` > 0 steps apart; see `kernel_distance`.
 
   Reference: Fort et al. 2020, arXiv:2010.15110.
   """
-  if not isinstance(steps, jax.core.Tracer) and not steps > 0:
-    raise UserError(f"the kernels of a velocity lie {steps} steps apart; give a positive number.")
+  check_argument("steps", steps, Positive)
   return kernel_distance(before, after) / steps
 
 
-def label_kernel(y: Array) -> Array:
+def label_kernel(y: Float[Array, " n *K"]) -> Float[Array, "n n"]:
   """Returns Y Y^T [n, n] of targets [n, K], or y y^T of [n]."""
   y = _targets(y)
-  return _product(y, y.T)
+  return linalg.matmul(y, y.T)
 
 
-def centred_alignment(k: Array, other: Array) -> Array:
+def centred_alignment(k: Float[Array, "n n"], other: Float[Array, "n n"]) -> Float[Array, ""]:
   """Returns <H K H, H L H> / (|H K H| |H L H|) with H = I - 1 1^T / n, [] in [0, 1] for kernels.
 
   With L = `label_kernel` of the labels it is how well the kernel fits them. 0 if either is constant, such as the kernel
@@ -82,7 +81,7 @@ class Eigensystem(NamedTuple):
   vectors: Array
 
 
-def eigensystem(k: Array) -> Eigensystem:
+def eigensystem(k: Float[Array, "n n"]) -> Eigensystem:
   """Returns the eigenvalues and eigenvectors of a kernel [n, n].
 
   Raises:
@@ -92,7 +91,7 @@ def eigensystem(k: Array) -> Eigensystem:
   return Eigensystem(_clean(values[::-1]), vectors[:, ::-1])
 
 
-def eigenvalues(k: Array) -> Array:
+def eigenvalues(k: Float[Array, "n n"]) -> Float[Array, " n"]:
   """Returns the eigenvalues [n], descending; those below rounding, and negative ones with them, are 0.
 
   Raises:
@@ -101,7 +100,7 @@ def eigenvalues(k: Array) -> Array:
   return _clean(linalg.eigvalsh(_square(k, "the kernel"))[::-1])
 
 
-def effective_rank(values: Array) -> Array:
+def effective_rank(values: Float[Array, " n"]) -> Float[Array, ""]:
   """Returns exp(-sum_i p_i log p_i) with p the eigenvalues [n] over their sum: between 1 and n, 0 for a kernel of 0.
 
   Negative eigenvalues, which rounding makes of 0, count as 0.
@@ -113,7 +112,7 @@ def effective_rank(values: Array) -> Array:
   return jnp.where(total == 0, 0.0, jnp.exp(-jnp.sum(jax.scipy.special.xlogy(p, p))))
 
 
-def participation_ratio(values: Array) -> Array:
+def participation_ratio(values: Float[Array, " n"]) -> Float[Array, ""]:
   """Returns (tr K)^2 / |K|_F^2 from the eigenvalues [n]: between 1 and n, 0 for a kernel of 0."""
   values = _float(values)
   largest = jnp.max(values)  # squares of small eigenvalues would underflow
@@ -121,7 +120,7 @@ def participation_ratio(values: Array) -> Array:
   return jnp.where(largest == 0, 0.0, jnp.square(jnp.sum(p)) / jnp.sum(jnp.square(p)))
 
 
-def top_mass(values: Array, count: int) -> Array:
+def top_mass(values: Float[Array, " n"], count: int) -> Float[Array, ""]:
   """Returns the share of the trace in the `count` largest of the eigenvalues [n], which are descending; 0 of 0.
 
   Raises:
@@ -133,7 +132,7 @@ def top_mass(values: Array, count: int) -> Array:
   return jnp.where(total == 0, 0.0, jnp.sum(values[:count]) / jnp.where(total == 0, 1.0, total))
 
 
-def label_energy(k: Array | Eigensystem, y: Array, count: int) -> Array:
+def label_energy(k: Float[Array, "n n"] | Eigensystem, y: Float[Array, " n *K"], count: int) -> Float[Array, ""]:
   """Returns the share of the targets' squares in the kernel's leading eigenvectors u_i, [] in [0, 1]:
 
       sum_{i <= count} |u_i^T Y|^2 / |Y|^2
@@ -156,25 +155,26 @@ def label_energy(k: Array | Eigensystem, y: Array, count: int) -> Array:
   values, vectors = k if isinstance(k, Eigensystem) else eigensystem(k)
   kept = ~(values[:count] == 0)  # NaN stays NaN
   y = y / linalg.size_of(y)
-  shares = jnp.sum(jnp.square(_product(vectors[:, :count].T, y)), axis=1)
+  shares = jnp.sum(jnp.square(linalg.matmul(vectors[:, :count].T, y)), axis=1)
   total = jnp.sum(jnp.square(y))
   return jnp.where(total == 0, 0.0, jnp.sum(jnp.where(kept, shares, 0.0)) / jnp.where(total == 0, 1.0, total))
 
 
-def centred_targets(y: Array) -> Array:
+def centred_targets(y: Float[Array, " n *K"]) -> Float[Array, "n K"]:
   """Returns targets [n, K] (or [n]) minus their mean over the examples, as [n, K]; exactly 0 where all are alike."""
   y = _targets(y)
   y = y - y[:1]
   return y - jnp.mean(y, axis=0, keepdims=True)
 
 
-def relative_change(after: Tree, before: Tree) -> Array:
+def relative_change(after: Tree, before: Tree) -> Float[Array, ""]:
   """Returns |a - b| / |b| over all leaves, [] float: of parameters |theta_t - theta_0| / |theta_0|, or of kernels.
 
   About 0 in the lazy regime, where the network stays its own linearization; infinite if b is 0 and a is not.
   Reference: Chizat et al. 2019, arXiv:1812.07956.
   """
-  if jax.tree.structure(after) != jax.tree.structure(before):
+  structures: list[Any] = [jax.tree.structure(tree) for tree in (after, before)]
+  if structures[0] != structures[1]:
     raise UserError("the two trees of a relative change differ in structure; give the same parameters at two times.")
   after, before = (jax.tree.map(_float, tree) for tree in (after, before))
   norm = lambda tree: linalg.norm(jnp.stack([jnp.float32(0.0), *map(linalg.norm, jax.tree.leaves(tree))]))
@@ -182,7 +182,9 @@ def relative_change(after: Tree, before: Tree) -> Array:
   return jnp.where(apart == 0, 0.0, apart / norm(before))
 
 
-def linearized(function: Callable[[Tree], Array], initial: Tree, params: Tree) -> tuple[Array, Array]:
+def linearized(
+  function: Callable[[Tree], Float[Array, " ..."]], initial: Tree, params: Tree
+) -> tuple[Float[Array, " ..."], Float[Array, " ..."]]:
   """Returns f(theta_0), and the linearization around it f(theta_0) + J(theta_0) (theta - theta_0) at params.
 
   Args:
@@ -195,7 +197,9 @@ def linearized(function: Callable[[Tree], Array], initial: Tree, params: Tree) -
   return outputs, outputs + moved
 
 
-def linearization_gap(function: Callable[[Tree], Array], initial: Tree, params: Tree) -> Array:
+def linearization_gap(
+  function: Callable[[Tree], Float[Array, " ..."]], initial: Tree, params: Tree
+) -> Float[Array, ""]:
   """Returns |f(theta) - f_lin(theta)| / |f(theta) - f(theta_0)|, [] float: 0 in the lazy regime, and 0 at theta_0.
 
   The same for a loss is loss(function(params)) - loss(linearized(function, initial, params)[1]).
@@ -209,8 +213,7 @@ def linearization_gap(function: Callable[[Tree], Array], initial: Tree, params: 
 
 def check_count(count: int, n: int) -> None:
   """Raises a UserError unless a number of leading eigenvectors lies between 1 and n."""
-  if not is_count(count) or not isinstance(count, (int, np.integer)) or not 1 <= count <= n:
-    raise UserError(f"the {count} leading eigenvectors of {n} are asked for; give a whole number from 1 to {n}.")
+  check_argument("the number of leading eigenvectors", count, Annotated[int, Range(least=1, most=n)])
 
 
 def _clean(values: Array) -> Array:
@@ -222,10 +225,6 @@ def _clean(values: Array) -> Array:
 def _centred(k: Array) -> Array:
   k = k - jnp.mean(k, axis=0, keepdims=True)
   return k - jnp.mean(k, axis=1, keepdims=True)
-
-
-def _product(a: Array, b: Array) -> Array:
-  return jnp.matmul(a, b, precision=jax.lax.Precision.HIGHEST)
 
 
 def _float(x: Array) -> Array:

@@ -37,8 +37,10 @@ def fit_powerlaw(x: Any, y: Any, low: float = 0.0, high: float = np.inf) -> Powe
   A line through the eigenvalues themselves is a worse estimate of a: the smallest of n empirical ones lie too low.
 
   Args:
-    x, y: [T] positive numbers.
-    low, high: the range of x to fit, both ends included.
+    x: [T] positive numbers.
+    y: [T] positive numbers.
+    low: the least x to fit, itself included.
+    high: the largest x to fit, itself included.
 
   Raises:
     UserError: for shapes that do not fit, values that are not positive, or fewer than two different x in the range.
@@ -65,7 +67,8 @@ def noise_threshold(a: Any, b: Any) -> Any:
   """Returns s* = (b - a) / (a (a - 1)), the relative noise up to which interpolation is best; below 0, it never is.
 
   Args:
-    a, b: exponents of λ_i ~ i^-a and v_i² ~ i^-b, with 1 < a and 1 < b < 2 a + 1; numbers or arrays.
+    a: exponent of λ_i ~ i^-a, 1 < a; a number or an array.
+    b: exponent of v_i² ~ i^-b, 1 < b < 2 a + 1; a number or an array.
 
   Raises:
     UserError: for exponents out of this range.
@@ -96,7 +99,9 @@ def fitting_error(ratio: Any, a: Any, b: Any, s_rel2: Any) -> Any:
 
   Args:
     ratio: R in [0, 1), set by the ridge.
-    a, b, s_rel2: as for `optimal_fitting_ratio`.
+    a: as for `optimal_fitting_ratio`.
+    b: likewise.
+    s_rel2: likewise.
   """
   noise_threshold(a, b)
   ratio = np.asarray(ratio, np.float64)

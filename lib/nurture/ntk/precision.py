@@ -1,4 +1,4 @@
-"""Float64 or a refusal: theory that subtracts nearly equal numbers is worth nothing in float32."""
+"""Checks for float64: theory that subtracts nearly equal numbers is worth nothing in float32."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from nurture.core import UserError
 
 def require_x64(what: str) -> None:
   """Raises a UserError that names the fix if JAX's 64-bit types are off."""
-  if not jax.config.jax_enable_x64:
+  if not jax.config.jax_enable_x64:  # type: ignore[attr-defined]
     raise UserError(f"{what} needs float64; call it within `with jax.enable_x64(True):`.")
 
 
@@ -39,11 +39,6 @@ def as_double(value: Any, name: str) -> jax.Array:
 def is_real(value: Any) -> bool:
   """Whether the value is one real number, of Python or numpy, and no bool."""
   return isinstance(value, (int, float, np.integer, np.floating)) and not isinstance(value, bool)
-
-
-def is_count(value: Any) -> bool:
-  """Whether the value is a whole number, 0 or more."""
-  return is_real(value) and 0 <= value < np.inf and value == int(value)
 
 
 def is_concrete(value: Any) -> bool:

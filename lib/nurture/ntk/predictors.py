@@ -7,9 +7,10 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import ArrayLike, Float, Shaped
 
-from nurture.core import UserError
-from nurture.ntk.precision import is_count, is_real
+from nurture.core import UserError, linalg
+from nurture.core.hints import NonNegative, Positive, Whole, check_argument
 from nurture.ntk.sphere import TINY, double, points, squared_distances
 
 Array = jax.Array
@@ -57,7 +58,8 @@ def ridgeless_predict(
     log_diag: [], log K(x, x).
     y: [n_train] labels of any type.
     jitter: added to the diagonal, in units of it.
-    sign_test, sign_train: signs of K where some are negative.
+    sign_test: [n_test, n_train], signs of K where some are negative.
+    sign_train: [n_train, n_train], likewise.
 
   Returns:
     [n_test], of the type of y. Ties go to the class that sorts first.
@@ -74,8 +76,7 @@ def ridgeless_predict(
   log_diag = double(log_diag, "log_diag")
   if log_diag.ndim:
     raise UserError(f"log_diag is {list(log_diag.shape)}; give the one number that deep_log_kernel returns with log K.")
-  if not (is_real(jitter) and 0 <= jitter < np.inf):
-    raise UserError(f"jitter is {jitter!r}; give a number that is not negative.")
+  check_argument("jitter", jitter, NonNegative)
   classes, codes = _coded(y, n, "columns of log_k_test")
   targets = jax.nn.one_hot(codes, len(classes), dtype=jnp.float64)
   coefficients = _solve(log_train, _signs(sign_train, log_train), log_diag, targets, float(jitter))
@@ -84,7 +85,9 @@ def ridgeless_predict(
   return classes[_argmax(_scores(log_test, _signs(sign_test, log_test), coefficients))]
 
 
-def one_nn_predict(x_train: Any, y: Any, x_test: Any) -> np.ndarray:
+def one_nn_predict(
+  x_train: Float[ArrayLike, "n d"], y: Shaped[np.ndarray, " n"], x_test: Float[ArrayLike, "t d"]
+) -> Shaped[np.ndarray, " t"]:
   """Returns the label of the nearest training point, in Euclidean distance; of several, of the first.
 
   Args:
@@ -100,7 +103,9 @@ def one_nn_predict(x_train: Any, y: Any, x_test: Any) -> np.ndarray:
   return classes[codes[np.asarray(jnp.argmin(_distances(x_test, x_train), axis=1))]]
 
 
-def hilbert_predict(x_train: Any, y: Any, x_test: Any, dimension: float) -> np.ndarray:
+def hilbert_predict(
+  x_train: Float[ArrayLike, "n d"], y: Shaped[np.ndarray, " n"], x_test: Float[ArrayLike, "t d"], dimension: float
+) -> Shaped[np.ndarray, " t"]:
   """Returns the labels of the Hilbert kernel estimate, which is Bayes-consistent and interpolates.
 
       argmax_k  sum_j |x - x_j|^(-D) 1[y_j = k]
@@ -116,8 +121,7 @@ def hilbert_predict(x_train: Any, y: Any, x_test: Any, dimension: float) -> np.n
 
   Reference: Devroye, Györfi & Krzyżak 1998, "The Hilbert kernel regression estimate".
   """
-  if not (is_real(dimension) and 0 < dimension < np.inf):
-    raise UserError(f"dimension is {dimension!r}; give the dimension of the data, d - 1 on the sphere of R^d.")
+  check_argument("dimension", dimension, Positive, "the dimension of the data, d - 1 on the sphere of R^d")
   x_train, x_test = _both(x_train, x_test)
   return smoother_predict(-dimension / 2 * jnp.log(jnp.maximum(_distances(x_test, x_train), TINY)), y)
 
@@ -128,16 +132,15 @@ def majority_predict(y: Any, num_test: int) -> np.ndarray:
   Raises:
     UserError: if there are no labels, or for a number that is none.
   """
-  if not is_count(num_test):
-    raise UserError(f"num_test is {num_test!r}; give the number of test points.")
+  check_argument("num_test", num_test, Whole, "the number of test points")
   classes, codes = _coded(y, None, "")
-  return np.repeat(classes[np.argmax(np.bincount(codes))], int(num_test))
+  return np.repeat(classes[np.argmax(np.bincount(codes))], num_test)
 
 
 @jax.jit
 def _scores(log_k: Array, sign: Array, targets: Array) -> Array:
   weights = sign * jnp.exp(log_k - jnp.max(log_k, axis=1, keepdims=True))
-  return jnp.matmul(weights, targets, precision=jax.lax.Precision.HIGHEST)
+  return linalg.matmul(weights, targets)
 
 
 @jax.jit

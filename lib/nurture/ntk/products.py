@@ -8,18 +8,19 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Float, Shaped
 
-from nurture.core import UserError
+from nurture.core import UserError, linalg
 from nurture.ntk.contraction import accumulator
 from nurture.ntk.factored import logits_of
-from nurture.ntk.network import (
+from nurture.ntk.function import (
   REDUCTIONS,
-  Network,
+  NetworkFunction,
   Reduce,
   as_samples,
   check_block,
   check_word,
-  checked_network,
+  checked_function,
   float_params,
   forward_derivatives,
   with_params,
@@ -28,13 +29,13 @@ from nurture.ntk.network import (
 Array = jax.Array
 
 
-def products(network: Network, seeds: Array, variables: Any, x1: Array, x2: Array) -> Array:
+def products(network: NetworkFunction, seeds: Array, variables: Any, x1: Array, x2: Array) -> Array:
   """Returns [n1, n2, S, S]: of each column and seed the gradient, and along it the derivative of all rows."""
   params = float_params(variables)
 
   def f(params, x):
     logits = logits_of(network.apply, with_params(variables, params), x)
-    return jnp.matmul(seeds.astype(logits.dtype), logits, precision=jax.lax.Precision.HIGHEST)
+    return linalg.matmul(seeds.astype(logits.dtype), logits)
 
   def column(x):
     _, pull = jax.vjp(lambda params: f(params, x), params)
@@ -47,15 +48,15 @@ def products(network: Network, seeds: Array, variables: Any, x1: Array, x2: Arra
 
 
 def ntk_matvec(
-  apply: Callable[[Any, Array], Any],
+  apply: Callable[[Any, Shaped[Array, "n ..."]], Any],
   variables: Mapping[str, Any],
-  x: Array,
-  vector: Array,
-  x2: Array | None = None,
+  x: Shaped[Array, "n ..."],
+  vector: Float[Array, " n2 *K"],
+  x2: Shaped[Array, "n2 ..."] | None = None,
   *,
   reduce: Reduce = "trace",
   block: int | None = None,
-) -> Array:
+) -> Float[Array, " n *K"]:
   """Returns Θ v without forming the kernel Θ of `ntk`: a gradient, and the derivative along it.
 
       full    (Θ v)_ik = <∂f_k(x_i) / ∂θ, g>,    g = sum_jl v_jl ∂f_l(x2_j) / ∂θ
@@ -64,10 +65,12 @@ def ntk_matvec(
   Two passes over the data ("trace": 2 K), in memory of P + block · (activations of one sample).
 
   Args:
-    apply, variables, reduce: as for `ntk`.
+    apply: as for `ntk`.
+    variables: as for `ntk`.
     x: [n, ...], the rows of the kernel.
     vector: v, [n2], or [n2, K] for "full".
     x2: [n2, ...], its columns; None takes x.
+    reduce: as for `ntk`.
     block: samples in one pass; None takes all. It must divide n and n2.
 
   Returns:
@@ -79,7 +82,7 @@ def ntk_matvec(
   """
   check_word(reduce, REDUCTIONS, "reduce")
   x, x2 = as_samples(x, "x"), None if x2 is None else as_samples(x2, "x2")
-  network = checked_network(apply, variables, x, x2)
+  network = checked_function(apply, variables, x, x2)
   x2 = x if x2 is None else x2
   vector = jnp.asarray(vector)
   expected = (len(x2), network.outputs) if reduce == "full" else (len(x2),)
@@ -95,7 +98,7 @@ def ntk_matvec(
 
 @functools.partial(jax.jit, static_argnums=(0, 1, 6))
 def _matvec(
-  network: Network, reduce: str, variables: Any, x: Array, x2: Array, vector: Array, block: int | None
+  network: NetworkFunction, reduce: str, variables: Any, x: Array, x2: Array, vector: Array, block: int | None
 ) -> Array:
   params, outputs = float_params(variables), network.outputs
   pieces = lambda a: a.reshape(-1, block or len(a), *a.shape[1:])

@@ -9,19 +9,25 @@ from typing import Any, Literal, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Float, Num
 
 from nurture.core import UserError
+from nurture.core.hints import NonNegative, check_argument
 from nurture.ntk.features import feature_kernel, random_features
-from nurture.ntk.precision import as_double, is_concrete, is_real, require_x64
+from nurture.ntk.precision import as_double, is_concrete, require_x64
 
 __all__ = [
   "LearningCurve", "feature_kernel", "krr_fit_predict", "learning_curve", "random_features", "rf_fit_predict",
 ]
 
 Array = jax.Array
+ArrayLike = jax.typing.ArrayLike
 
 
-def krr_fit_predict(k_train, k_test, y, ridges, *, jitter: float = 0.0) -> Array:
+def krr_fit_predict(
+  k_train: Float[ArrayLike, "n n"], k_test: Float[ArrayLike, "t n"], y: Float[ArrayLike, " n *C"],
+  ridges: Num[ArrayLike, "*R"], *, jitter: float = 0.0,
+) -> Float[Array, "*R t"] | Float[Array, "*R t C"]:
   """Returns the predictions of kernel ridge regression, k_test (K + δ I)^-1 y.
 
   Several ridges share one eigendecomposition of K, at n^3 operations and n^2 for each ridge; a single one above 0 is a
@@ -51,8 +57,7 @@ def krr_fit_predict(k_train, k_test, y, ridges, *, jitter: float = 0.0) -> Array
   n = k_train.shape[0]
   if k_train.shape != (n, n) or k_test.shape[1:] != (n,):
     raise UserError(f"k_train and k_test have shapes {k_train.shape} and {k_test.shape}; give [n, n] and [t, n].")
-  if not is_real(jitter) or not 0 <= jitter < np.inf:
-    raise UserError(f"jitter is {jitter!r}; give a number of at least 0.")
+  check_argument("jitter", jitter, NonNegative)
   if is_concrete(k_train):
     _check_symmetric(k_train)
   shift = jitter * jnp.trace(k_train) / n
@@ -69,8 +74,9 @@ def krr_fit_predict(k_train, k_test, y, ridges, *, jitter: float = 0.0) -> Array
 
 
 def rf_fit_predict(
-  features_train, features_test, y, ridges, *, side: Literal["auto", "samples", "features"] = "auto"
-) -> Array:
+  features_train: Float[ArrayLike, "n k"], features_test: Float[ArrayLike, "t k"], y: Float[ArrayLike, " n *C"],
+  ridges: Num[ArrayLike, "*R"], *, side: Literal["auto", "samples", "features"] = "auto",
+) -> Float[Array, "*R t"] | Float[Array, "*R t C"]:
   """Returns the predictions of ridge regression on k features φ, that is of the kernel K = φ φ^T / k.
 
       φ_test φ^T / k (K + δ I)^-1 y  =  φ_test (φ^T φ / k + δ I)^-1 φ^T y / k
@@ -81,7 +87,8 @@ def rf_fit_predict(
     features_train: [n, k] φ_f(x_i), *not* divided by sqrt(k), so that its first columns are fewer features of the same
       kernel.
     features_test: [t, k].
-    y, ridges: as for `krr_fit_predict`; ridge 0 gives the least-squares solution of least norm, in which singular
+    y: as for `krr_fit_predict`.
+    ridges: as there; ridge 0 gives the least-squares solution of least norm, in which singular
       values of φ below about 1e-7 of the largest, whose squares are rounding, count as 0.
     side: "samples" for n x n, "features" for k x k, "auto" for the smaller.
 
@@ -121,15 +128,20 @@ class LearningCurve(NamedTuple):
   inverse_trace: np.ndarray
 
 
-def learning_curve(k_train, k_test, y, y_test, sizes: Sequence[int], ridge: float = 0.0) -> LearningCurve:
+def learning_curve(
+  k_train: Float[ArrayLike, "N N"], k_test: Float[ArrayLike, "t N"], y: Float[ArrayLike, " N *C"],
+  y_test: Float[ArrayLike, " t *C"], sizes: Sequence[int], ridge: float = 0.0,
+) -> LearningCurve:
   """Returns what `krr_fit_predict` would give from the first n examples, for every n in `sizes`, at the price of one.
 
   The Cholesky factor of a leading block is the leading block of the factor L. So with A = k_test L^-T and b = L^-1 y,
   the predictions from n examples are the sum of the first n terms of A b, and Tr K_n^-1 that of the first n rows of
-  L^-1, squared. `nurture.ntk.eigenframework.fit_powerlaw` takes the exponents of the task from both.
+  L^-1, squared. `nurture.ntk.powerlaw.fit_powerlaw` takes the exponents of the task from both.
 
   Args:
-    k_train, k_test, y: as for `krr_fit_predict`, in an order in which the first examples are as good as any.
+    k_train: as for `krr_fit_predict`, in an order in which the first examples are as good as any.
+    k_test: as there.
+    y: as there.
     y_test: [t] or [t, C].
     sizes: increasing, from 1 to N.
     ridge: δ, the same for all n; 0 is allowed if K is positive definite to rounding.
@@ -137,22 +149,23 @@ def learning_curve(k_train, k_test, y, y_test, sizes: Sequence[int], ridge: floa
   Raises:
     UserError: as `krr_fit_predict`, and for sizes that are out of range or order.
   """
-  k_train, k_test, y, ridge = _checked(k_train, k_test, y, ridge, ("k_train", "k_test"))
-  y_test, sizes = as_double(y_test, "y_test"), np.asarray(sizes)
+  k_train, k_test, y, delta = _checked(k_train, k_test, y, ridge, ("k_train", "k_test"))
+  y_test, counts = as_double(y_test, "y_test"), np.asarray(sizes)
   n = len(k_train)
   if k_train.shape != (n, n) or k_test.shape[1:] != (n,) or y_test.shape != (len(k_test), *y.shape[1:]):
     raise UserError(f"k_train, k_test and y_test have shapes {k_train.shape}, {k_test.shape} and {y_test.shape}; give "
                     "[n, n], [t, n] and [t, ...] like y.")
-  whole = np.issubdtype(sizes.dtype, np.integer)
-  if not whole or sizes.ndim != 1 or not len(sizes) or sizes[0] < 1 or sizes[-1] > n or np.any(np.diff(sizes) <= 0):
-    raise UserError(f"the sizes are {sizes.tolist()}; give increasing whole numbers from 1 to {n}.")
-  if not len(k_test) or ridge.ndim:
-    raise UserError(f"k_test has {len(k_test)} rows and ridge is {ridge.tolist()}; give at least one row, one ridge.")
+  whole = np.issubdtype(counts.dtype, np.integer)
+  listed = whole and counts.ndim == 1 and len(counts)
+  if not listed or counts[0] < 1 or counts[-1] > n or np.any(np.diff(counts) <= 0):
+    raise UserError(f"the sizes are {counts.tolist()}; give increasing whole numbers from 1 to {n}.")
+  if not len(k_test) or delta.ndim:
+    raise UserError(f"k_test has {len(k_test)} rows and ridge is {delta.tolist()}; give at least one row, one ridge.")
   _check_symmetric(k_train)
   flat = lambda labels: labels.reshape(len(labels), -1)
-  test, traces = _curve(k_train, k_test, flat(y), flat(y_test), ridge, tuple(sizes.tolist()))
-  _check_definite(traces, ridge)
-  return LearningCurve(sizes, np.asarray(test), np.asarray(traces))
+  test, traces = _curve(k_train, k_test, flat(y), flat(y_test), delta, tuple(counts.tolist()))
+  _check_definite(traces, delta)
+  return LearningCurve(counts, np.asarray(test), np.asarray(traces))
 
 
 @functools.partial(jax.jit, static_argnums=5)
@@ -216,8 +229,8 @@ def _checked(train: Any, test: Any, y: Any, ridges: Any, names: tuple[str, str])
   return train, test, y, ridges
 
 
-def _check_symmetric(kernel: Array) -> None:
-  kernel = np.asarray(kernel)
+def _check_symmetric(k_train: Array) -> None:
+  kernel = np.asarray(k_train)
   if np.abs(kernel - kernel.T).max() > 1e-8 * np.abs(kernel).max():
     raise UserError("k_train is not symmetric; give the kernel of the training inputs with themselves.")
 
@@ -242,8 +255,8 @@ def _is_definite(matrix: Array, shift: Array) -> Array:
   return jnp.isfinite(jnp.linalg.cholesky(matrix + shift * jnp.eye(len(matrix)))).all()
 
 
-def _check_semidefinite(values: Array) -> None:
-  values = np.asarray(values)
+def _check_semidefinite(eigenvalues: Array) -> None:
+  values = np.asarray(eigenvalues)
   if values[0] < -1e-8 * np.abs(values).max():
     raise UserError(
       f"k_train is not positive semi-definite (eigenvalues from {float(values[0]):.3g} to {float(values[-1]):.3g}); "

@@ -1,4 +1,4 @@
-"""Any number of ReLU layers at once, where the angle between two inputs is small.
+"""Closed form of any number of ReLU layers, where the angle between two inputs is small.
 
 f'(1) = 1, so angles shrink slowly, t_L ~ 3 pi / L, and no term of lowest degree takes over. But the layer t -> g(t) is
 conjugate to a shift, and its NTK to a linear recursion along it:
@@ -71,11 +71,11 @@ def sine_excess(t: Array) -> Array:
 
 def _after(start: Array, layers: Array) -> Array:
   """Returns the angle after so many layers, by Newton's method on A."""
-  target = _abel(start) + layers
+  goal = _abel(start) + layers
   t = 3 * math.pi / (3 * math.pi / start + layers)
   for _ in range(3):  # an error e of 3 pi / t becomes 3/4 (e t / (3 pi))^2: 2 steps reach rounding
     slope = -3 * math.pi / jnp.square(t) + 1.5 / t + _horner([i * a for i, a in enumerate(_A, 1)][::-1], t)
-    t = jnp.clip(t - (_abel(t) - target) / slope, t / 4, start)
+    t = jnp.clip(t - (_abel(t) - goal) / slope, t / 4, start)
   return t
 
 

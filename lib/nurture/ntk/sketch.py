@@ -8,13 +8,15 @@ from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Float, Key, Shaped
 
-from nurture.core import UserError
+from nurture.core import UserError, linalg
+from nurture.core.hints import Count, check_argument
 from nurture.core.rng import stream
 from nurture.core.trees import named_leaves
+from nurture.ntk.contraction import Values
 from nurture.ntk.factored import everything_free, factors
-from nurture.ntk.network import Network, as_samples, check_block, check_word, checked_network
-from nurture.ntk.precision import is_count
+from nurture.ntk.function import NetworkFunction, as_samples, check_block, check_word, checked_function
 
 Array = jax.Array
 
@@ -23,15 +25,15 @@ _COLUMNS = 2**16  # parameters whose signs exist at once
 
 
 def ntk_sketch(
-  apply: Callable[[Any, Array], Any],
+  apply: Callable[[Any, Shaped[Array, "n ..."]], Any],
   variables: Mapping[str, Any],
-  x: Array,
+  x: Shaped[Array, "n ..."],
   num_features: int,
-  key: Array,
+  key: Key[Array, ""],
   *,
   reduce: Literal["trace", "pseudo"] = "trace",
   block: int | None = None,
-) -> Array:
+) -> Float[Array, "n m"]:
   """Returns Johnson-Lindenstrauss features Φ of the empirical kernel: Φ Φ^T estimates Θ of `ntk`.
 
       φ(x) = S u(x) / sqrt(m),    S random signs [m, K P],    u = (∂f_1 / ∂θ, ..., ∂f_K / ∂θ) / sqrt(K)
@@ -48,7 +50,9 @@ def ntk_sketch(
   held. Signs of a parameter depend on the key and its path alone.
 
   Args:
-    apply, variables, x: as for `ntk`.
+    apply: as for `ntk`.
+    variables: as for `ntk`.
+    x: [n, ...].
     num_features: m.
     key: a key of jax.random.
     reduce: as for `ntk`.
@@ -63,13 +67,11 @@ def ntk_sketch(
   Reference: Johnson & Lindenstrauss 1984; Achlioptas 2003, "Database-friendly random projections" (random signs).
   """
   check_word(reduce, ("trace", "pseudo"), "reduce")
-  if not is_count(num_features) or num_features < 1:
-    raise UserError(f"num_features is {num_features!r}; give a whole number, at least 1.")
+  check_argument("num_features", num_features, Count)
   if not _is_key(key):
     raise UserError("key is no single key of jax.random; give one, such as jax.random.key(0).")
-  num_features = int(num_features)
   x = as_samples(x, "x")
-  network = checked_network(apply, variables, x)
+  network = checked_function(apply, variables, x)
   check_block(block, len(x))
   size = block or len(x)
   parts = [_features(network, variables, x[i : i + size], key, num_features, reduce) for i in range(0, len(x), size)]
@@ -83,14 +85,15 @@ def _is_key(key: Any) -> bool:
 
 
 @functools.partial(jax.jit, static_argnums=(0, 4, 5))
-def _features(network: Network, variables: Any, x: Array, key: Array, num_features: int, reduce: str) -> Array:
+def _features(network: NetworkFunction, variables: Any, x: Array, key: Array, num_features: int, reduce: str) -> Array:
   outputs = network.outputs
   seeds = jnp.eye(outputs) if reduce == "trace" else jnp.ones((1, outputs))
   plan = everything_free(variables)
   jacobians = factors(network.apply, variables, x, seeds, plan)
   names = [name for name, _ in named_leaves(variables["params"])]
-  total = 0.0
+  total: Any = 0.0
   for i, jacobian in zip(plan.free, jacobians):
+    assert isinstance(jacobian, Values), "of a plan without layers"
     flat = jacobian.values.reshape(len(x), -1)
     total = total + _projected(flat, stream(key, names[i]), num_features)
   return total / jnp.sqrt(jnp.asarray(num_features * outputs, total.dtype))
@@ -108,7 +111,7 @@ def _projected(jacobian: Array, key: Array, num_features: int) -> Array:
       bits = jax.random.bits(jax.random.fold_in(jax.random.fold_in(key, w), i), (size,), jnp.uint32)
       signs = 1 - 2 * (bits[:, None] >> jnp.arange(_WORD, dtype=jnp.uint32)[None] & 1).astype(jacobian.dtype)
       part = jax.lax.dynamic_slice_in_dim(padded, i * size, size, axis=1)
-      return total + jnp.matmul(part, signs, precision=jax.lax.Precision.HIGHEST)
+      return total + linalg.matmul(part, signs)
 
     return jax.lax.fori_loop(0, count, piece, jnp.zeros((n, _WORD), jacobian.dtype))
 

@@ -1,4 +1,4 @@
-"""Probes: what is measured while a network trains, outside the step and without moving anything.
+"""Probes: measurements while a network trains, outside the step and without moving anything.
 
 A probe is a sum over pieces of fixed data:
 
@@ -6,7 +6,9 @@ A probe is a sum over pieces of fixed data:
       __call__(net, variables, piece) -> sums          pure; compiled once and mapped over the members
       finish(sums) -> {name: number or short array}    pure; of the sums over all pieces
 
-Sums make averages exact over a set of any size, and pieces let one run that fits no single batch.
+Sums make averages exact over a set of any size, and pieces let one run that fits no single batch. Most probes are a
+`SplitProbe`, whose pieces are the batches of a split, or a `SampleProbe`, whose one piece is a sample of it; they add
+the measurement.
 """
 
 from nurture.probes.accuracy import Accuracy
@@ -21,8 +23,9 @@ from nurture.probes.memorization import Memorization
 from nurture.probes.mutual_information import MutualInformation
 from nurture.probes.noise_scale import NoiseScale
 from nurture.probes.representation import Representation
+from nurture.probes.sample import SampleProbe
 from nurture.probes.sharpness import Sharpness
-from nurture.probes.spec import Probe, ProbeSpec
+from nurture.probes.spec import Probe, ProbeSpec, SplitProbe
 from nurture.probes.spectral_density import SpectralDensity
 from nurture.probes.stability import Stability
 from nurture.probes.tangent_kernel import TangentKernel
@@ -52,4 +55,4 @@ PROBES = {
   "weight_statistics": WeightStatistics,
 }
 
-__all__ = ["PROBES", "Probe", "ProbeSpec"]
+__all__ = ["PROBES", "Probe", "ProbeSpec", "SampleProbe", "SplitProbe"]

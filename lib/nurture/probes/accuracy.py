@@ -10,29 +10,24 @@ import jax.numpy as jnp
 
 from nurture.core import Batch, Network
 from nurture.core.hints import Whole
-from nurture.probes.spec import ProbeSpec, counted
+from nurture.probes.spec import SplitProbe, counted
 
 Tree = Any
 
 
 @dataclasses.dataclass(frozen=True)
-class Accuracy:
+class Accuracy(SplitProbe):
   """Share of labels that the largest logit names, and mean cross-entropy in nats, exact over the split.
 
   Sequences count by position; positions with label -1 do not count. For them there is also the share of sequences in
   which every position that counts is right, of those that have one.
 
   Attributes:
-    split: "train", "validation" or "test".
-    limit: takes the first examples only; 0 takes all.
+    split, limit: the examples, as in `SplitProbe`.
   """
 
   split: str
   limit: Whole = 0
-
-  def prepare(self, spec: ProbeSpec, key: jax.Array) -> list[Batch]:
-    """Returns the split's batches."""
-    return spec.batches(self.split, self.limit)
 
   def __call__(self, net: Network, variables: Tree, piece: Batch) -> dict[str, jax.Array]:
     """Returns the sums {"correct", "loss", "count"} over one batch, and {"solved", "sequences"} of sequences."""

@@ -1,4 +1,4 @@
-"""Whether a network errs where another one errs."""
+"""Agreement of the errors of two networks."""
 
 from __future__ import annotations
 
@@ -8,17 +8,17 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from nurture.core import Batch, Network, UserError
-from nurture.core.build import suggest
+from nurture.core import Batch, Network
 from nurture.core.hints import Whole
-from nurture.probes.spec import ProbeSpec, counted
+from nurture.core.references import outputs_of
+from nurture.probes.spec import SplitProbe, counted
 from nurture.similarity import kappa
 
 Tree = Any
 
 
 @dataclasses.dataclass(frozen=True)
-class Agreement:
+class Agreement(SplitProbe):
   """Agreement of a network with a reference, beyond what their accuracies p_1 and p_2 make likely:
 
       κ = (c_obs - c_exp) / (1 - c_exp),    c_exp = p_1 p_2 + (1 - p_1)(1 - p_2)        error consistency
@@ -29,8 +29,7 @@ class Agreement:
 
   Attributes:
     reference: label in config.references.
-    split: "train", "validation" or "test".
-    limit: takes the first examples only; 0 takes all.
+    split, limit: the examples, as in `SplitProbe`.
 
   Reference: Geirhos et al. 2020, arXiv:2006.16736, eq. 1 to 3.
   """
@@ -39,19 +38,12 @@ class Agreement:
   split: str = "test"
   limit: Whole = 0
 
-  def prepare(self, spec: ProbeSpec, key: jax.Array) -> list[Batch]:
-    """Returns the split's batches."""
-    return spec.batches(self.split, self.limit)
-
   def __call__(self, net: Network, variables: Tree, piece: Batch) -> dict[str, jax.Array]:
     """Returns counts over one batch; positions with label -1 do not count."""
-    references = net.references(piece)
-    if self.reference not in references:
-      raise UserError(f"the probe 'agreement' reads the reference {self.reference!r}; "
-                      f"{suggest(self.reference, references)}; add it to config.references.")
+    reference = outputs_of(net.references(piece), self.reference, f"the probe {self.name!r}")
     label, mask = piece["label"], counted(piece)
     mine = jnp.argmax(net.apply(variables, net.inputs(piece)).logits, axis=-1)
-    theirs = jnp.argmax(references[self.reference].logits, axis=-1)
+    theirs = jnp.argmax(reference.logits, axis=-1)
     right, also = mine == label, theirs == label
     count = lambda which: jnp.sum(mask & which, dtype=jnp.float32)
     return {

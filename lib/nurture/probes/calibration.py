@@ -1,4 +1,4 @@
-"""How far confidence and accuracy are apart."""
+"""Calibration: the distance of confidence and accuracy."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ import jax.numpy as jnp
 
 from nurture.core import Batch, Network
 from nurture.core.hints import Count, Whole
-from nurture.probes.spec import ProbeSpec, counted
+from nurture.probes.spec import SplitProbe, counted
 
 Tree = Any
 
 
 @dataclasses.dataclass(frozen=True)
-class Calibration:
+class Calibration(SplitProbe):
   """Expected calibration error, proper scores and their parts, exact over the split.
 
       ece    sum_b n_b / n |accuracy_b - confidence_b| over equal bins ((b - 1) / M, b / M] of the confidence max_k p_k
@@ -27,8 +27,7 @@ class Calibration:
   count by position; positions with label -1 do not count.
 
   Attributes:
-    split: "train", "validation" or "test".
-    limit: takes the first examples only; 0 takes all.
+    split, limit: the examples, as in `SplitProbe`.
     bins: M.
 
   Reference: Guo et al. 2017, arXiv:1706.04599, section 2 (15 bins).
@@ -37,10 +36,6 @@ class Calibration:
   split: str
   limit: Whole = 0
   bins: Count = 15
-
-  def prepare(self, spec: ProbeSpec, key: jax.Array) -> list[Batch]:
-    """Returns the split's batches."""
-    return spec.batches(self.split, self.limit)
 
   def __call__(self, net: Network, variables: Tree, piece: Batch) -> dict[str, jax.Array]:
     """Returns sums over one batch; those over the bins are [M]."""

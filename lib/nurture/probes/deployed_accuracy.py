@@ -9,7 +9,6 @@ import jax
 import jax.numpy as jnp
 
 from nurture.core import Batch, Network, UserError
-from nurture.core.hints import Whole
 from nurture.probes.accuracy import Accuracy
 from nurture.probes.spec import ProbeSpec
 
@@ -17,7 +16,7 @@ Tree = Any
 
 
 @dataclasses.dataclass(frozen=True)
-class DeployedAccuracy:
+class DeployedAccuracy(Accuracy):
   """Merges the network into its deployed form and measures that one: accuracy, mean cross-entropy in nats.
 
       difference = ||y_deployed - y|| / ||y||        l2 norms of the logits over the split
@@ -26,12 +25,8 @@ class DeployedAccuracy:
   how far training is from a network that can be merged. The model must have `to_deploy` and `deployed`.
 
   Attributes:
-    split: "train", "validation" or "test".
-    limit: takes the first examples only; 0 takes all.
+    split, limit: the examples, as in `SplitProbe`.
   """
-
-  split: str
-  limit: Whole = 0
 
   def prepare(self, spec: ProbeSpec, key: jax.Array) -> list[Batch]:
     """Returns the split's batches.
@@ -42,7 +37,7 @@ class DeployedAccuracy:
     if not hasattr(spec.model, "deployed"):
       raise UserError("the probe 'deployed_accuracy' needs a model with a deployed form, such as vanillanet_cifar; "
                       "choose such a model or remove the probe.")
-    return spec.batches(self.split, self.limit)
+    return super().prepare(spec, key)
 
   def __call__(self, net: Network, variables: Tree, piece: Batch) -> dict[str, jax.Array]:
     """Returns the sums of `Accuracy` for the deployed form, and of the squares that make the difference."""
@@ -52,12 +47,12 @@ class DeployedAccuracy:
     logits = net.apply(variables, net.inputs(piece)).logits
     change = other.apply(merged, net.inputs(piece)).logits - logits
     return {
-      **Accuracy(self.split)(other, merged, piece),
+      **super().__call__(other, merged, piece),
       "squared_change": jnp.sum(weight * change**2),
       "squared_logits": jnp.sum(weight * logits**2),
     }
 
   def finish(self, sums: dict[str, jax.Array]) -> dict[str, jax.Array]:
-    """Returns {"accuracy", "loss", "difference"}."""
+    """Returns {"accuracy", "loss", "difference"}, and "sequence_accuracy" of sequences."""
     size = jnp.maximum(sums["squared_logits"], jnp.finfo(jnp.float32).tiny)
-    return {**Accuracy(self.split).finish(sums), "difference": jnp.sqrt(sums["squared_change"] / size)}
+    return {**super().finish(sums), "difference": jnp.sqrt(sums["squared_change"] / size)}

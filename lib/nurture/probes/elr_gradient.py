@@ -1,17 +1,16 @@
-"""How early-learning regularization and cross-entropy pull at the true class."""
+"""Gradients of early-learning regularization and of cross-entropy at the true class."""
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
-from nurture.core import Batch, Network, UserError, linalg
+from nurture.core import Batch, Network, linalg
 from nurture.core.hints import Whole
-from nurture.probes.spec import ProbeSpec
+from nurture.probes.loss_states import LossStateProbe
 from nurture.transforms.losses import target_memory
 
 Tree = Any
@@ -33,7 +32,7 @@ def regularizer_gradient(log_p: jax.Array, t: jax.Array, missing: jax.Array) -> 
 
 
 @dataclasses.dataclass(frozen=True)
-class ElrGradient:
+class ElrGradient(LossStateProbe):
   """Coefficients of the gradient in the logits, for examples with a clean label and with a wrong one.
 
       ..._cross_entropy    mean of (p - y) at the true class; y is the one-hot label as given
@@ -41,7 +40,7 @@ class ElrGradient:
       ..._residual         mean of the Euclidean norm |p - y|
       ..._count            examples
 
-  A negative coefficient raises the true class's logit; with regularization the sum is cross_entropy + λ regularizer.
+  A negative coefficient raises the true class's logit. With regularization the sum is cross_entropy + λ regularizer.
   λ (times the term's weight) is left out because a sweep may give each member its own. p is of the model in evaluation
   mode, t as the example's last presentation left it, and g the exact one, whatever the form of the term. Means of an
   empty group are 0.
@@ -59,22 +58,15 @@ class ElrGradient:
   term: str
   limit: Whole = 0
 
-  def prepare(self, spec: ProbeSpec, key: jax.Array) -> list[Batch]:
-    """Returns batches of the training split, the only one whose ids are those of the term's rows."""
-    return spec.batches("train", self.limit)
+  field = "targets"
+  keeps = "keeps no running average of predictions"
+  example = "elr"
 
   def __call__(self, net: Network, variables: Tree, piece: Batch) -> dict[str, dict[str, jax.Array]]:
     """Returns sums over one batch, by group."""
-    memories = {
-      label: state for label, state in net.loss_states.items() if isinstance(state, Mapping) and "targets" in state
-    }
-    if self.term not in memories:
-      raise UserError(
-        f"the probe 'elr_gradient' reads the loss term {self.term!r}, which keeps no running average of predictions; "
-        f"known: {', '.join(memories) or 'none, add one: {name: elr, weight: 1.0} in config.losses'}."
-      )
+    memory = self.state(net)
     log_p = jax.nn.log_softmax(net.apply(variables, net.inputs(piece)).logits.astype(jnp.float32))
-    g = regularizer_gradient(log_p, *target_memory.read(memories[self.term], piece["id"]))
+    g = regularizer_gradient(log_p, *target_memory.read(memory, piece["id"]))
     residual = jnp.exp(log_p) - jax.nn.one_hot(piece["label"], log_p.shape[-1])
     truth = jax.nn.one_hot(piece["true_label"], log_p.shape[-1])
     clean = piece["label"] == piece["true_label"]

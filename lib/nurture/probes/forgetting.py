@@ -1,24 +1,23 @@
-"""What the counts of forgetting events say about examples with clean and with wrong labels."""
+"""Forgetting events of examples with clean and with wrong labels."""
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
-from nurture.core import Batch, Network, UserError
+from nurture.core import Batch, Network
 from nurture.core.hints import Whole
-from nurture.probes.spec import ProbeSpec
+from nurture.probes.loss_states import LossStateProbe
 from nurture.transforms.losses.example_rows import read_rows
 
 Tree = Any
 
 
 @dataclasses.dataclass(frozen=True)
-class Forgetting:
+class Forgetting(LossStateProbe):
   """Forgetting events of all examples, of those with a clean label and of those with a wrong one.
 
   Of the examples that training has presented (their number: all_seen, clean_seen, wrong_seen):
@@ -42,21 +41,13 @@ class Forgetting:
   term: str
   limit: Whole = 0
 
-  def prepare(self, spec: ProbeSpec, key: jax.Array) -> list[Batch]:
-    """Returns batches of the training split, the only one whose ids are those of the term's rows."""
-    return spec.batches("train", self.limit)
+  field = "forgotten"
+  keeps = "does not count forgetting events"
+  example = "forgetting_events"
 
   def __call__(self, net: Network, variables: Tree, piece: Batch) -> dict[str, dict[str, jax.Array]]:
     """Returns counts over one batch, by group."""
-    counters = {
-      label: state for label, state in net.loss_states.items() if isinstance(state, Mapping) and "forgotten" in state
-    }
-    if self.term not in counters:
-      raise UserError(
-        f"the probe 'forgetting' reads the loss term {self.term!r}, which does not count forgetting events; "
-        f"known: {', '.join(counters) or 'none, add one: {name: forgetting_events, weight: 1.0} in config.losses'}."
-      )
-    state = {name: read_rows(table, piece["id"]) for name, table in counters[self.term].items()}
+    state = {name: read_rows(table, piece["id"]) for name, table in self.state(net).items()}
     seen = piece["weight"] * (state["presented"] > 0)
     clean = piece["label"] == piece["true_label"]
     return {

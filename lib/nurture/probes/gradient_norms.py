@@ -10,29 +10,24 @@ import jax.numpy as jnp
 
 from nurture.core import Batch, Network, trees
 from nurture.core.hints import Whole
-from nurture.probes.spec import ProbeSpec
+from nurture.probes.spec import SplitProbe
 
 Tree = Any
 
 
 @dataclasses.dataclass(frozen=True)
-class GradientNorms:
+class GradientNorms(SplitProbe):
   """l2 norms of the gradient of the experiment's loss, the model in evaluation mode, over fixed examples.
 
   The gradient is averaged over the examples before its norm is taken. "global" is over all parameters, the others by
   top-level layer of the model.
 
   Attributes:
-    split: "train", "validation" or "test".
-    limit: takes the first examples only; 0 takes all.
+    split, limit: the examples, as in `SplitProbe`.
   """
 
   split: str = "train"
   limit: Whole = 1000
-
-  def prepare(self, spec: ProbeSpec, key: jax.Array) -> list[Batch]:
-    """Returns the split's batches."""
-    return spec.batches(self.split, self.limit)
 
   def __call__(self, net: Network, variables: Tree, piece: Batch) -> dict[str, Tree]:
     """Returns the gradient summed over the examples of one batch, and their number."""

@@ -1,9 +1,9 @@
-"""How far a network has left its start and its linearization there: lazy against rich training."""
+"""Distances of a network from its start and from its linearization there: lazy against rich training."""
 
 from __future__ import annotations
 
 import dataclasses
-from typing import Any, Literal
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -12,15 +12,14 @@ import optax
 from nurture.core import Batch, Network
 from nurture.core.hints import Whole
 from nurture.ntk import metrics
-from nurture.ntk.empirical import ntk
-from nurture.probes.sample import in_float32, whole_sample
-from nurture.probes.spec import ProbeSpec
+from nurture.probes.sample import in_float32
+from nurture.probes.tangent_kernel import KernelProbe, Method, Reduction
 
 Tree = Any
 
 
 @dataclasses.dataclass(frozen=True)
-class Laziness:
+class Laziness(KernelProbe):
   """What training changed since the initial parameters theta_0, over a fixed sample; all are 0 in the lazy limit:
 
       parameters          |theta - theta_0| / |theta_0|
@@ -33,9 +32,8 @@ class Laziness:
   as batch statistics, stand in f, f_0 and f_lin as they are now, and in K_0 as they were.
 
   Attributes:
-    split: "train", "validation" or "test".
-    limit: takes the first examples only; 0 takes all.
-    reduce, method, block: of `nurture.ntk.empirical.ntk`; block 0 leaves it to the method.
+    split, limit: the examples, as in `SplitProbe`.
+    reduce, method, block: as in `KernelProbe`.
 
   Raises:
     UserError: (in prepare) for sequences with a label at each position.
@@ -45,24 +43,17 @@ class Laziness:
 
   split: str = "train"
   limit: Whole = 200
-  reduce: Literal["trace", "pseudo"] = "trace"
-  method: Literal["auto", "factored", "jacobian", "ntvp"] = "auto"
+  reduce: Reduction = "trace"
+  method: Method = "auto"
   block: Whole = 0
-
-  def prepare(self, spec: ProbeSpec, key: jax.Array) -> list[Batch]:
-    """Returns one piece, the sample."""
-    return [whole_sample(spec, self.split, self.limit, "laziness")]
 
   def __call__(self, net: Network, variables: Tree, piece: Batch) -> dict[str, jax.Array]:
     """Returns the measures of the one piece."""
     variables, initial, x = in_float32(variables), in_float32(net.initial()), net.inputs(piece)
-    kernel = lambda variables: ntk(
-      net.apply, variables, x, reduce=self.reduce, method=self.method, block=self.block or None
-    )
     logits = lambda params: net.apply({**variables, "params": params}, x).logits.astype(jnp.float32)
     loss = lambda values: jnp.mean(optax.softmax_cross_entropy_with_integer_labels(values, piece["label"]))
     pair = initial["params"], variables["params"]
-    k, start = kernel(variables), kernel(initial)
+    k, start = self.kernel(net, variables, piece), self.kernel(net, initial, piece)
     return {
       "parameters": metrics.relative_change(pair[1], pair[0]),
       "kernel": metrics.relative_change(k, start),
@@ -70,7 +61,3 @@ class Laziness:
       "linearization_gap": metrics.linearization_gap(logits, *pair),
       "loss_gap": loss(metrics.linearized(logits, *pair)[1]) - loss(logits(pair[1])),
     }
-
-  def finish(self, sums: dict[str, jax.Array]) -> dict[str, jax.Array]:
-    """Returns the measures."""
-    return sums

@@ -1,4 +1,4 @@
-"""What a network says about examples with clean and with wrong labels."""
+"""Predictions for examples with clean and with wrong labels."""
 
 from __future__ import annotations
 
@@ -8,15 +8,16 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from nurture.core import Batch, Network, UserError
+from nurture.core import Batch, Network
 from nurture.core.hints import Whole
-from nurture.probes.spec import ProbeSpec
+from nurture.probes.sample import check_one_label_each
+from nurture.probes.spec import ProbeSpec, SplitProbe
 
 Tree = Any
 
 
 @dataclasses.dataclass(frozen=True)
-class Memorization:
+class Memorization(SplitProbe):
   """Fractions of predictions, among examples with a clean label and among those with a wrong one.
 
       clean_correct, clean_other                      the label, or something else
@@ -26,8 +27,7 @@ class Memorization:
   empty group are 0; clean_count and wrong_count say how many there are.
 
   Attributes:
-    split: "train", "validation" or "test".
-    limit: takes the first examples only; 0 takes all.
+    split, limit: the examples, as in `SplitProbe`.
 
   Reference: Liu et al. 2020, arXiv:2007.00151, figure 1.
   """
@@ -41,10 +41,8 @@ class Memorization:
     Raises:
       UserError: for labels of sequences.
     """
-    batches = spec.batches(self.split, self.limit)
-    if batches[0]["label"].ndim != 1:
-      raise UserError("the probe 'memorization' needs one label an example, and these data have one a position; use "
-                      "'accuracy', or remove it.")
+    batches = super().prepare(spec, key)
+    check_one_label_each(batches[0], self.name)
     return batches
 
   def __call__(self, net: Network, variables: Tree, piece: Batch) -> dict[str, jax.Array]:

@@ -1,4 +1,4 @@
-"""How much a difference of two logits says about which example it belongs to."""
+"""Mutual information of an example and a difference of two logits."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ import numpy as np
 from nurture.core import Network, UserError, linalg
 from nurture.core.hints import NonNegative, Range, Whole
 from nurture.data import AUGMENTATIONS
-from nurture.probes.spec import ProbeSpec
+from nurture.probes.sample import whole_sample
+from nurture.probes.spec import ProbeSpec, SplitProbe
 
 Tree = Any
 
@@ -47,7 +48,7 @@ def mutual_information(y: jax.Array) -> jax.Array:
 
 
 @dataclasses.dataclass(frozen=True)
-class MutualInformation:
+class MutualInformation(SplitProbe):
   """The mutual information of the example and the difference of two classes' logits, over examples of the two classes.
 
   See `mutual_information` for the estimate. What is random given the example is the augmentation, in the paper and here
@@ -82,18 +83,17 @@ class MutualInformation:
 
   def prepare(self, spec: ProbeSpec, key: jax.Array) -> list[Tree]:
     """Returns one piece: {"batch": the examples, "keys": one a draw}."""
-    batches = jax.device_get(spec.batches(self.split, 0))
-    rows = {name: np.concatenate([batch[name] for batch in batches]) for name in batches[0]}
-    if rows["label"].ndim != 1 or (self.shift and rows[spec.data.input_name].ndim != 4):
-      raise UserError("the probe mutual_information shifts images that have one label each; set its shift to 0 and its "
-                      "noise above 0 for other inputs, or remove it.")
-    kept = (rows["weight"] > 0) & np.isin(rows["label"], self.classes)
-    index = np.flatnonzero(kept)[: self.limit or None]
+    rows = whole_sample(spec, self.split, 0, self.name)
+    if self.shift and rows[spec.data.input_name].ndim != 4:
+      raise UserError(f"the probe {self.name!r} shifts images; set its shift to 0 and its noise above 0 for other "
+                      "inputs, or remove it.")
+    label = np.asarray(rows["label"])
+    index = np.flatnonzero(np.isin(label, self.classes))[: self.limit or None]
     for c in self.classes:
-      if not np.any(rows["label"][index] == c):
-        raise UserError(f"the probe mutual_information finds no example of class {c} among the first {self.limit} of "
+      if not np.any(label[index] == c):
+        raise UserError(f"the probe {self.name!r} finds no example of class {c} among the first {self.limit} of "
                         f"its classes {self.classes} in the split {self.split!r}; choose other classes.")
-    return [{"batch": {name: jnp.asarray(v[index]) for name, v in rows.items()},
+    return [{"batch": {name: values[index] for name, values in rows.items()},
              "keys": jax.random.split(key, self.samples)}]
 
   def __call__(self, net: Network, variables: Tree, piece: Tree) -> dict[str, jax.Array]:

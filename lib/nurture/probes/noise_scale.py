@@ -11,14 +11,14 @@ import jax.numpy as jnp
 from nurture.core import Network, UserError, trees
 from nurture.core.hints import Count, Whole
 from nurture.curvature.noise_scale import batch_gradients, noise_and_signal
-from nurture.probes.sample import in_float32, whole_sample
+from nurture.probes.sample import SampleProbe, in_float32
 from nurture.probes.spec import ProbeSpec
 
 Tree = Any
 
 
 @dataclasses.dataclass(frozen=True)
-class NoiseScale:
+class NoiseScale(SampleProbe):
   """The two parts of B_simple = tr(Sigma) / |G|^2 of the experiment's loss, the model in evaluation mode:
 
       noise    S = tr Sigma, of the gradient of one example
@@ -47,7 +47,7 @@ class NoiseScale:
 
   def prepare(self, spec: ProbeSpec, key: jax.Array) -> list[Tree]:
     """Returns one piece: the sample as [m, batch, ...]."""
-    sample = whole_sample(spec, self.split, self.limit, "noise_scale")
+    [sample] = super().prepare(spec, key)
     n = len(sample["weight"])
     count = n // self.batch
     if count < 2:

@@ -1,4 +1,4 @@
-"""How similar a network's representations are to those of a reference."""
+"""Similarity of a network's representations to those of a reference."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from typing import Any, Literal
 import jax
 import jax.numpy as jnp
 
-from nurture.core import Batch, Network, Outputs, UserError
-from nurture.core.build import suggest
+from nurture.core import Batch, Network, UserError
 from nurture.core.hints import Whole
+from nurture.core.references import outputs_of
 from nurture.core.taps import select
-from nurture.probes.spec import ProbeSpec
+from nurture.probes.spec import ProbeSpec, SplitProbe
 from nurture.similarity import cka_of_sums, flatten, hsic_sums
 from nurture.transforms.losses.layer_maps import LayerMap, check_layer_map, layer_pairs
 
@@ -20,7 +20,7 @@ Tree = Any
 
 
 @dataclasses.dataclass(frozen=True)
-class Representation:
+class Representation(SplitProbe):
   """Debiased linear CKA of pairs of layers, of the network and of a reference, over a split.
 
   The unbiased sums of HSIC are accumulated over the batches and divided once (Nguyen et al. 2021, arXiv:2010.15327), so
@@ -52,7 +52,7 @@ class Representation:
     Raises:
       UserError: if they are too small for an unbiased estimate.
     """
-    batches = spec.batches(self.split, self.limit)
+    batches = super().prepare(spec, key)
     if len(batches[0]["weight"]) < 4:
       raise UserError("the probe 'representation' needs batches of at least 4 examples; raise its limit, or "
                       "config.evaluation.batch_size.")
@@ -60,18 +60,15 @@ class Representation:
 
   def __call__(self, net: Network, variables: Tree, piece: Batch) -> dict[str, Tree]:
     """Returns the sums of HSIC of every pair over one batch."""
-    references = net.references(piece)
     if self.reference == "input":
-      references = {"input": Outputs(None, {"000_input": net.inputs(piece)})}
-    if self.reference not in references:
-      raise UserError(f"the probe 'representation' reads the reference {self.reference!r}; "
-                      f"{suggest(self.reference, references)}; add it to config.references.")
-    theirs = references[self.reference].taps
-    theirs = theirs if self.reference == "input" else select(theirs, self.reference_taps)
+      theirs = {"000_input": net.inputs(piece)}
+    else:
+      reference = outputs_of(net.references(piece), self.reference, f"the probe {self.name!r}", others=["input"])
+      theirs = select(reference.taps, self.reference_taps)
     mine = select(net.apply(variables, net.inputs(piece)).taps, self.taps)
     features = lambda tap: flatten(tap).astype(jnp.float32)
     if self.pairs == "all":
-      pairs = [(a, b) for a in theirs for b in mine]
+      pairs = tuple((a, b) for a in theirs for b in mine)
     else:
       pairs = layer_pairs(list(theirs), list(mine), self.pairs)
     return {f"{a}~{b}": hsic_sums(features(theirs[a]), features(mine[b]), piece["weight"]) for a, b in pairs}

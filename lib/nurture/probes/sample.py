@@ -9,9 +9,22 @@ import jax.numpy as jnp
 import numpy as np
 
 from nurture.core import Batch, UserError
-from nurture.probes.spec import ProbeSpec
+from nurture.probes.spec import ProbeSpec, SplitProbe
 
 Tree = Any
+
+
+class SampleProbe(SplitProbe):
+  """A probe whose one piece is the first examples of a split, without padding."""
+
+  def prepare(self, spec: ProbeSpec, key: jax.Array) -> list[Any]:
+    """Returns one piece, the sample.
+
+    Raises:
+      UserError: for sequences with a label at each position.
+    """
+    del key
+    return [whole_sample(spec, self.split, self.limit, self.name)]
 
 
 def whole_sample(spec: ProbeSpec, split: str, limit: int, name: str) -> Batch:
@@ -27,11 +40,16 @@ def whole_sample(spec: ProbeSpec, split: str, limit: int, name: str) -> Batch:
     UserError: for sequences with a label at each position.
   """
   batches = jax.device_get(spec.batches(split, limit))
+  check_one_label_each(batches[0], name)
   rows = {field: np.concatenate([batch[field] for batch in batches]) for field in batches[0]}
-  if rows["label"].ndim != 1:
+  return {field: jnp.asarray(values[rows["weight"] > 0]) for field, values in rows.items()}
+
+
+def check_one_label_each(batch: Batch, name: str) -> None:
+  """Raises UserError for sequences with a label at each position; `name` is the probe's."""
+  if batch["label"].ndim != 1:
     raise UserError(f"the probe {name!r} needs one label an example, and these data have one a position; remove it, or "
                     "give the task one label a sequence.")
-  return {field: jnp.asarray(values[rows["weight"] > 0]) for field, values in rows.items()}
 
 
 def in_chunks(sample: Batch, size: int) -> Batch:

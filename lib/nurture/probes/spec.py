@@ -1,8 +1,10 @@
-"""What a probe may prepare its data from."""
+"""The interface of probes, and the data that they are prepared from."""
 
 from __future__ import annotations
 
+import abc
 import dataclasses
+import re
 from collections.abc import Callable
 from typing import Any, Protocol
 
@@ -42,8 +44,34 @@ class Probe(Protocol):
   def prepare(self, spec: ProbeSpec, key: jax.Array) -> list[Any]:
     """Returns the pieces: pytrees of device arrays of one structure and shape. `key` is the same for every member."""
 
+  @abc.abstractmethod
   def __call__(self, net: Network, variables: Any, piece: Any) -> Any:
     """Returns one piece's share of the sums. Pure; it is compiled once and mapped over the members."""
 
   def finish(self, sums: Any) -> dict[str, jax.Array]:
-    """Returns {name: number or short array} from the sums over all pieces. Pure."""
+    """Returns {name: number or short array} from the sums over all pieces, which may be the sums. Pure."""
+    return sums
+
+
+class SplitProbe(Probe):
+  """A probe of the examples of a split: its pieces are the batches, and its fields say of which examples.
+
+  A subclass adds the measurement: the sums over one batch, and in `finish` the result from the sums.
+
+  Attributes:
+    split: "train", "validation" or "test".
+    limit: takes the first examples only; 0 takes all.
+  """
+
+  split: str
+  limit: int
+
+  @property
+  def name(self) -> str:
+    """The row of the table that the probe is, "tap_norms" of `TapNorms`; for messages."""
+    return re.sub("(?<=[a-z])(?=[A-Z])", "_", type(self).__name__).lower()
+
+  def prepare(self, spec: ProbeSpec, key: jax.Array) -> list[Any]:
+    """Returns the split's batches."""
+    del key
+    return spec.batches(self.split, self.limit)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import jax
 import jax.numpy as jnp
@@ -11,15 +11,13 @@ import jax.numpy as jnp
 from nurture.core import Network
 from nurture.core.hints import Count, Positive, Range, Whole
 from nurture.curvature.spectrum import density, quadrature
-from nurture.probes.sample import in_chunks, whole_sample
-from nurture.probes.sharpness import curvature
-from nurture.probes.spec import ProbeSpec
+from nurture.probes.curvature import CurvatureProbe, Matrix, curvature
 
 Tree = Any
 
 
 @dataclasses.dataclass(frozen=True)
-class SpectralDensity:
+class SpectralDensity(CurvatureProbe):
   """The density of the Hessian's eigenvalues over a fixed sample, by stochastic Lanczos quadrature:
 
       grid, density    [bins] each; the density, of integral 1, at places evenly spread over the spectrum
@@ -50,13 +48,8 @@ class SpectralDensity:
   steps: Count = 40
   bins: Annotated[int, Range(least=2, most=99)] = 64
   width: Positive = 0.01
-  matrix: Literal["hessian", "gauss_newton"] = "hessian"
+  matrix: Matrix = "hessian"
   chunk: Whole = 0
-
-  def prepare(self, spec: ProbeSpec, key: jax.Array) -> list[Tree]:
-    """Returns one piece: {"chunks": the sample, "key"}."""
-    sample = whole_sample(spec, self.split, self.limit, "spectral_density")
-    return [{"chunks": in_chunks(sample, self.chunk), "key": key}]
 
   def __call__(self, net: Network, variables: Tree, piece: Tree) -> dict[str, jax.Array]:
     """Returns the measures of the one piece."""
@@ -75,7 +68,3 @@ class SpectralDensity:
       "grid": grid, "density": density(nodes, grid, width), "trace": count * mean(nodes.nodes),
       "negative_share": mean(nodes.nodes < -width), "largest": highest, "smallest": lowest,
     }
-
-  def finish(self, sums: dict[str, jax.Array]) -> dict[str, jax.Array]:
-    """Returns the measures."""
-    return sums

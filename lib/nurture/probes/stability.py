@@ -1,4 +1,4 @@
-"""How much the predictions for one class differ between its examples."""
+"""Spread of the predictions for one class between its examples."""
 
 from __future__ import annotations
 
@@ -8,16 +8,16 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from nurture.core import Batch, Network, UserError
-from nurture.core.build import suggest
+from nurture.core import Batch, Network
 from nurture.core.hints import Whole
-from nurture.probes.spec import ProbeSpec, counted
+from nurture.core.references import outputs_of
+from nurture.probes.spec import SplitProbe, counted
 
 Tree = Any
 
 
 @dataclasses.dataclass(frozen=True)
-class Stability:
+class Stability(SplitProbe):
   """The spread of a network's probabilities within a class, mean over the classes of the split: 1 - S of Shen et al.
 
       vector_var   1/K sum_c E_{i in c} ||p_i - E_{j in c} p_j||^2
@@ -32,8 +32,7 @@ class Stability:
   The class is the label as stored. Sequences count by position; positions with label -1 do not count.
 
   Attributes:
-    split: "train", "validation" or "test".
-    limit: takes the first examples only; 0 takes all.
+    split, limit: the examples, as in `SplitProbe`.
     of: label of the reference to measure, such as a teacher; empty, the network itself.
 
   Raises:
@@ -48,10 +47,6 @@ class Stability:
   split: str
   limit: Whole = 0
   of: str = ""
-
-  def prepare(self, spec: ProbeSpec, key: jax.Array) -> list[Batch]:
-    """Returns the split's batches."""
-    return spec.batches(self.split, self.limit)
 
   def __call__(self, net: Network, variables: Tree, piece: Batch) -> dict[str, jax.Array]:
     """Returns moments of one batch by class: "count" [K], "p_true" [], and about two origins "first" [2, K, K] (class,
@@ -89,13 +84,9 @@ class Stability:
     }
 
   def _logits(self, net: Network, variables: Tree, piece: Batch) -> jax.Array:
-    if not self.of:
-      return net.apply(variables, net.inputs(piece)).logits
-    references = net.references(piece)
-    if self.of not in references:
-      raise UserError(f"a probe's field of is {self.of!r}, which is not in config.references; "
-                      f"{suggest(self.of, references)}.")
-    return references[self.of].logits
+    if self.of:
+      return outputs_of(net.references(piece), self.of, f"the probe {self.name!r}").logits
+    return net.apply(variables, net.inputs(piece)).logits
 
 
 def _variance(second: jax.Array, squared_mean: jax.Array) -> jax.Array:

@@ -12,14 +12,33 @@ from nurture.core import Batch, Network
 from nurture.core.hints import Count, Whole
 from nurture.ntk import metrics
 from nurture.ntk.empirical import ntk
-from nurture.probes.sample import in_float32, whole_sample
+from nurture.probes.sample import SampleProbe, in_float32
 from nurture.probes.spec import ProbeSpec
 
 Tree = Any
+Reduction = Literal["trace", "pseudo"]
+Method = Literal["auto", "factored", "jacobian", "ntvp"]
+
+
+class KernelProbe(SampleProbe):
+  """A probe of neural tangent kernels. A kernel is no sum over examples, so they make one piece.
+
+  Attributes:
+    reduce, method, block: of `nurture.ntk.empirical.ntk`; block 0 leaves it to the method.
+  """
+
+  reduce: Reduction
+  method: Method
+  block: int
+
+  def kernel(self, net: Network, variables: Tree, piece: Batch) -> jax.Array:
+    """Returns the kernel [n, n] of the piece, of parameters in float32 at least."""
+    return ntk(net.apply, in_float32(variables), net.inputs(piece), reduce=self.reduce, method=self.method,
+               block=self.block or None)
 
 
 @dataclasses.dataclass(frozen=True)
-class TangentKernel:
+class TangentKernel(KernelProbe):
   """Measures of the neural tangent kernel K [n, n], the mean over the outputs k of <J_k(x), J_k(x')>:
 
       trace                 tr K / n
@@ -31,14 +50,14 @@ class TangentKernel:
       label_energy          share of centred Y in the leading `top` eigenvectors
       true_...              the last two for the labels before label noise
 
-  See `nurture.ntk.metrics`. A kernel is no sum over examples, so they make one piece: n^2 numbers of memory, and the
-  Jacobians of one block of rows. The model is in evaluation mode, its parameters in float32 at least.
+  See `nurture.ntk.metrics`. The memory is n^2 numbers and the Jacobians of one block of rows. The model is in
+  evaluation mode, its parameters in float32 at least.
 
   Attributes:
     split: "train", "validation" or "test".
     limit: n, takes the first examples only; 0 takes all.
     top: leading eigenvectors; 10 spans as many classes.
-    reduce, method, block: of `nurture.ntk.empirical.ntk`; block 0 leaves it to the method.
+    reduce, method, block: as in `KernelProbe`.
 
   Raises:
     UserError: (in prepare) for sequences with a label at each position, or fewer examples than `top`.
@@ -47,20 +66,19 @@ class TangentKernel:
   split: str = "train"
   limit: Whole = 200
   top: Count = 10
-  reduce: Literal["trace", "pseudo"] = "trace"
-  method: Literal["auto", "factored", "jacobian", "ntvp"] = "auto"
+  reduce: Reduction = "trace"
+  method: Method = "auto"
   block: Whole = 0
 
   def prepare(self, spec: ProbeSpec, key: jax.Array) -> list[Batch]:
     """Returns one piece, the sample."""
-    sample = whole_sample(spec, self.split, self.limit, "tangent_kernel")
+    [sample] = super().prepare(spec, key)
     metrics.check_count(self.top, len(sample["label"]))
     return [sample]
 
   def __call__(self, net: Network, variables: Tree, piece: Batch) -> dict[str, jax.Array]:
     """Returns the measures of the one piece."""
-    k = ntk(net.apply, in_float32(variables), net.inputs(piece), reduce=self.reduce, method=self.method,
-            block=self.block or None)
+    k = self.kernel(net, variables, piece)
     n, system = k.shape[0], metrics.eigensystem(k)
     values = system.values
     fits = {}
@@ -76,10 +94,6 @@ class TangentKernel:
       "participation_ratio": metrics.participation_ratio(values),
       **fits,
     }
-
-  def finish(self, sums: dict[str, jax.Array]) -> dict[str, jax.Array]:
-    """Returns the measures."""
-    return sums
 
 
 def num_classes(net: Network, variables: Tree, piece: Batch) -> int:

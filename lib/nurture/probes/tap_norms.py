@@ -1,4 +1,4 @@
-"""How large the intermediate arrays of a network are."""
+"""Sizes of the intermediate arrays of a network."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ import jax.numpy as jnp
 from nurture import models
 from nurture.core import Batch, Network
 from nurture.core.hints import Whole
-from nurture.probes.spec import ProbeSpec
+from nurture.probes.spec import SplitProbe
 
 Tree = Any
 
 
 @dataclasses.dataclass(frozen=True)
-class TapNorms:
+class TapNorms(SplitProbe):
   """Root mean square of every tap of a kind over fixed examples, all positions and features alike.
 
   Of the kind "attention", a transformer's sigmoid(Q K^T / sqrt(H) + b) V before its projection, whose size early in
@@ -27,17 +27,12 @@ class TapNorms:
 
   Attributes:
     kind: what `nurture.models.select` takes: "all", "pre", "post", or a kind such as "attention" or "conv".
-    split: "train", "validation" or "test".
-    limit: takes the first examples only; 0 takes all.
+    split, limit: the examples, as in `SplitProbe`.
   """
 
   kind: str = "all"
   split: str = "train"
   limit: Whole = 500
-
-  def prepare(self, spec: ProbeSpec, key: jax.Array) -> list[Batch]:
-    """Returns the split's batches."""
-    return spec.batches(self.split, self.limit)
 
   def __call__(self, net: Network, variables: Tree, piece: Batch) -> dict[str, Any]:
     """Returns for every tap the sum of its mean squares over the examples of one batch, and their number."""

@@ -1,4 +1,4 @@
-"""How large the gradients of the loss terms are, and whether they agree."""
+"""Norms of the gradients of the loss terms, and their cosines."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ import jax.numpy as jnp
 
 from nurture.core import Batch, Network, trees
 from nurture.core.hints import Whole
-from nurture.probes.spec import ProbeSpec
+from nurture.probes.spec import SplitProbe
 
 Tree = Any
 
 
 @dataclasses.dataclass(frozen=True)
-class TermGradients:
+class TermGradients(SplitProbe):
   """l2 norms of the gradients of the weighted loss terms over fixed examples, and their cosines:
 
       norm/<a> = ||g_a||,    cosine/<a>.<b> = <g_a, g_b> / (||g_a|| ||g_b||)    (0 if one of them is 0)
@@ -27,16 +27,11 @@ class TermGradients:
   with the model in evaluation mode; terms that compare the examples of a batch, such as guidance, see those batches.
 
   Attributes:
-    split: "train", "validation" or "test".
-    limit: takes the first examples only; 0 takes all.
+    split, limit: the examples, as in `SplitProbe`.
   """
 
   split: str = "train"
   limit: Whole = 1000
-
-  def prepare(self, spec: ProbeSpec, key: jax.Array) -> list[Batch]:
-    """Returns the split's batches."""
-    return spec.batches(self.split, self.limit)
 
   def __call__(self, net: Network, variables: Tree, piece: Batch) -> dict[str, Tree]:
     """Returns each term's gradient summed over the examples of one batch, and their number."""
@@ -48,7 +43,7 @@ class TermGradients:
     """Returns {"norm/<label>": ..., "cosine/<label>.<label>": ...}."""
     gradients = jax.tree.map(lambda leaf: leaf / sums["count"], sums["gradients"])
     norms = {label: trees.norm(gradient) for label, gradient in gradients.items()}
-    result = {f"norm/{label}": norm for label, norm in norms.items()}
+    result: dict[str, Any] = {f"norm/{label}": norm for label, norm in norms.items()}
     # At length 1 first: the product of two small norms, or of two large ones, would leave float32.
     unit = lambda gradient, norm: [leaf / jnp.where(norm > 0, norm, 1.0) for leaf in jax.tree.leaves(gradient)]
     units = {label: unit(gradient, norms[label]) for label, gradient in gradients.items()}

@@ -9,13 +9,13 @@ import jax
 import jax.numpy as jnp
 
 from nurture.core import Network, linalg, trees
-from nurture.probes.spec import ProbeSpec
+from nurture.probes.spec import Probe, ProbeSpec
 
 Tree = Any
 
 
 @dataclasses.dataclass(frozen=True)
-class WeightStatistics:
+class WeightStatistics(Probe):
   """For every kernel its mean, standard deviation and largest magnitude, and the l2 norm of all parameters.
 
   Kernels are leaves of two and more dimensions. Names are paths: "dense_00/kernel/std".
@@ -37,7 +37,3 @@ class WeightStatistics:
           f"{name}/largest": jnp.max(jnp.abs(leaf)),
         }
     return statistics
-
-  def finish(self, sums: dict[str, jax.Array]) -> dict[str, jax.Array]:
-    """Returns them unchanged."""
-    return sums

@@ -1,7 +1,7 @@
-"""What a run leaves behind, metrics, manifest and results, and how it is shown: tables, plots, progress."""
+"""Reporting: metrics, manifest and results of a run, and the tables, plots and progress that show them."""
 
 from nurture.reporting.factorial import effects, responses
-from nurture.reporting.files import exists, is_directory, names_in, replace_file, temporary_of
+from nurture.reporting.files import exists, is_directory, replace_file, temporary_of
 from nurture.reporting.intervals import Intervals, intervals
 from nurture.reporting.json_files import read_json, write_json
 from nurture.reporting.manifest import collect, reason_of, recorded, start, stop
@@ -31,7 +31,7 @@ from nurture.reporting.writer import NO_ROWS, MetricsWriter
 __all__ = [
   "COLORS", "Intervals", "Member", "MetricsWriter", "NO_ROWS", "Panel", "Progress", "RC", "Study", "Style", "Words",
   "add_legend", "axis_of", "choose_level", "collect", "curves", "draw_mean", "draw_means", "effects", "exists",
-  "format_mean_sem", "intervals", "is_directory", "label_of", "markdown_table", "metric_of", "name_axes", "names_in",
+  "format_mean_sem", "intervals", "is_directory", "label_of", "markdown_table", "metric_of", "name_axes",
   "number", "palette", "palette_of", "plain_logarithm", "plain_table", "read_arms", "read_config", "read_json",
   "read_manifest", "read_results", "read_rows", "reason_of", "recorded", "replace_file", "responses", "series", "start",
   "stop", "study", "summarize", "summarize_crossed", "temporary_of", "tick_levels", "without_rounding", "words_of",

@@ -16,7 +16,7 @@ def responses(members: Sequence[Member], metric: str) -> tuple[list[str], np.nda
   """Returns the names of the k axes, and the metric as an array [2, ..., 2, seeds].
 
   Raises:
-    UserError: if an axis has other than two levels, a member died, or the metric was not measured.
+    UserError: if an axis has other than two levels, a member diverged, or the metric was not measured.
   """
   axes = list(members[0]["values"])
   levels = {axis: list(dict.fromkeys(member["values"][axis] for member in members)) for axis in axes}
@@ -29,7 +29,7 @@ def responses(members: Sequence[Member], metric: str) -> tuple[list[str], np.nda
   values = np.full((2,) * len(axes) + (len(seeds),), np.nan)
   for member in members:
     at = tuple(levels[axis].index(member["values"][axis]) for axis in axes)
-    values[(*at, seeds.index(member["seed"]))] = metric_of(member, metric)  # nan if it died
+    values[(*at, seeds.index(member["seed"]))] = metric_of(member, metric)  # nan if it diverged
   whole = np.isfinite(values).reshape(-1, len(seeds)).all(axis=0)
   if not whole.any():
     raise UserError("no seed has a number at every point of the grid, so there is no effect; lower the learning rate.")

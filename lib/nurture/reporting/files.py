@@ -97,18 +97,6 @@ def is_directory(path: Path) -> bool:
   return status is not None and stat.S_ISDIR(status.st_mode)
 
 
-def names_in(directory: Path) -> list[str]:
-  """Returns the sorted names of what is in a directory.
-
-  Raises:
-    UserError: if it cannot be listed.
-  """
-  try:
-    return sorted(os.listdir(directory))
-  except (OSError, ValueError) as error:
-    raise _unreadable(directory, error) from error
-
-
 def _status(path: Path) -> os.stat_result | None:
   try:
     return os.stat(path)
@@ -129,7 +117,7 @@ def unwritable(path: Path, error: Exception) -> UserError:
   return UserError(f"{path} cannot be written ({reason}); free space or give another directory, then run again.")
 
 
-def plain(value: Any) -> Any:
+def json_form(value: Any) -> Any:
   """Returns a value as JSON can hold it: arrays as lists, numpy numbers as Python's, nan and infinity as None.
 
   Numbers of at most 32 bits become the shortest decimal that reads back as the same float32, so 0.1 stays
@@ -147,9 +135,9 @@ def plain(value: Any) -> Any:
   if isinstance(value, os.PathLike):
     return os.fspath(value)
   if isinstance(value, Mapping) or hasattr(value, "items"):  # a ConfigDict has items and is no Mapping
-    return {str(k): plain(v) for k, v in value.items()}
+    return {str(k): json_form(v) for k, v in value.items()}
   if isinstance(value, (tuple, list)):
-    return [plain(v) for v in value]
+    return [json_form(v) for v in value]
   raise TypeError(f"{value!r} ({type(value).__name__}) has no form in JSON")
 
 

@@ -83,9 +83,10 @@ def intervals(
       counts.add(len(values))
       if len(values):
         mean, sem = mean_and_sem(values[:, None])
-        sem = sem if panel.errors.get(label) is None else [panel.errors[label]]
+        error = panel.errors.get(label)
         axes.plot(values, np.full(len(values), row), "o", color=color, markersize=3.5, alpha=0.25, markeredgewidth=0)
-        axes.errorbar(mean, [row], xerr=sem, fmt="o", color=color, markersize=5, capsize=3, linewidth=1.6)
+        bar = sem if error is None else [error]
+        axes.errorbar(mean, [row], xerr=bar, fmt="o", color=color, markersize=5, capsize=3, linewidth=1.6)
     _decorate(axes, panel, names if i % columns == 0 else [""] * len(names))
   if many := sorted(count for count in counts if count > 1):
     n = f"{many[0]}" if len(many) == 1 else f"{many[0]} to {many[-1]}"

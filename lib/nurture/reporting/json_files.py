@@ -7,7 +7,7 @@ import math
 from typing import Any
 
 from nurture.core import UserError
-from nurture.reporting.files import Path, plain, read_file, replace_file
+from nurture.reporting.files import Path, json_form, read_file, replace_file
 from nurture.reporting.schema import ANY, Shape, mismatch, shown
 
 _DEPTH = 100  # lists and objects within each other; configs have about ten
@@ -25,7 +25,7 @@ def write_json(path: Path, value: Any) -> None:
   Raises:
     UserError: if the file cannot be written.
   """
-  replace_file(path, json.dumps(plain(value), indent=1, allow_nan=False) + "\n")
+  replace_file(path, json.dumps(json_form(value), indent=1, allow_nan=False) + "\n")
 
 
 def read_json(path: Path, shape: Shape = ANY, fix: str = _FIX) -> Any:
@@ -87,7 +87,7 @@ def _check(value: Any, characters: bool) -> None:
   """Looks at every number and container, and at the characters of all text if some may be no characters."""
   level = [value]
   for depth in range(_DEPTH + 1):  # level by level, since a deep value would be too much for a recursion
-    inner = []
+    inner: list[Any] = []
     for item in level:
       if isinstance(item, float):
         if not -math.inf < item < math.inf:

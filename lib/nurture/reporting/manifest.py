@@ -1,4 +1,4 @@
-"""Where a run comes from: code, versions, device, data and seeds, and when it started and stopped."""
+"""The manifest of a run: code, versions, device, data and seeds, and when it started and stopped."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from nurture.core import UserError
-from nurture.reporting.files import Path, exists, plain
+from nurture.reporting.files import Path, exists, json_form
 from nurture.reporting.json_files import read_json, write_json
 from nurture.reporting.run_directory import HISTORY, RESTORE, digest
 
@@ -37,9 +37,9 @@ def collect(
   import jax  # noqa: PLC0415
 
   devices = jax.devices()
-  return plain({
+  return json_form({
     "git": git_state(),
-    "config_sha256": digest(plain(config)),
+    "config_sha256": digest(json_form(config)),
     "argv": [_shortened(argument) for argument in argv],
     "seeds": seeds,
     "checksums": checksums,
@@ -47,8 +47,8 @@ def collect(
     "device": {"backend": jax.default_backend(), "kind": devices[0].device_kind, "count": len(devices)},
     "machine": {"platform": f"{platform.system()} {platform.machine()}", "cpu_count": os.cpu_count()},
     "xla_flags": _shortened(os.environ.get("XLA_FLAGS", "")),
-    "matmul_precision": jax.config.jax_default_matmul_precision,
-    "x64": jax.config.jax_enable_x64,
+    "matmul_precision": jax.config.jax_default_matmul_precision,  # type: ignore[attr-defined]
+    "x64": jax.config.jax_enable_x64,  # type: ignore[attr-defined]
   })
 
 
@@ -83,13 +83,13 @@ def start(workdir: Path, manifest: Mapping[str, Any]) -> dict[str, Any]:
     UserError: if it cannot be written, or the one that is there is damaged.
   """
   path = pathlib.Path(workdir) / "manifest.json"
-  manifest = plain(manifest)
+  manifest = json_form(manifest)
   if exists(path):
     stored = read_json(path, HISTORY, RESTORE)
     changed = {k: v for k, v in manifest.items() if stored.get(k) != v}
     stored["history"] = [*stored.get("history", []), {"event": "resume", "time": _now(), "changed": changed}]
   else:
-    stored = manifest | {"history": [{"event": "start", "time": _now()}]}
+    stored = {**manifest, "history": [{"event": "start", "time": _now()}]}
   write_json(path, stored)
   return stored
 

@@ -30,7 +30,8 @@ class Progress:
     """Moves the bar to `step`, the number of steps made, and shows the loss (a mean over members, say).
 
     Args:
-      step, loss: as above.
+      step: as above.
+      loss: as above.
       total: the number of steps, where it was not known before.
     """
     if self._bar.disable:

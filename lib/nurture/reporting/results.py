@@ -24,7 +24,7 @@ def label_of(values: Mapping[str, Any]) -> str:
 
 
 def metric_of(member: Member, name: str) -> float | None:
-  """Returns a final metric of a member: None if it died, nan if it lives and has no finite number.
+  """Returns a final metric of a member: None if it diverged, nan if it did not and has no finite number.
 
   Raises:
     UserError: if it was not measured, or is no number.
@@ -43,12 +43,12 @@ def summarize(values: Iterable[float | None]) -> dict[str, float | int | None]:
   """Returns the mean over members and its standard error: sem = std(values, ddof=1) / sqrt(n).
 
   Args:
-    values: one number a member; None for one that died. nan and infinity are of members that live on without this
+    values: one number a member; None for one that diverged. nan and infinity are of members that go on without this
       number; neither kind enters the mean.
 
   Returns:
-    {"mean", "sem", "n", "dead"}: n finite numbers, and how many died; mean is None where n = 0, and sem where n < 2.
-    Members that agree to the last bit have their number as the mean, and a sem of exactly 0.
+    {"mean", "sem", "n", "dead"}: n finite numbers, and how many diverged. mean is None where n = 0, and sem where
+    n < 2. Members that agree to the last bit have their number as the mean, and a sem of exactly 0.
   """
   values = list(values)
   numbers = np.asarray([math.nan if v is None else v for v in values], np.float64)

@@ -50,7 +50,8 @@ def draw_means(
 
   Args:
     axes: to draw on.
-    rows, name: as for `series`.
+    rows: as for `series`.
+    name: as for `series`.
     groups: with "label" and "members", as results.json has them.
     styles: of the labels, for pictures that share them.
   """

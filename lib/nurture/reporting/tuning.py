@@ -56,7 +56,7 @@ def read_arms(directories: Sequence[Path], over: str, pool: Sequence[str]) -> di
 def choose_level(members: Sequence[Member], over: str, by: str) -> tuple[Any, bool, list[Member]]:
   """Returns (best level, whether it is the first or last of several, its members).
 
-  The best level has the fewest members that died; among those, the smallest mean of a metric whose name ends in
+  The best level has the fewest members that diverged; among those, the smallest mean of a metric whose name ends in
   "loss", or the largest of any other; among equal ones, it is the first.
 
   Raises:

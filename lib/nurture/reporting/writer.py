@@ -9,7 +9,7 @@ import pathlib
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from nurture.reporting.files import Path, exists, plain, read_file, replace_file, unwritable
+from nurture.reporting.files import Path, exists, json_form, read_file, replace_file, unwritable
 from nurture.reporting.tensorboard import TensorBoard
 
 
@@ -43,7 +43,7 @@ class MetricsWriter:
   def write(self, rows: Iterable[Mapping[str, Any]]) -> None:
     """Takes rows of numbers, strings and short arrays; nan and infinity become null."""
     for row in rows:
-      row = plain(row)
+      row = json_form(row)
       self._lines.append(json.dumps(row, allow_nan=False) + "\n")
       if self._board:
         self._board.add(row)
@@ -77,7 +77,8 @@ class MetricsWriter:
 
     Args:
       position: that the file `holds`.
-      cohort, step: where the run goes on, for TensorBoard; step -1 is the start of a cohort.
+      cohort: with which the run goes on, for TensorBoard.
+      step: at which it goes on; -1 is the start of the cohort.
     """
     self._lines.clear()
     self._cut(self._data(), position["bytes"])

@@ -1,4 +1,4 @@
-"""How alike two sets of features of the same samples are: pure functions of x [n, d_x] and y [n, d_y].
+"""Similarity of two sets of features of the same samples: pure functions of x [n, d_x] and y [n, d_y].
 
 They jit, vmap and differentiate; constant input gives no similarity and no gradient instead of NaN.
 """

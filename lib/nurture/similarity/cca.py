@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import jax
 import jax.numpy as jnp
+from jaxtyping import Float
 
-from nurture.core import UserError
+from nurture.core import linalg
+from nurture.core.hints import Range, check_argument
 from nurture.similarity.decompositions import left_singular, principal_subspace
-from nurture.similarity.gram import features, normalized, product, standardized
+from nurture.similarity.gram import features, normalized, standardized
 
 Array = jax.Array
 
 
-def cca(x: Array, y: Array) -> Array:
+def cca(x: Float[Array, "n d_x"], y: Float[Array, "n d_y"]) -> Float[Array, ""]:
   """Returns the mean squared canonical correlation, R^2_CCA.
 
       R^2 = |Q_x^T Q_y|^2 / min(rank X, rank Y),    Q_x, Q_y orthonormal bases of the column spaces, X, Y centred
@@ -40,10 +44,10 @@ def cca(x: Array, y: Array) -> Array:
   Reference: Kornblith et al. 2019, arXiv:1905.00414, section 4.2.
   """
   (qx, rank_x), (qy, rank_y) = (principal_subspace(standardized(m)) for m in features(x, y, "cca"))
-  return jnp.sum(jnp.square(product(qx.T, qy))) / _count(rank_x, rank_y, qx.dtype)
+  return jnp.sum(jnp.square(linalg.matmul(qx.T, qy))) / _count(rank_x, rank_y, qx.dtype)
 
 
-def svcca(x: Array, y: Array, *, variance: float = 0.99) -> Array:
+def svcca(x: Float[Array, "n d_x"], y: Float[Array, "n d_y"], *, variance: float = 0.99) -> Float[Array, ""]:
   """Returns the mean canonical correlation of the leading principal components of x and y.
 
       (1 / m) sum_i rho_i,    rho the canonical correlations, m = min(components of X, components of Y)
@@ -66,14 +70,13 @@ def svcca(x: Array, y: Array, *, variance: float = 0.99) -> Array:
 
   Reference: Raghu et al. 2017, arXiv:1706.05806, section 2.
   """
-  if isinstance(variance, (int, float)) and not 0 < variance <= 1:
-    raise UserError(f"variance is {variance}; it is a share of the whole, in (0, 1].")
+  check_argument("variance", variance, Annotated[float, Range(above=0, most=1)], "a share of the whole, in (0, 1]")
   (qx, rank_x), (qy, rank_y) = (principal_subspace(normalized(m), variance) for m in features(x, y, "svcca"))
   _, rho, _ = _correlations(qx, qy, jnp.minimum(rank_x, rank_y))
   return jnp.sum(rho) / _count(rank_x, rank_y, rho.dtype)
 
 
-def pwcca(x: Array, y: Array) -> Array:
+def pwcca(x: Float[Array, "n d_x"], y: Float[Array, "n d_y"]) -> Float[Array, ""]:
   """Returns the mean canonical correlation, weighted by how much of x each canonical variate carries.
 
       sum_i a_i rho_i / sum_i a_i,    a_i = sum_j |<h_i, x_j>|
@@ -103,14 +106,14 @@ def pwcca(x: Array, y: Array) -> Array:
   (qx, rank_x), (qy, rank_y) = principal_subspace(standardized(x)), principal_subspace(standardized(y))
   x = normalized(x)
   u, rho, counts = _correlations(qx, qy, jnp.minimum(rank_x, rank_y))
-  weights = jnp.where(counts, jnp.sum(jnp.abs(product(product(qx, u).T, x)), axis=1), 0.0)
+  weights = jnp.where(counts, jnp.sum(jnp.abs(linalg.matmul(linalg.matmul(qx, u).T, x)), axis=1), 0.0)
   total = jnp.sum(weights)
   return jnp.sum(weights * rho) / jnp.where(total > 0, total, 1.0)
 
 
 def _correlations(qx: Array, qy: Array, count: Array) -> tuple[Array, Array, Array]:
   """Returns the coefficients of the variates of x, the canonical correlations, and which of them there are."""
-  u, rho = left_singular(product(qx.T, qy), lambda s: jnp.arange(s.shape[0]))
+  u, rho = left_singular(linalg.matmul(qx.T, qy), lambda s: jnp.arange(s.shape[0]))
   counts = jnp.arange(rho.shape[0]) < count
   return u, jnp.where(counts, jnp.minimum(rho, 1.0), 0.0), counts
 

@@ -6,8 +6,10 @@ from typing import Literal
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Float
 
-from nurture.core import UserError
+from nurture.core import UserError, linalg
+from nurture.core.hints import Positive, check_argument
 from nurture.similarity.gram import (
   Gram,
   as_float,
@@ -17,7 +19,6 @@ from nurture.similarity.gram import (
   features,
   kernels,
   normalized,
-  product,
   recentred,
   self_product,
   squared_distances,
@@ -27,8 +28,9 @@ Array = jax.Array
 
 
 def linear_cka(
-  x: Array | Gram, y: Array | Gram, *, debiased: bool = False, side: Literal["auto", "gram", "feature"] = "auto"
-) -> Array:
+  x: Float[Array, "n d_x"] | Gram, y: Float[Array, "n d_y"] | Gram, *, debiased: bool = False,
+  side: Literal["auto", "gram", "feature"] = "auto",
+) -> Float[Array, ""]:
   """Returns the linear centred kernel alignment of two sets of features of the same samples.
 
       CKA = <K, L> / (|K| |L|),    K = X X^T,    L = Y Y^T,    X, Y centred
@@ -69,7 +71,10 @@ def linear_cka(
   return _feature_alignment(normalized(x), normalized(y), debiased)
 
 
-def rbf_cka(x: Array | Gram, y: Array | Gram, *, debiased: bool = False, bandwidth: float = 0.5) -> Array:
+def rbf_cka(
+  x: Float[Array, "n d_x"] | Gram, y: Float[Array, "n d_y"] | Gram, *, debiased: bool = False,
+  bandwidth: float | Float[Array, ""] = 0.5,
+) -> Float[Array, ""]:
   """Returns the centred kernel alignment under Gaussian kernels.
 
       K_ij = exp(-|x_i - x_j|^2 / (2 (bandwidth m)^2)),    m^2 = median over all i, j of |x_i - x_j|^2
@@ -93,13 +98,12 @@ def rbf_cka(x: Array | Gram, y: Array | Gram, *, debiased: bool = False, bandwid
   4e-6 of the mean), the mean of the squared distances takes its place.
   Reference: Kornblith et al. 2019, arXiv:1905.00414, section 3 and appendix.
   """
-  if isinstance(bandwidth, (int, float)) and bandwidth <= 0:
-    raise UserError(f"bandwidth is {bandwidth}; it is a share of the median distance and must be positive.")
+  check_argument("bandwidth", bandwidth, Positive, "a positive share of the median distance")
   kx, ky = (recentred(_gaussian(k, bandwidth)) for k in kernels(x, y))
   return _alignment(kx, ky, debiased)
 
 
-def _gaussian(k: Array, bandwidth: float) -> Array:
+def _gaussian(k: Array, bandwidth: float | Array) -> Array:
   """Returns the Gaussian kernel minus 1, which centring takes back: constant input leaves exactly 0."""
   distances = squared_distances(k)
   mean = 2.0 / k.shape[0]  # of the squared distances where the trace is 1
@@ -121,7 +125,7 @@ def _alignment(kx: Array, ky: Array, debiased: bool) -> Array:
 def _feature_alignment(x: Array, y: Array, debiased: bool) -> Array:
   """Returns what `_alignment` does, from normalized features."""
   n = x.shape[0]
-  xy, xx, yy = (jnp.sum(jnp.square(m)) for m in (product(x.T, y), self_product(x.T), self_product(y.T)))
+  xy, xx, yy = (jnp.sum(jnp.square(m)) for m in (linalg.matmul(x.T, y), self_product(x.T), self_product(y.T)))
   if debiased:
     _check_debiased(n)
     rows_x, rows_y = jnp.sum(x * x, axis=1), jnp.sum(y * y, axis=1)
@@ -156,7 +160,9 @@ def _u_centred(k: Array, weight: Array | None = None) -> Array:
   return jnp.where(counts, k - rows - rows.T, 0.0)
 
 
-def hsic_sums(x: Array | Gram, y: Array | Gram, weight: Array | None = None) -> dict[str, Array]:
+def hsic_sums(
+  x: Float[Array, "n d_x"] | Gram, y: Float[Array, "n d_y"] | Gram, weight: Float[Array, " n"] | None = None
+) -> dict[str, Float[Array, ""]]:
   """Returns one batch's share of the sums that a CKA over many batches needs.
 
       xy = <K, L>,  xx = <K, K>,  yy = <L, L>    of U-centred K = X X^T / d_x, L = Y Y^T / d_y
@@ -186,7 +192,7 @@ def hsic_sums(x: Array | Gram, y: Array | Gram, weight: Array | None = None) -> 
   return {"xy": jnp.sum(kx * ky), "xx": jnp.sum(kx * kx), "yy": jnp.sum(ky * ky)}
 
 
-def cka_of_sums(sums: dict[str, Array]) -> Array:
+def cka_of_sums(sums: dict[str, Float[Array, ""]]) -> Float[Array, ""]:
   """Returns xy / sqrt(xx yy), the debiased CKA, from `hsic_sums` added up; 0 if x or y is constant in every batch."""
   return cosine(sums["xy"], sums["xx"], sums["yy"])
 

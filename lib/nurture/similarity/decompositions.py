@@ -6,9 +6,9 @@ from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Bool, Float, Int
 
 from nurture.core import linalg
-from nurture.similarity.gram import product
 
 Array = jax.Array
 
@@ -36,18 +36,18 @@ def _differentiable(m, groups, u, s, vh):
 def _left_singular_jvp(primals, tangents):
   (m, groups, u, s, vh), dm = primals, tangents[0]
   tie = 100 * jnp.finfo(m.dtype).eps * s[:1]
-  dmv = product(dm, vh.T)
-  a = product(u.T, dmv)
+  dmv = linalg.matmul(dm, vh.T)
+  a = linalg.matmul(u.T, dmv)
   sums, gaps = s[None, :] + s[:, None], s[None, :] - s[:, None]  # s_j + s_i and s_j - s_i at [i, j]
   turns = (groups[None, :] != groups[:, None]) & (jnp.abs(gaps) > tie[:, None])
   rate = jnp.where(turns, 1.0 / jnp.where(turns, sums * gaps, 1.0), 0.0)
   present = s > negligible(s, m.shape)
   inverse = jnp.where(present, 1.0 / jnp.where(present, s, 1.0), 0.0)
-  du = product(u, rate * (a * s[None, :] + a.T * s[:, None])) + (dmv - product(u, a)) * inverse[None, :]
+  du = linalg.matmul(u, rate * (a * s[None, :] + a.T * s[:, None])) + (dmv - linalg.matmul(u, a)) * inverse[None, :]
   return (u, s), (du, jnp.diagonal(a))
 
 
-def negligible(s: Array, shape: tuple[int, int]) -> Array:
+def negligible(s: Float[Array, " r"], shape: tuple[int, ...]) -> Bool[Array, " r"]:
   """Returns the size up to which the singular values s [r], largest first, of a matrix are rounding; [1].
 
   10 sqrt(max(n, d)) eps of the largest: what rounding itself leaves was below sqrt(max(n, d)) eps in float32, of
@@ -56,7 +56,9 @@ def negligible(s: Array, shape: tuple[int, int]) -> Array:
   return 10 * max(shape) ** 0.5 * jnp.finfo(s.dtype).eps * s[:1]
 
 
-def principal_subspace(x: Array, variance: float | None = None) -> tuple[Array, Array]:
+def principal_subspace(
+  x: Float[Array, "n d"], variance: float | None = None
+) -> tuple[Float[Array, "n r"], Int[Array, ""]]:
   """Returns an orthonormal basis of the span of x's leading singular vectors, and its dimension.
 
   Args:
@@ -81,7 +83,7 @@ def principal_subspace(x: Array, variance: float | None = None) -> tuple[Array, 
 
 
 @jax.custom_jvp
-def nuclear_norm_of_product(x: Array, y: Array) -> Array:
+def nuclear_norm_of_product(x: Float[Array, "n d_x"], y: Float[Array, "n d_y"]) -> Float[Array, ""]:
   """Returns |X^T Y|_*, the sum of singular values, for x [n, d_x] and y [n, d_y].
 
   Its gradient with respect to X is Y (U V^T)^T with U V^T the polar factor of X^T Y, bounded whatever the singular
@@ -99,14 +101,14 @@ def _nuclear_norm_jvp(primals, tangents):
 
 def _nuclear_norm(x: Array, y: Array) -> tuple[Array, Array, Array]:
   (fx, qx), (fy, qy) = _factor(x), _factor(y)
-  m = product(fx.T, fy)
+  m = linalg.matmul(fx.T, fy)
   u, s, vh = linalg.svd(m)
-  polar = product(jnp.where((s > negligible(s, m.shape))[None, :], u, 0.0), vh)
-  gradient_x, gradient_y = product(fy, polar.T), product(fx, polar)
+  polar = linalg.matmul(jnp.where((s > negligible(s, m.shape))[None, :], u, 0.0), vh)
+  gradient_x, gradient_y = linalg.matmul(fy, polar.T), linalg.matmul(fx, polar)
   return (
     jnp.sum(s),
-    gradient_x if qx is None else product(gradient_x, qx.T),
-    gradient_y if qy is None else product(gradient_y, qy.T),
+    gradient_x if qx is None else linalg.matmul(gradient_x, qx.T),
+    gradient_y if qy is None else linalg.matmul(gradient_y, qy.T),
   )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Float, Shaped
 
 from nurture.core import UserError
 from nurture.similarity.gram import as_float
@@ -11,7 +12,9 @@ from nurture.similarity.gram import as_float
 Array = jax.Array
 
 
-def error_consistency(correct_a: Array, correct_b: Array, weight: Array | None = None) -> Array:
+def error_consistency(
+  correct_a: Shaped[Array, " n"], correct_b: Shaped[Array, " n"], weight: Float[Array, " n"] | None = None
+) -> Float[Array, ""]:
   """Returns Cohen's kappa of two classifiers' right and wrong answers.
 
       kappa = (c_obs - c_exp) / (1 - c_exp),    c_exp = p_a p_b + (1 - p_a) (1 - p_b)
@@ -42,7 +45,9 @@ def error_consistency(correct_a: Array, correct_b: Array, weight: Array | None =
   return kappa(mean(a * b), mean((1 - a) * (1 - b)), mean(a * (1 - b)), mean((1 - a) * b))
 
 
-def kappa(right: Array, wrong: Array, only_a: Array, only_b: Array) -> Array:
+def kappa(
+  right: Float[Array, ""], wrong: Float[Array, ""], only_a: Float[Array, ""], only_b: Float[Array, ""]
+) -> Float[Array, ""]:
   """Returns `error_consistency` from the shares of examples on which both are right, both wrong, or only one right."""
   # The formula multiplied out: 1 - c_exp without its cancellation, and an exact 0 above where it is 0.
   chance = (right + only_a) * (wrong + only_a) + (right + only_b) * (wrong + only_b)

@@ -6,6 +6,8 @@ import dataclasses
 
 import jax
 import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Float, Int, Num, Shaped
 
 from nurture.core import UserError, linalg
 
@@ -29,12 +31,12 @@ class Gram:
   values: Array
   is_centred: bool = dataclasses.field(default=False, metadata={"static": True})
 
-  def take(self, rows: Array) -> Gram:
+  def take(self, rows: Int[Array, " m"]) -> Gram:
     """Returns the Gram matrix of the samples `rows`, [m] int, of these; differentiable, and jit takes traced rows."""
     return Gram(self.values[rows[:, None], rows[None, :]])
 
 
-def gram(x: Array) -> Gram:
+def gram(x: Float[Array, "n d"]) -> Gram:
   """Returns the Gram matrix K = X X^T of the centred features of x [n, d], scaled to trace 1 (0 if x is constant).
 
   2 n^2 d operations forward and 2 n^2 d backward; n^2 numbers of memory besides x.
@@ -48,31 +50,26 @@ def gram(x: Array) -> Gram:
   return Gram(recentred(self_product((x - mean) / largest)), is_centred=True)
 
 
-def flatten(activations: Array) -> Array:
+def flatten(activations: Shaped[Array, "n ..."]) -> Shaped[Array, "n d"]:
   """Returns activations [B, ...] as features [B, D]: axis 0 is the samples, everything else features."""
   if activations.ndim < 1:
     raise UserError("activations have no axes; the first axis must be the samples.")
   return activations.reshape(activations.shape[0], -1)
 
 
-def product(a: Array, b: Array) -> Array:
-  """Returns the matrix product in full precision, where an accelerator would otherwise round its inputs."""
-  return jnp.matmul(a, b, precision=jax.lax.Precision.HIGHEST)
-
-
 @jax.custom_jvp
-def self_product(x: Array) -> Array:
-  """Returns X X^T; its transpose costs one matrix product, where that of `product(x, x.T)` costs two."""
-  return product(x, x.T)
+def self_product(x: Float[Array, "n d"]) -> Float[Array, "n n"]:
+  """Returns X X^T; its transpose costs one matrix product, where that of `linalg.matmul(x, x.T)` costs two."""
+  return linalg.matmul(x, x.T)
 
 
 @self_product.defjvp
 def _self_product_jvp(primals, tangents):
-  half = product(tangents[0], primals[0].T)
+  half = linalg.matmul(tangents[0], primals[0].T)
   return self_product(primals[0]), half + half.T
 
 
-def as_float(x: Array) -> Array:
+def as_float(x: Num[Array, " ..."]) -> Float[Array, " ..."]:
   """Returns x as float32; float64 stays."""
   x = jnp.asarray(x)
   return x.astype(jnp.promote_types(x.dtype, jnp.float32))
@@ -91,7 +88,9 @@ def checked(x: Array, name: str) -> Array:
   return x
 
 
-def features(x: Array, y: Array, measure: str) -> tuple[Array, Array]:
+def features(
+  x: Float[Array, "n d_x"] | Gram, y: Float[Array, "n d_y"] | Gram, measure: str
+) -> tuple[Float[Array, "n d_x"], Float[Array, "n d_y"]]:
   """Returns two features matrices of the same samples.
 
   Raises:
@@ -107,7 +106,9 @@ def features(x: Array, y: Array, measure: str) -> tuple[Array, Array]:
   return x, y
 
 
-def kernels(x: Array | Gram, y: Array | Gram) -> tuple[Array, Array]:
+def kernels(
+  x: Float[Array, "n d_x"] | Gram, y: Float[Array, "n d_y"] | Gram
+) -> tuple[Float[Array, "n n"], Float[Array, "n n"]]:
   """Returns the centred Gram matrices [n, n] of trace 1 (0 for constant input) of features or Gram matrices.
 
   Raises:
@@ -115,7 +116,8 @@ def kernels(x: Array | Gram, y: Array | Gram) -> tuple[Array, Array]:
   """
   x, y = (s if isinstance(s, Gram) else gram(checked(s, name)) for name, s in (("x", x), ("y", y)))
   _same_samples(x.values, y.values)
-  return tuple(as_float(s.values) if s.is_centred else recentred(as_float(s.values)) for s in (x, y))
+  kx, ky = (as_float(s.values) if s.is_centred else recentred(as_float(s.values)) for s in (x, y))
+  return kx, ky
 
 
 def _same_samples(x: Array, y: Array):
@@ -123,7 +125,7 @@ def _same_samples(x: Array, y: Array):
     raise UserError(f"x has {x.shape[0]} samples and y has {y.shape[0]}; give both the same samples in the same order.")
 
 
-def centred(x: Array, weight: Array | None = None) -> Array:
+def centred(x: Float[Array, "n d"], weight: Float[Array, " n"] | None = None) -> Float[Array, "n d"]:
   """Returns x [n, d] minus its mean over samples; samples of weight 0 do not count and become 0.
 
   The first sample is subtracted before the mean: constant columns become exactly 0, and of a large offset nothing is
@@ -139,7 +141,7 @@ def centred(x: Array, weight: Array | None = None) -> Array:
   return jnp.where(present, x - mean, 0.0)
 
 
-def normalized(x: Array) -> Array:
+def normalized(x: Float[Array, "n d"]) -> Float[Array, "n d"]:
   """Returns x [n, d] centred and divided by its Frobenius norm; 0, with gradient 0, if x is constant.
 
   The largest entry is divided out first, so that no square over- or underflows. The result does not depend on it, so
@@ -151,7 +153,7 @@ def normalized(x: Array) -> Array:
   return x * jax.lax.rsqrt(jnp.sum(x * x) + 1e-24)  # the sum is 0 or at least 1
 
 
-def standardized(x: Array) -> Array:
+def standardized(x: Float[Array, "n d"]) -> Float[Array, "n d"]:
   """Returns x [n, d] centred, with every column divided by a power of two that leaves it a length between 1 and 2.
 
   The span is that of the centred x, whatever the units of its columns. So the rank of the result says how many
@@ -165,7 +167,7 @@ def standardized(x: Array) -> Array:
   return jnp.where(constant[None], 0.0, x / linalg.power_of_two(lengths)[None])
 
 
-def recentred(k: Array) -> Array:
+def recentred(k: Float[Array, "n n"]) -> Float[Array, "n n"]:
   """Returns the Gram matrix k [n, n] of features as that of the centred features, H k H / tr(H k H) with H = I - 1/n.
 
   It is 0, with gradient 0, where no more than 8 eps of tr K is left, which is rounding. Only the means are subtracted,
@@ -179,13 +181,15 @@ def recentred(k: Array) -> Array:
   return jnp.where(constant, 0.0, k / jnp.where(constant, 1.0, trace))
 
 
-def squared_distances(k: Array) -> Array:
+def squared_distances(k: Float[Array, "n n"]) -> Float[Array, "n n"]:
   """Returns the squared distances [n, n] between the features whose Gram matrix is k."""
   squares = jnp.diagonal(k)
   return jnp.maximum(squares[:, None] + squares[None, :] - 2 * k, 0.0)
 
 
-def cosine(xy: Array, xx: Array, yy: Array, floor: float = 0.0) -> Array:
+def cosine(
+  xy: Float[Array, ""], xx: Float[Array, ""], yy: Float[Array, ""], floor: float | np.floating = 0.0
+) -> Float[Array, ""]:
   """Returns xy / sqrt(xx yy); 0, with gradient 0, where xx or yy is at most `floor`."""
   constant = (xx <= floor) | (yy <= floor)  # as a comparison that NaN fails, so that NaN comes out as NaN
   roots = jnp.sqrt(jnp.where(constant, 1.0, xx)) * jnp.sqrt(jnp.where(constant, 1.0, yy))

@@ -1,4 +1,4 @@
-"""The table of measures, and what is true of each."""
+"""The table of measures, and the properties of each."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import math
 from collections.abc import Callable
 
 import jax
+from jaxtyping import Float
 
 from nurture.similarity.cca import cca, pwcca, svcca
 from nurture.similarity.cka import linear_cka, rbf_cka
@@ -47,11 +48,11 @@ class Measure:
   accepts_gram: bool = False
   differentiable: bool = True
 
-  def __call__(self, x: Array | Gram, y: Array | Gram) -> Array:
+  def __call__(self, x: Float[Array, "n d_x"] | Gram, y: Float[Array, "n d_y"] | Gram) -> Float[Array, ""]:
     """Returns the measure."""
     return self.function(x, y)
 
-  def dissimilarity(self, x: Array | Gram, y: Array | Gram) -> Array:
+  def dissimilarity(self, x: Float[Array, "n d_x"] | Gram, y: Float[Array, "n d_y"] | Gram) -> Float[Array, ""]:
     """Returns a loss that falls as x and y get more alike: 1 - s of a similarity s, a distance as it is."""
     value = self.function(x, y)
     return 1 - value if self.is_similarity else value

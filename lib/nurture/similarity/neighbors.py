@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import jax
 import jax.numpy as jnp
+from jaxtyping import Float
 
-from nurture.core import UserError
+from nurture.core.hints import Range, check_argument
 from nurture.similarity.gram import Gram, kernels, squared_distances
 
 Array = jax.Array
 
 
-def knn_overlap(x: Array | Gram, y: Array | Gram, *, k: int = 10) -> Array:
+def knn_overlap(x: Float[Array, "n d_x"] | Gram, y: Float[Array, "n d_y"] | Gram, *, k: int = 10) -> Float[Array, ""]:
   """Returns the mean share of the k nearest neighbours of a sample that x and y have in common.
 
       (1 / n) sum_i |N_k(x_i) & N_k(y_i)| / k,    N_k by Euclidean distance, without i itself
@@ -34,8 +37,8 @@ def knn_overlap(x: Array | Gram, y: Array | Gram, *, k: int = 10) -> Array:
   """
   kx, ky = kernels(x, y)
   n = kx.shape[0]
-  if not 1 <= k < n:
-    raise UserError(f"k is {k}, but of {n} samples each has {n - 1} neighbours; give k from 1 to {n - 1}.")
+  fix = f"a whole number from 1 to {n - 1}, the neighbours of each of {n} samples"
+  check_argument("k", k, Annotated[int, Range(least=1, most=n - 1)], fix)
   shared = jnp.sum(_neighbors(kx, k) & _neighbors(ky, k)) / (n * k)
   vary = jnp.trace(kx) * jnp.trace(ky)  # 0 for constant input, NaN for NaN
   return jnp.where(vary > 0, shared, jax.lax.stop_gradient(vary)).astype(kx.dtype)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Float
 
 from nurture.core import linalg
 from nurture.similarity.decompositions import nuclear_norm_of_product
@@ -12,7 +13,7 @@ from nurture.similarity.gram import Gram, checked, features, kernels, normalized
 Array = jax.Array
 
 
-def procrustes(x: Array | Gram, y: Array | Gram) -> Array:
+def procrustes(x: Float[Array, "n d_x"] | Gram, y: Float[Array, "n d_y"] | Gram) -> Float[Array, ""]:
   """Returns the orthogonal Procrustes distance of centred features of Frobenius norm 1.
 
       min over orthogonal Q of |X - Y Q| = sqrt(|X|^2 + |Y|^2 - 2 |X^T Y|_*) = sqrt(2 - 2 |X^T Y|_*)

@@ -6,12 +6,14 @@ from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array, Float
 
 from nurture.core import UserError, linalg
-from nurture.similarity.gram import product
 
 
-def project(activations: jax.Array, templates: jax.Array, classes: Sequence[int]) -> jax.Array:
+def project(
+  activations: Float[Array, "n d"], templates: Float[Array, "K d"], classes: Sequence[int]
+) -> Float[Array, "n 2"]:
   """Projects activations orthogonally onto the plane through the templates of three classes.
 
       x -> Q^T (x - (w_a + w_b + w_c) / 3),    Q [d, 2] an orthonormal basis of span{w_b - w_a, w_c - w_a}
@@ -39,10 +41,10 @@ def project(activations: jax.Array, templates: jax.Array, classes: Sequence[int]
   corners = templates[jnp.asarray(classes)]
   first = _unit(corners[1] - corners[0], linalg.norm(corners))
   side = corners[2] - corners[0]
-  second = _unit(side - product(side, first) * first, linalg.norm(corners))
-  second = _unit(second - product(second, first) * first, 1.0)  # of a narrow plane the first time leaves rounding
+  second = _unit(side - linalg.matmul(side, first) * first, linalg.norm(corners))
+  second = _unit(second - linalg.matmul(second, first) * first, 1.0)  # of a narrow plane the first time leaves rounding
   basis = jnp.stack([first, second], axis=1)
-  return product(activations - jnp.mean(corners, axis=0)[None], basis)
+  return linalg.matmul(activations - jnp.mean(corners, axis=0)[None], basis)
 
 
 def _unit(vector: jax.Array, scale: jax.Array | float) -> jax.Array:

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Float
 
+from nurture.core import linalg
 from nurture.similarity.decompositions import principal_subspace
-from nurture.similarity.gram import features, normalized, product, standardized
+from nurture.similarity.gram import features, normalized, standardized
 
 Array = jax.Array
 
 
-def linear_regression(x: Array, y: Array) -> Array:
+def linear_regression(x: Float[Array, "n d_x"], y: Float[Array, "n d_y"]) -> Float[Array, ""]:
   """Returns the share of the variance of x that a linear function of y explains, on the samples that it is fitted to.
 
       R^2 = 1 - min over B of |X - Y B|^2 / |X|^2 = |Q_y^T X|^2 / |X|^2,    X, Y centred
@@ -35,4 +37,4 @@ def linear_regression(x: Array, y: Array) -> Array:
   """
   x, y = features(x, y, "linear_regression")
   basis, _ = principal_subspace(standardized(y))
-  return jnp.sum(jnp.square(product(basis.T, normalized(x))))
+  return jnp.sum(jnp.square(linalg.matmul(basis.T, normalized(x))))

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Float
 
 from nurture.similarity.gram import Gram, cosine, features, kernels, self_product
 
 Array = jax.Array
 
 
-def rsa(x: Array | Gram, y: Array | Gram, *, centred: bool = False, diagonal: bool = True) -> Array:
+def rsa(
+  x: Float[Array, "n d_x"] | Gram, y: Float[Array, "n d_y"] | Gram, *, centred: bool = False, diagonal: bool = True
+) -> Float[Array, ""]:
   """Returns the correlation of the cosine similarities of all pairs of samples.
 
       A_ij = <x_i, x_j> / (|x_i| |x_j|),    B from y alike,    rsa = Pearson correlation of the entries of A and B

@@ -1,4 +1,4 @@
-"""What a config must hold, how a path into it is read and written, and how two configs differ."""
+"""Configs as plain dicts: what one must hold, how a path into it is read and written, and how two differ."""
 
 from __future__ import annotations
 

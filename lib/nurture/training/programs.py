@@ -103,6 +103,11 @@ class Programs:
       attached[label] = AttachedProbe(self.measure(probe), probe.prepare(spec, probe_key(config["seed"], label)), every)
     return attached
 
+  def release(self) -> None:
+    """Gives back what lies on the devices. (Compiled methods refer to this object, so it does not go with its name.)"""
+    for name in ("fields", "arrays", "probes"):
+      self.__dict__.pop(name, None)
+
   @functools.cached_property
   def shapes(self) -> dict[str, Tree]:
     """The shapes of what a checkpoint holds: {"state": of the members, "sums": of their metrics}."""

@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import functools
 import hashlib
-import itertools
 import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -147,45 +146,47 @@ def _train(
     reporting.Progress(total * len(cohorts), name) as progress,
     contextlib.closing(profiler),
   ):
-    for experiment, group in itertools.groupby(cohorts, key=lambda cohort: cohort.experiment):
-      programs_of = functools.cache(functools.partial(Programs, experiment))  # chunks of one size share them
-      for cohort in group:
-        checkpoints, later = all_checkpoints[cohort.index], all_checkpoints[cohort.index + 1 :]
-        programs = programs_of(len(cohort.members), cohort.varying)
-        hp = jax.device_put(cohort.hyper_parameters(), programs.by_member)
-        restored = checkpoints.restore(programs.shapes)
-        step = restored.step if restored else -1
-        if not restored and not resumed:
-          _check_nothing_behind(workdir, checkpoints, later)
-        if restored and not resumed:
-          rows = restored.metrics
-          if not writer.holds(rows):
-            raise UserError(
-              f"{workdir}/metrics.jsonl no longer begins with the {rows['bytes']} bytes that the checkpoint of step "
-              f"{step} counts on; restore it from a copy, or remove {checkpoints.directory}/step_{step:010d} to train "
-              "again from the one before it."
-            )
-        if not resumed and (step < total or cohort is cohorts[-1]):  # the first cohort with something left to do
-          if step < total:
-            remove_file(workdir / "results.json")  # it is what makes a run a finished one
-          writer.resume(rows, cohort.index, step)
-          for other in later:  # their rows are gone
-            other.clear()
-          resumed = True
-        loop = Loop(
-          cohort=cohort,
-          programs=programs,
-          hp=hp,
-          per_dispatch=steps_per_dispatch(experiment),
-          writer=writer,
-          checkpoints=checkpoints,
-          progress=progress,
-          stop=stop,
-          profiler=profiler,
-          last=last,
-          is_ensemble=sum(len(other.members) for other in cohorts) > 1,
-        )
-        finals.append(_final(loop.run(restored)))
+    programs = None
+    for cohort in cohorts:
+      checkpoints, later = all_checkpoints[cohort.index], all_checkpoints[cohort.index + 1 :]
+      if programs is None or (programs.experiment, programs.num_members) != (cohort.experiment, len(cohort.members)):
+        if programs is not None:
+          programs.release()
+        programs = Programs(cohort.experiment, len(cohort.members), cohort.varying)
+      hp = jax.device_put(cohort.hyper_parameters(), programs.by_member)
+      restored = checkpoints.restore(programs.shapes)
+      step = restored.step if restored else -1
+      if not restored and not resumed:
+        _check_nothing_behind(workdir, checkpoints, later)
+      if restored and not resumed:
+        rows = restored.metrics
+        if not writer.holds(rows):
+          raise UserError(
+            f"{workdir}/metrics.jsonl no longer begins with the {rows['bytes']} bytes that the checkpoint of step "
+            f"{step} counts on; restore it from a copy, or remove {checkpoints.directory}/step_{step:010d} to train "
+            "again from the one before it."
+          )
+      if not resumed and (step < total or cohort is cohorts[-1]):  # the first cohort with something left to do
+        if step < total:
+          remove_file(workdir / "results.json")  # it is what makes a run a finished one
+        writer.resume(rows, cohort.index, step)
+        for other in later:  # their rows are gone
+          other.clear()
+        resumed = True
+      loop = Loop(
+        cohort=cohort,
+        programs=programs,
+        hp=hp,
+        per_dispatch=steps_per_dispatch(cohort.experiment),
+        writer=writer,
+        checkpoints=checkpoints,
+        progress=progress,
+        stop=stop,
+        profiler=profiler,
+        last=last,
+        is_ensemble=sum(len(other.members) for other in cohorts) > 1,
+      )
+      finals.append(_final(loop.run(restored)))
   return finals
 
 

@@ -17,6 +17,7 @@ import jax.numpy as jnp
 import optax
 from flax import linen as nn
 
+from nurture import data
 from nurture.core import Batch, Context, DataSpec, Outputs, UserError, rng, trees
 from nurture.core.schedules import Schedule
 
@@ -242,8 +243,8 @@ def make_context(
     key=root,
     batch=batch,
     # An ignored position has label -1, whose one-hot row is all zero.
-    targets=jax.nn.one_hot(batch["label"], parts.spec.num_classes, dtype=jnp.float32),
-    outputs=None,
+    targets=data.mixed_targets(batch, jax.nn.one_hot(batch["label"], parts.spec.num_classes, dtype=jnp.float32)),
+    outputs=None,  # type: ignore[arg-type]  # the model has not run yet
     references=outputs,
     progress=step.astype(jnp.float32) / parts.steps,
   )

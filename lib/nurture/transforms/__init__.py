@@ -1,4 +1,4 @@
-"""What acts on training: on the targets, in the loss, on the gradients, on the parameters; and the optimizers."""
+"""Training transforms of the targets, in the loss, of the gradients and of the parameters; and the optimizers."""
 
 from nurture.transforms.gradients import GRADIENTS
 from nurture.transforms.losses import LOSSES

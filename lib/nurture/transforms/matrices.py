@@ -1,4 +1,4 @@
-"""Which parameters are weights rather than biases and scales."""
+"""A mask of the parameters that are weights rather than biases and scales."""
 
 from __future__ import annotations
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable, Mapping
 from typing import Annotated, Any, Literal
 
@@ -16,8 +15,7 @@ from nurture.transforms.matrices import matrices
 
 # What optax's arguments mean, and so where they may lie; a number that is divided by must not be 0.
 _DTYPE = Literal["float32", "bfloat16", "float16"]
-_ranged = functools.partial(
-  hints.annotate,
+_RANGES: dict[str, Any] = dict(
   **dict.fromkeys(("b1", "b2", "b3", "decay", "rho"), Memory),
   **dict.fromkeys(("eps_root", "initial_accumulator_value", "initial_scale", "min_norm"), NonNegative),
   **dict.fromkeys(("mu_dtype", "accumulator_dtype"), _DTYPE | None),
@@ -34,6 +32,11 @@ _ranged = functools.partial(
   weight_decay=NonNegative,
   weight_decay_rate=NonNegative | None,
 )
+
+
+def _ranged(function: Callable[..., Any], **types: Any) -> Callable[..., Any]:
+  return hints.annotate(function, **_RANGES | types)
+
 
 # Left out: what needs more than a gradient (line searches, per-example clipping), and noisy_sgd, whose key would be
 # the same for every member; the gradient transform annealed_noise before sgd is that method.

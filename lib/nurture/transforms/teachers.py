@@ -1,12 +1,13 @@
-"""What frozen networks predict, for the transforms that learn from them."""
+"""Predictions of frozen networks, the teachers, for the transforms that learn from them."""
 
 from __future__ import annotations
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array, Float
 
 from nurture.core import Context, UserError
-from nurture.core.build import suggest
+from nurture.core.references import outputs_of
 
 
 def check_teachers(teachers: tuple[str, ...]) -> None:
@@ -15,7 +16,7 @@ def check_teachers(teachers: tuple[str, ...]) -> None:
     raise ValueError("teachers is (); give at least one label of config.references")
 
 
-def teacher_logits(ctx: Context, teachers: tuple[str, ...], shape: tuple[int, ...]) -> jax.Array:
+def teacher_logits(ctx: Context, teachers: tuple[str, ...], shape: tuple[int, ...]) -> Float[Array, "M B *T K"]:
   """Returns the logits of some references, [M, *shape] in at least float32, cut off from differentiation.
 
   Args:
@@ -28,9 +29,7 @@ def teacher_logits(ctx: Context, teachers: tuple[str, ...], shape: tuple[int, ..
   """
   stacked = []
   for label in teachers:
-    if label not in ctx.references:
-      raise UserError(f"config.references has no {label!r}, which is to teach; {suggest(label, ctx.references)}.")
-    logits = ctx.references[label].logits
+    logits = outputs_of(ctx.references, label, "the field 'teachers'").logits
     if logits.shape != shape:
       raise UserError(f"config.references.{label}.model makes predictions {logits.shape}, but the student is asked for "
                       f"{shape}; choose a teacher with {_needed(logits.shape, shape)}.")
@@ -38,7 +37,9 @@ def teacher_logits(ctx: Context, teachers: tuple[str, ...], shape: tuple[int, ..
   return jax.lax.stop_gradient(jnp.stack(stacked))
 
 
-def log_mean_softmax(logits: jax.Array, temperature: float) -> jax.Array:
+def log_mean_softmax(
+  logits: Float[Array, "M *shape K"], temperature: float | Float[Array, ""]
+) -> Float[Array, "*shape K"]:
   """Returns log(1/M sum_m softmax(z_m / T)), [M, ..., K] -> [..., K]; -inf where every z_m is."""
   log_p = jax.nn.log_softmax(logits / temperature)
   return jax.nn.logsumexp(log_p, axis=0) - jnp.log(jnp.asarray(logits.shape[0], log_p.dtype))

@@ -17,10 +17,10 @@ Known not to work, or not as its name says:
 """
 
 from nurture.ntk.infinite.gradient_flow import Prediction, predict
-from nurture.ntk.infinite.kernels import KINDS, Estimate, Layers, kernel_matrix, monte_carlo, myrtle, myrtle_kernel
+from nurture.ntk.infinite.kernels import KINDS, Layers, kernel_matrix, myrtle, myrtle_kernel
 from nurture.ntk.infinite.repair import neural_tangents
 
 __all__ = [
-  "KINDS", "Estimate", "Layers", "Prediction", "kernel_matrix", "monte_carlo", "myrtle", "myrtle_kernel",
+  "KINDS", "Layers", "Prediction", "kernel_matrix", "myrtle", "myrtle_kernel",
   "neural_tangents", "predict",
 ]

@@ -7,10 +7,12 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Float
 
 from nurture.core import UserError
+from nurture.core.hints import NonNegative, Positive, check_argument
 from nurture.ntk.infinite import repair
-from nurture.ntk.precision import as_double, is_real
+from nurture.ntk.precision import as_double, require_x64
 
 Array = jax.Array
 
@@ -23,8 +25,8 @@ class Prediction(NamedTuple):
 
 
 def predict(
-  k_train: Array, k_test: Array, y: Array, times: float | Array | None = None, *,
-  learning_rate: float = 1.0, ridge: float = 0.0,
+  k_train: Float[Array, "n n"], k_test: Float[Array, "m n"], y: Float[Array, "n K"],
+  times: float | Float[Array, " T"] | None = None, *, learning_rate: float = 1.0, ridge: float = 0.0,
 ) -> Prediction:
   """Returns what gradient flow on the squared error makes of a network with this kernel, from outputs 0.
 
@@ -50,15 +52,14 @@ def predict(
   Differs from `neural_tangents.predict.gradient_descent_mse`, whose outputs on the training inputs ignore the ridge.
   Reference: Lee et al. 2019, arXiv:1902.06720, section 2.2.
   """
-  if not jax.config.jax_enable_x64:
-    raise UserError("kernel regression needs float64; call it inside `with jax.enable_x64(True):`.")
+  require_x64("kernel regression")
   k_train, k_test, y = as_double(k_train, "k_train"), as_double(k_test, "k_test"), as_double(y, "y")
   n = len(k_train)
   if k_train.shape != (n, n) or k_test.ndim != 2 or k_test.shape[1] != n or y.ndim != 2 or len(y) != n:
     raise UserError(f"k_train is {list(k_train.shape)}, k_test {list(k_test.shape)} and y {list(y.shape)}; "
                     "give [n, n], [m, n] and [n, K].")
-  if not (is_real(ridge) and 0 <= ridge < np.inf and is_real(learning_rate) and 0 < learning_rate < np.inf):
-    raise UserError(f"ridge is {ridge} and learning_rate {learning_rate}; give numbers of at least 0, and above 0.")
+  check_argument("ridge", ridge, NonNegative)
+  check_argument("learning_rate", learning_rate, Positive)
   if times is not None and not np.all(np.asarray(times) >= 0):
     raise UserError(f"times are {times}; give numbers of at least 0, or None for infinity.")
   if not (np.isfinite(k_test).all() and np.isfinite(y).all()):

@@ -1,4 +1,4 @@
-"""Kernels of infinitely wide convolutional networks: Myrtle networks, kernel matrices by blocks, Monte Carlo."""
+"""Kernels of infinitely wide convolutional networks: Myrtle networks, and kernel matrices by blocks."""
 
 from __future__ import annotations
 
@@ -9,8 +9,10 @@ from typing import Any, Literal, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Float
 
 from nurture.core import UserError
+from nurture.core.hints import Count, check_argument
 from nurture.ntk.infinite import repair
 
 Array = jax.Array
@@ -31,13 +33,6 @@ class Layers(NamedTuple):
   init: Callable
   apply: Callable
   kernel: Callable
-
-
-class Estimate(NamedTuple):
-  """Mean over draws and its standard error, [n1, n2] float64 each."""
-
-  mean: np.ndarray
-  sem: np.ndarray
 
 
 def myrtle(
@@ -67,8 +62,8 @@ def myrtle(
   average over all positions; other sizes are taken too.
   Reference: Shankar et al. 2020, arXiv:2003.02237.
   """
-  if width < 1 or num_outputs < 1:
-    raise UserError(f"width is {width} and num_outputs {num_outputs}; give at least 1 of each.")
+  check_argument("width", width, Count)
+  check_argument("num_outputs", num_outputs, Count)
   if depth not in CONVOLUTIONS:
     raise UserError(f"there is no Myrtle network of depth {depth}; give one of {sorted(CONVOLUTIONS)}.")
   stax = repair.neural_tangents().stax
@@ -85,9 +80,9 @@ def myrtle_kernel(depth: int, *, weight_std: float = 1.0, bias_std: float = 0.0)
 
 
 def kernel_matrix(
-  kernel: Callable, x1: Array, x2: Array | None = None, *, block: int, kind: Kind = "ntk", memory: float | None = None,
-  on_block: Callable[[int, int], None] | None = None,
-) -> np.ndarray:
+  kernel: Callable, x1: Float[Array, "n1 ..."], x2: Float[Array, "n2 ..."] | None = None, *, block: int,
+  kind: Kind = "ntk", memory: float | None = None, on_block: Callable[[int, int], None] | None = None,
+) -> Float[np.ndarray, "n1 n2"]:
   """Returns a kernel matrix, computed in blocks of at most block x block entries by one compiled program.
 
   Without x2 only blocks on and above the diagonal are computed, and the result is exactly symmetric.
@@ -109,8 +104,7 @@ def kernel_matrix(
   Raises:
     UserError: for a block below 1, another kind, shapes that do not fit, or a block that takes more than `memory`.
   """
-  if not isinstance(block, (int, np.integer)) or block < 1:
-    raise UserError(f"block is {block!r}; give a whole number of rows, at least 1.")
+  check_argument("block", block, Count, "a whole number of rows, at least 1")
   if kind not in KINDS:
     raise UserError(f"kind is {kind!r}; give one of {KINDS}.")
   symmetric = x2 is None
@@ -122,7 +116,7 @@ def kernel_matrix(
     raise UserError("there is no input; give at least one on both sides.")
   rows, columns = min(block, len(x1)), min(block, len(x2))
   program = _compiled(kernel, kind, (rows, *x1.shape[1:]), (columns, *x2.shape[1:]), x1.dtype, x2.dtype,
-                      jax.config.jax_enable_x64)
+                      jax.config.jax_enable_x64)  # type: ignore[attr-defined]
   _check_memory(program, block, memory)
   result = np.empty((len(x1), len(x2)), program.out_info.dtype)
   starts = [
@@ -158,46 +152,3 @@ def _check_memory(program: Any, block: int, memory: float | None) -> None:
     fits = int(0.9 * block * (memory / taken) ** 0.5)  # most of it grows with the entries of a block, the rest slower
     fix = f"block={fits} should fit" if fits else "not even one entry would fit, so give more memory or smaller inputs"
     raise UserError(f"block={block} takes {taken:.3g} bytes, and memory is {memory:.3g}; {fix}.")
-
-
-def monte_carlo(
-  layers: Layers, x1: Array, x2: Array | None = None, *, key: Array, draws: int, kind: Kind = "ntk",
-  vmap_axes: int | None = 0,
-) -> Estimate:
-  """Returns the empirical kernel of a finite network averaged over random initializations, with its standard error.
-
-  With one hidden layer its expectation is the kernel of infinite width; with more the two differ by O(1 / width).
-
-  Args:
-    layers: a `Layers`, or the (init, apply, kernel) of any `neural_tangents.stax` network.
-    x1: [n1, ...].
-    x2: [n2, ...]; None stands for x1.
-    key: key of the draws.
-    draws: initializations, at least 2.
-    kind: "ntk" (mean over outputs) or "nngp".
-    vmap_axes: 0 if every output depends on one input alone, None if it depends on the batch.
-
-  Raises:
-    UserError: for fewer than 2 draws, or another kind.
-
-  Differs from `neural_tangents.monte_carlo_kernel_fn` by the standard error, and by its loop, which compiles once.
-  """
-  if draws < 2:
-    raise UserError(f"draws is {draws}; a standard error needs at least 2.")
-  if kind not in KINDS:
-    raise UserError(f"kind is {kind!r}; give one of {KINDS}.")
-  init, apply, _ = layers
-  empirical = repair.neural_tangents().empirical_kernel_fn(apply, vmap_axes=vmap_axes)
-
-  @jax.jit
-  def draw(key, x1, x2):
-    return empirical(x1, x2, kind, init(key, x1.shape)[1])
-
-  mean = squares = 0.0
-  for count, one in enumerate(jax.random.split(key, draws), start=1):
-    with repair.rank_promotion():
-      value = np.asarray(draw(one, x1, x2), np.float64)
-    change = value - mean
-    mean = mean + change / count
-    squares = squares + change * (value - mean)
-  return Estimate(mean, np.sqrt(squares / (draws - 1) / draws))

@@ -1,4 +1,4 @@
-"""neural-tangents on today's JAX: what `nurture.ntk.infinite` imports it with.
+"""Repair of neural-tangents for today's JAX, by which `nurture.ntk.infinite` imports it.
 
 neural-tangents 0.6.5, the last release, was written for JAX 0.4. It imports and works on 0.10 to 0.12 with this:
 

@@ -1,4 +1,4 @@
-"""Gradient transforms: what happens to the gradient before the optimizer sees it.
+"""Gradient transforms, which change the gradient before the optimizer sees it.
 
 Every row of GRADIENTS returns an optax.GradientTransformationExtraArgs. Its update receives, beside the gradients,
 the state and the parameters: `key` (of this step and this transform alone), `step` ([] int32, updates already

@@ -29,7 +29,8 @@ def annealed_noise(
     eta: η, variance at the first update; may be traced. 0 changes no bit of the gradient.
     gamma: γ, decay of the variance; may be traced. 0 keeps it constant.
     generator: "counter" (nurture.core.rng.counter_normal) is about three times faster on CPU than "threefry"
-    (jax.random). parameters: which leaves: all, or those of two or more axes.
+      (jax.random).
+    parameters: which leaves: all, or those of two or more axes.
 
   Returns:
     A transform whose update needs `key` and `step` and raises UserError for leaves that are not floating point.

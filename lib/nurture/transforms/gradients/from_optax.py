@@ -7,7 +7,7 @@ which would train uphill.
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, TypeAlias
 
 import jax
 import jax.numpy as jnp
@@ -17,7 +17,7 @@ from nurture.core import trees
 from nurture.core.hints import Limit, NonNegative
 from nurture.transforms.matrices import matrices
 
-Transform = optax.GradientTransformationExtraArgs
+Transform: TypeAlias = optax.GradientTransformationExtraArgs
 
 
 def clip(max_delta: Limit) -> Transform:

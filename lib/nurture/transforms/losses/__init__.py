@@ -1,12 +1,12 @@
-"""Loss terms: what is added up, each with its weight, to the number that training lowers.
+"""Loss terms, whose sum with their weights is the number that training lowers.
 
 A term that keeps a row for each example may be asked for its value on evaluation batches, whose ids can be of another
-split, or -1 for padding: it must read without failing and drop such ids when it writes (that state is thrown away).
+split, or -1 for padding. It must read without failing and drop such ids when it writes (that state is thrown away).
 """
 
 from typing import Any, Protocol
 
-import jax
+from jaxtyping import Array, Float
 
 from nurture.core import Context, DataSpec
 from nurture.transforms.losses.cross_entropy import CrossEntropy
@@ -26,7 +26,7 @@ class LossTerm(Protocol):
   def init(self, spec: DataSpec) -> Any:
     """Returns the state before the first step, a pytree of arrays; () for none."""
 
-  def apply(self, state: Any, ctx: Context) -> tuple[jax.Array, Any]:
+  def apply(self, state: Any, ctx: Context) -> tuple[Float[Array, " B"] | Float[Array, ""], Any]:
     """Returns the value, [B] or [] float32, and the next state, of the old one's structure.
 
     Differentiated with respect to ctx.outputs; what the state is made of is the term's to cut with stop_gradient.

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Literal
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array, Float
 
 from nurture.core import Context, DataSpec, UserError
 from nurture.core.taps import kind
@@ -33,16 +34,18 @@ class CrossEntropy:
     del spec
     return ()
 
-  def apply(self, state: tuple[()], ctx: Context) -> tuple[jax.Array, tuple[()]]:
-    several = (ctx.outputs.logits,)
+  def apply(self, state: tuple[()], ctx: Context) -> tuple[Float[Array, " B"], tuple[()]]:
+    several = [ctx.outputs.logits]
     if self.of == "members":
       several = [tap for name, tap in sorted(ctx.outputs.taps.items()) if kind(name) == "logits"]
       if not several:
         raise UserError("cross-entropy of 'members' needs a model of several networks, such as 'pair'; choose one, or "
                         "set of='logits'.")
-    return sum(per_example(_cross_entropy(logits, ctx.targets), ctx.targets) for logits in several), state
+    total: Any = sum(per_example(_cross_entropy(logits, ctx.targets), ctx.targets) for logits in several)
+    return total, state
 
 
-def _cross_entropy(logits: jax.Array, targets: jax.Array) -> jax.Array:
+def _cross_entropy(logits: Float[Array, "B *T K"], targets: Float[Array, "B *T K"]) -> Float[Array, " B *T"]:
+  # optax.losses.safe_softmax_cross_entropy has the same values, but rounds the gradient in other places.
   log_p = jax.nn.log_softmax(logits.astype(jnp.float32))
   return -jnp.sum(jnp.where(targets > 0, targets * log_p, 0.0), axis=-1)

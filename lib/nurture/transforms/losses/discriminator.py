@@ -9,6 +9,7 @@ from typing import Literal
 import jax
 import jax.numpy as jnp
 import optax
+from jaxtyping import Array, Float
 
 from nurture.core import Context, DataSpec
 from nurture.core.hints import Count, Memory, NonNegative, Seed
@@ -75,7 +76,7 @@ class Discriminator:
     params = {f"dense_{i}": _dense(key, *sizes[i : i + 2]) for i, key in enumerate(keys)}
     return {"params": params, "momentum": jax.tree.map(jnp.zeros_like, params)}
 
-  def apply(self, state: dict[str, Params], ctx: Context) -> tuple[jax.Array, dict[str, Params]]:
+  def apply(self, state: dict[str, Params], ctx: Context) -> tuple[Float[Array, " B"], dict[str, Params]]:
     student = ctx.outputs.logits.astype(jnp.float32)
     teacher = jnp.mean(teacher_logits(ctx, self.teachers, ctx.targets.shape), axis=0).astype(jnp.float32)
     params = jax.lax.stop_gradient(state["params"])

@@ -7,6 +7,7 @@ from typing import Literal
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array, Float
 
 from nurture.core import Context, DataSpec
 from nurture.core.hints import Positive
@@ -60,13 +61,13 @@ class Distillation:
     del spec
     return ()
 
-  def apply(self, state: tuple[()], ctx: Context) -> tuple[jax.Array, tuple[()]]:
+  def apply(self, state: tuple[()], ctx: Context) -> tuple[Float[Array, " B"], tuple[()]]:
     log_t = log_mean_softmax(teacher_logits(ctx, self.teachers, ctx.targets.shape), self.teacher_temperature)
     logits = ctx.outputs.logits.astype(jnp.promote_types(ctx.outputs.logits.dtype, jnp.float32))
     log_p = jax.nn.log_softmax(logits / self.student_temperature)
-    target = jnp.exp(log_t)
+    p_t = jnp.exp(log_t)
     surprise = log_t - log_p if self.form == "kl" else -log_p
-    values = jnp.sum(target * jnp.where(target > 0, surprise, 0.0), axis=-1)
+    values = jnp.sum(p_t * jnp.where(p_t > 0, surprise, 0.0), axis=-1)
     if self.scale == "t_squared":
       values = self.student_temperature**2 * values
     return per_example(values, ctx.targets), state

@@ -7,6 +7,7 @@ from typing import Literal
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array, Float
 
 from nurture.core import Context, DataSpec
 from nurture.core.hints import NonNegative, Share
@@ -16,7 +17,7 @@ from nurture.transforms.losses.example_rows import example_ids
 SMALLEST = 1e-4  # probability of the clamped form
 
 
-def clamped(p: jax.Array) -> jax.Array:
+def clamped(p: Float[Array, "B K"]) -> Float[Array, "B K"]:
   """Cuts probabilities to [1e-4, 1 - 1e-4], in their own dtype; outside of it no gradient flows."""
   return jax.lax.clamp(jnp.asarray(SMALLEST, p.dtype), p, jnp.asarray(1 - SMALLEST, p.dtype))
 
@@ -38,7 +39,7 @@ class EarlyLearningRegularization:
   the batch's "id"; only visited rows change, each once a step, and ids outside of [0, num_examples) are read as t = 0
   and not written. (A test split counts its ids from 0 too, so the term's value there means nothing.) λ = 0 changes no
   gradient. β = 0 has no memory of earlier visits and fails (38 % on CIFAR-10 with 60 % noise in the paper's study of
-  the hyper-parameters; the exact form leaves the finite numbers): a control, not a mistake.
+  the hyper-parameters; the exact form diverges). It is a control, not a mistake.
 
   Args:
     lam: λ, at least 0; may be traced.
@@ -63,7 +64,7 @@ class EarlyLearningRegularization:
   def init(self, spec: DataSpec) -> target_memory.Memory:
     return target_memory.empty(spec)
 
-  def apply(self, memory: target_memory.Memory, ctx: Context) -> tuple[jax.Array, target_memory.Memory]:
+  def apply(self, memory: target_memory.Memory, ctx: Context) -> tuple[Float[Array, " B"], target_memory.Memory]:
     ids = example_ids(ctx, "early-learning regularization")
     logits = ctx.outputs.logits
     log_p = jax.nn.log_softmax(logits.astype(jnp.promote_types(logits.dtype, jnp.float32)))

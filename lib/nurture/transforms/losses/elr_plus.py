@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array, Float, Shaped
 
 from nurture.core import Context, DataSpec, Outputs, UserError
-from nurture.core.build import suggest
 from nurture.core.hints import NonNegative, Share, Whole
+from nurture.core.references import outputs_of
 from nurture.core.schedules import exponential_ramp
 from nurture.core.taps import select
 from nurture.transforms.losses import target_memory
@@ -33,7 +35,7 @@ class EarlyLearningRegularizationPlus:
       model       {"name": "pair", "model": {...}}
       parameters  {"average": {"name": "ema", "decay": 0.997}}
       references  {"average": {"model": {}, "parameters": "average", "view": "unmixed", "batch_norm": "batch"}}
-      augment     {"mix": {"name": "mixup", "alpha": 1.0, "symmetric": False}},    targets  {"mix": {"name": "mixup"}}
+      augment     {"mix": {"name": "mixup", "alpha": 1.0, "symmetric": False}}
       losses      {"ce": {"name": "cross_entropy", "of": "members", ...}, "elr": {"name": "elr_plus", ...}}
 
   With `multiply_labels`, as on CIFAR-100, the term holds the cross-entropy H too, and `losses` has no other one:
@@ -55,8 +57,8 @@ class EarlyLearningRegularizationPlus:
   Raises:
     UserError: for a model that is not a pair, a missing reference, or a batch without "id".
 
-  Differs from the official code: both networks share one split, one draw of the label noise and one draw of the mixup;
-  there each has its own, so that one sees a second noisy label of what the other one learns, and images that the other
+  Differs from the official code: both networks share one split, one draw of the label noise and one draw of the mixup.
+  There each has its own, so that one sees a second noisy label of what the other one learns, and images that the other
   is validated on. The averaged weights begin as the networks', not as other random ones. There 100 classes are what
   switches `multiply_labels` on.
 
@@ -75,16 +77,15 @@ class EarlyLearningRegularizationPlus:
   def init(self, spec: DataSpec) -> dict[str, target_memory.Memory]:
     return {name: target_memory.empty(spec) for name in _NETWORKS}
 
-  def apply(self, memory: dict[str, target_memory.Memory], ctx: Context) -> tuple[jax.Array, dict]:
+  def apply(self, memory: dict[str, target_memory.Memory], ctx: Context) -> tuple[Float[Array, " B"], dict]:
     ids = example_ids(ctx, "ELR+")
-    if self.reference not in ctx.references:
-      raise UserError(f"ELR+ reads the reference {self.reference!r}; {suggest(self.reference, ctx.references)}; add it "
-                      "to config.references, with the averaged parameters of the pair.")
-    logits, averaged = _both(ctx.outputs.taps, "config.model"), _both(
-      ctx.references[self.reference].taps, f"config.references.{self.reference}"
-    )
+    fix = "add it to config.references, with the averaged parameters of the pair"
+    reference = outputs_of(ctx.references, self.reference, "ELR+", fix=fix)
+    logits = _both(ctx.outputs.taps, "config.model")
+    averaged = _both(reference.taps, f"config.references.{self.reference}")
     lam = self.lam * exponential_ramp(self.ramp_steps)(ctx.step) if self.ramp_steps else self.lam
-    total, memories = 0.0, {}
+    total: Any = 0.0
+    memories = {}
     for k, name in enumerate(_NETWORKS):
       other = _softmax(averaged[1 - k])
       t, _, memories[name] = target_memory.update(memory[name], ids, other, self.beta)
@@ -98,18 +99,18 @@ class EarlyLearningRegularizationPlus:
     return total, memories
 
 
-def _multiplied(labels: jax.Array, t: jax.Array) -> jax.Array:
+def _multiplied(labels: Float[Array, "B K"], t: Float[Array, "B K"]) -> Float[Array, "B K"]:
   """Returns the labels [B, K] times t, scaled to sum 1; as they were where nothing is left of them."""
   product = labels * t
   mass = jnp.sum(product, axis=-1, keepdims=True)
   return jnp.where(mass > 0, product / jnp.where(mass > 0, mass, 1.0), labels)
 
 
-def _softmax(logits: jax.Array) -> jax.Array:
+def _softmax(logits: Float[Array, "B K"]) -> Float[Array, "B K"]:
   return jax.nn.softmax(logits.astype(jnp.promote_types(logits.dtype, jnp.float32)))
 
 
-def _both(taps: dict[str, jax.Array], path: str) -> list[jax.Array]:
+def _both(taps: dict[str, Shaped[Array, "B ..."]], path: str) -> list[Float[Array, "B K"]]:
   try:
     found = list(select(taps, "logits").values())
   except UserError:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array, Int, Shaped
 
 from nurture.core import Context, UserError
 
 
-def example_ids(ctx: Context, term: str) -> jax.Array:
+def example_ids(ctx: Context, term: str) -> Int[Array, " B"]:
   """Returns the ids [B] of a batch of single predictions.
 
   Raises:
@@ -24,12 +25,14 @@ def example_ids(ctx: Context, term: str) -> jax.Array:
   return ctx.batch["id"]
 
 
-def read_rows(table: jax.Array, ids: jax.Array, fill: float = 0) -> jax.Array:
+def read_rows(table: Shaped[Array, "n ..."], ids: Int[Array, " B"], fill: float = 0) -> Shaped[Array, "B ..."]:
   """Returns the rows of some examples, [B, ...]; `fill` for an id outside of the table, such as the -1 of padding."""
   return table.at[_inside_or_beyond(table, ids)].get(mode="fill", fill_value=fill)
 
 
-def write_rows(table: jax.Array, ids: jax.Array, rows: jax.Array) -> jax.Array:
+def write_rows(
+  table: Shaped[Array, "n ..."], ids: Int[Array, " B"], rows: Shaped[Array, "B ..."]
+) -> Shaped[Array, "n ..."]:
   """Returns the table with the rows of some examples replaced; an id outside of the table is dropped.
 
   Which of two rows with one id stays is not defined. Batches of training have no id twice: each lies within one epoch,

@@ -1,11 +1,11 @@
-"""How often each example is learned and forgotten in the course of training."""
+"""Counts of how often each example is learned and forgotten in the course of training."""
 
 from __future__ import annotations
 
 import dataclasses
 
-import jax
 import jax.numpy as jnp
+from jaxtyping import Array, Float, Shaped
 
 from nurture.core import Context, DataSpec
 from nurture.transforms.losses.example_rows import example_ids, read_rows, write_rows
@@ -30,14 +30,16 @@ class ForgettingEvents:
   Reference: Toneva et al. 2019, arXiv:1812.05159, section 3.
   """
 
-  def init(self, spec: DataSpec) -> dict[str, jax.Array]:
+  def init(self, spec: DataSpec) -> dict[str, Shaped[Array, " n"]]:
     zeros = lambda dtype: jnp.zeros(spec.num_examples, dtype)
     return {
       "presented": zeros(jnp.int32), "correct": zeros(jnp.bool), "learned": zeros(jnp.bool),
       "forgotten": zeros(jnp.int32),
     }
 
-  def apply(self, state: dict[str, jax.Array], ctx: Context) -> tuple[jax.Array, dict[str, jax.Array]]:
+  def apply(
+    self, state: dict[str, Shaped[Array, " n"]], ctx: Context
+  ) -> tuple[Float[Array, ""], dict[str, Shaped[Array, " n"]]]:
     ids = example_ids(ctx, "the count of forgetting events")
     correct = jnp.argmax(ctx.outputs.logits, axis=-1) == ctx.batch["label"]
     before = {name: read_rows(table, ids) for name, table in state.items()}

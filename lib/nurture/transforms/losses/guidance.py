@@ -8,9 +8,11 @@ from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array, Float, Shaped
 
 from nurture.core import Context, DataSpec, Outputs, UserError
-from nurture.core.build import lookup, suggest
+from nurture.core.build import lookup
+from nurture.core.references import outputs_of
 from nurture.core.taps import select
 from nurture.similarity import MEASURES, Gram, flatten, gram
 from nurture.transforms.losses.layer_maps import LayerMap, check_layer_map, layer_pairs
@@ -22,7 +24,7 @@ INPUT = "input"  # the name that stands for the batch itself as a guide of one t
 class Guidance:
   """The dissimilarity of pairs of layers, of the network and of a frozen guide, on the batch:
 
-      L = sum_{(g, t)} d(A_g^guide, A_t^target),      d = 1 - CKA for the default measure
+      L = sum_{(g, t)} d(A_g^guide, A_t^guided),      d = 1 - CKA for the default measure
 
   Samples are the examples of the batch; everything else of an activation is features. The guide is whatever
   config.references has under its label: trained or not, run in the step or looked up in a cache of Gram matrices.
@@ -33,9 +35,9 @@ class Guidance:
   Args:
     reference: label of the guide in config.references; "input" compares with the batch's own input, as a control.
     measure: a row of `nurture.similarity.MEASURES` that is differentiable.
-    taps: of the target, as `nurture.core.taps.select` takes them. "pre" is what goes into the activations; the official
-      code takes what comes out of convolutions, dense layers and the last average pool, ("conv", "global_avg_pool") or
-      "dense": another thing where a normalization follows.
+    taps: of the guided network, as `nurture.core.taps.select` takes them. "pre" is what goes into the activations. The
+      official code takes what comes out of convolutions, dense layers and the last average pool, ("conv",
+      "global_avg_pool") or "dense": another thing where a normalization follows.
     guide_taps: of the guide; a guide in a cache has those that it keeps, whatever this says.
     layer_map: how they are paired: see `layer_maps.layer_pairs`.
     reduction: "sum" over the pairs, as in the paper, so that the term grows with their number; or "mean".
@@ -43,9 +45,9 @@ class Guidance:
   The value of biased CKA depends on the batch size n (unrelated features of d dimensions score d / (d + n)), so n is
   part of the method. In an evaluation the padding of the last batch counts: limit it to full batches.
 
-  Differs from the official code: one forward pass of the target for both terms, with one dropout mask and one update of
-  batch statistics; the guide always in evaluation mode unless its `batch_norm` says otherwise; the batch axis is
-  the first of every tap, never found by its size.
+  Differs from the official code: one forward pass of the guided network for both terms, with one dropout mask and one
+  update of batch statistics. The guide is always in evaluation mode unless its `batch_norm` says otherwise. The batch
+  axis is the first of every tap, never found by its size.
 
   Reference: Subramaniam et al. 2024, arXiv:2410.20035, eq. 1.
   """
@@ -68,31 +70,28 @@ class Guidance:
     del spec
     return ()
 
-  def apply(self, state: tuple[()], ctx: Context) -> tuple[jax.Array, tuple[()]]:
+  def apply(self, state: tuple[()], ctx: Context) -> tuple[Float[Array, ""], tuple[()]]:
     values = self.dissimilarities(ctx.outputs, self.guide(ctx.references, ctx.batch))
     total = jnp.sum(jnp.stack(list(values.values())))
     return (total / len(values) if self.reduction == "mean" else total).astype(jnp.float32), state
 
-  def guide(self, references: Mapping[str, Outputs], batch: Mapping[str, jax.Array]) -> Outputs:
+  def guide(self, references: Mapping[str, Outputs], batch: Mapping[str, Shaped[Array, "B ..."]]) -> Outputs:
     """Returns the outputs of the guide.
 
     Raises:
       UserError: if config.references has no such label.
     """
     if self.reference != INPUT:
-      if self.reference in references:
-        return references[self.reference]
-      known = suggest(self.reference, [*references, INPUT])
-      raise UserError(f"guidance reads the reference {self.reference!r}; {known}; add it to config.references.")
+      return outputs_of(references, self.reference, "guidance", others=[INPUT])
     inputs = batch["image"] if "image" in batch else batch["tokens"]
     return Outputs(inputs, {"000_input": inputs.astype(jnp.float32)})
 
-  def dissimilarities(self, target: Outputs, guide: Outputs) -> dict[tuple[str, str], jax.Array]:
-    """Returns {(tap of the guide, tap of the target): [] dissimilarity}, differentiable in the target only."""
+  def dissimilarities(self, guided: Outputs, guide: Outputs) -> dict[tuple[str, str], Float[Array, ""]]:
+    """Returns {(tap of the guide, tap of the guided network): [] dissimilarity}, differentiable in the latter only."""
     measure = MEASURES[self.measure]
     if not guide.taps:
       raise UserError(f"the cache of the reference {self.reference!r} keeps no taps; make it taps such as 'pre'.")
-    mine = self._select(target.taps, self.taps, "taps of the target")
+    mine = self._select(guided.taps, self.taps, "taps of the guided network")
     cached = any(isinstance(tap, Gram) for tap in guide.taps.values())
     if cached and not measure.accepts_gram:
       known = ", ".join(name for name, row in MEASURES.items() if row.accepts_gram and row.differentiable)
@@ -101,7 +100,7 @@ class Guidance:
     whole = cached or self.reference == INPUT
     theirs = guide.taps if whole else self._select(guide.taps, self.guide_taps, "guide_taps")
     pairs = layer_pairs(sorted(theirs), sorted(mine), self.layer_map)
-    count = len(target.logits)
+    count = len(guided.logits)
     x = {name: _features(theirs[name], name, count) for name in dict.fromkeys(name for name, _ in pairs)}
     y = {name: _features(mine[name], name, count) for name in dict.fromkeys(name for _, name in pairs)}
     x = jax.lax.stop_gradient(x)

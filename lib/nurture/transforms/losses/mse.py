@@ -7,6 +7,7 @@ from typing import Literal
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array, Float
 
 from nurture.core import Context, DataSpec
 from nurture.transforms.losses.positions import per_example
@@ -30,7 +31,7 @@ class MeanSquaredError:
     del spec
     return ()
 
-  def apply(self, state: tuple[()], ctx: Context) -> tuple[jax.Array, tuple[()]]:
+  def apply(self, state: tuple[()], ctx: Context) -> tuple[Float[Array, " B"], tuple[()]]:
     predicted = ctx.outputs.logits.astype(jnp.float32)
     if self.on == "probabilities":
       predicted = jax.nn.softmax(predicted)

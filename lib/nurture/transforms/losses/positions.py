@@ -1,12 +1,12 @@
-"""From one value a position to one value an example."""
+"""Averages over the positions of a sequence."""
 
 from __future__ import annotations
 
-import jax
 import jax.numpy as jnp
+from jaxtyping import Array, Float
 
 
-def per_example(values: jax.Array, targets: jax.Array) -> jax.Array:
+def per_example(values: Float[Array, " B *T"], targets: Float[Array, "B *T K"]) -> Float[Array, " B"]:
   """Averages over the positions of a sequence at which a prediction is asked.
 
   Args:

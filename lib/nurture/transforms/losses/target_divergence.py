@@ -6,6 +6,7 @@ import dataclasses
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array, Float
 
 from nurture.core import Context, DataSpec
 from nurture.core.hints import NonNegative, Share
@@ -43,7 +44,7 @@ class TargetDivergence:
   def init(self, spec: DataSpec) -> target_memory.Memory:
     return target_memory.empty(spec)
 
-  def apply(self, memory: target_memory.Memory, ctx: Context) -> tuple[jax.Array, target_memory.Memory]:
+  def apply(self, memory: target_memory.Memory, ctx: Context) -> tuple[Float[Array, " B"], target_memory.Memory]:
     ids = example_ids(ctx, "the divergence from the targets")
     logits = ctx.outputs.logits
     log_p = jax.nn.log_softmax(logits.astype(jnp.promote_types(logits.dtype, jnp.float32)))

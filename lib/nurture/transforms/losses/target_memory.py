@@ -1,15 +1,16 @@
 """A running average of each example's own predictions, the targets of early-learning regularization.
 
-It is kept as {"targets": t [n, K], "missing": m [n]}, float32: m = β^k after k visits is what t lacks to sum to 1, so
-that 1 - t_c is the sum of m and of the other classes, and not a difference of nearly equal numbers.
+It is kept as {"targets": t [n, K], "missing": m [n]}, float32. After k visits m = β^k is what t lacks to sum to 1. So
+1 - t_c is the sum of m and of the other classes, and not a difference of nearly equal numbers.
 """
 
 from __future__ import annotations
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array, Float, Int
 
-from nurture.core import DataSpec
+from nurture.core import DataSpec, linalg
 from nurture.transforms.losses.example_rows import read_rows, write_rows
 
 Memory = dict[str, jax.Array]
@@ -21,14 +22,14 @@ def empty(spec: DataSpec) -> Memory:
   return {"targets": jnp.zeros(shape, jnp.float32), "missing": jnp.ones(shape[:1], jnp.float32)}
 
 
-def read(memory: Memory, ids: jax.Array) -> tuple[jax.Array, jax.Array]:
+def read(memory: Memory, ids: Int[Array, " B"]) -> tuple[Float[Array, "B K"], Float[Array, " B"]]:
   """Returns (t [B, K], missing [B]) of some examples; an id outside of [0, n) has never been visited."""
   return read_rows(memory["targets"], ids), read_rows(memory["missing"], ids, fill=1.0)
 
 
 def update(
-  memory: Memory, ids: jax.Array, p: jax.Array, beta: float | jax.Array
-) -> tuple[jax.Array, jax.Array, Memory]:
+  memory: Memory, ids: Int[Array, " B"], p: Float[Array, "B K"], beta: float | Float[Array, ""]
+) -> tuple[Float[Array, "B K"], Float[Array, " B"], Memory]:
   """Averages the predictions of the visited examples: t_i <- β t_i + (1 - β) p_i.
 
   From zero and without correction of that: sum_c t_ic = 1 - β^k after k visits, if p sums to 1.
@@ -48,7 +49,7 @@ def update(
   return t, missing, written
 
 
-def complement(t: jax.Array, missing: jax.Array) -> jax.Array:
+def complement(t: Float[Array, "B K"], missing: Float[Array, " B"]) -> Float[Array, "B K"]:
   """Returns 1 - t [B, K] as the sum of the other classes and of what is missing, exact where t is nearly 1."""
   others = 1.0 - jnp.eye(t.shape[-1], dtype=t.dtype)
-  return jnp.matmul(t, others, precision="highest") + missing[:, None]
+  return linalg.matmul(t, others) + missing[:, None]

@@ -1,8 +1,8 @@
-"""Parameter transforms: what happens to the parameters after the update."""
+"""Parameter transforms, which act on the parameters after the update."""
 
 from typing import Any, Protocol
 
-import jax
+from jaxtyping import Array, Int
 
 from nurture.transforms.parameters.ema import ExponentialMovingAverage
 
@@ -13,7 +13,7 @@ class ParameterTransform(Protocol):
   def init(self, params: Any) -> Any:
     """Returns the state for the initial parameters, a pytree of arrays; () for none."""
 
-  def apply(self, state: Any, params: Any, step: jax.Array) -> tuple[Any, Any]:
+  def apply(self, state: Any, params: Any, step: Int[Array, ""]) -> tuple[Any, Any]:
     """Returns the parameters that training goes on with, and the next state, both of the old structure.
 
     Args:

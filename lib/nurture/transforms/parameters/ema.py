@@ -7,6 +7,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array, Int
 
 from nurture.core.hints import Share
 
@@ -36,7 +37,7 @@ class ExponentialMovingAverage:
     average = jax.tree.map(lambda leaf: jnp.array(leaf, jnp.float32), params)
     return {"average": average, "mass": jnp.float32(0.0)}
 
-  def apply(self, state: dict[str, Tree], params: Tree, step: jax.Array) -> tuple[Tree, dict[str, Tree]]:
+  def apply(self, state: dict[str, Tree], params: Tree, step: Int[Array, ""]) -> tuple[Tree, dict[str, Tree]]:
     del step
     mass = self.decay * state["mass"] + 1.0
     share = 1.0 / mass  # of the newest; 1 at the first update, where nothing may be left of θ_0

@@ -1,19 +1,18 @@
-"""Target transforms: what the model is asked to predict."""
+"""Target transforms, which change what the model is asked to predict."""
 
 from typing import Protocol
 
-import jax
+from jaxtyping import Array, Float
 
 from nurture.core import Context
 from nurture.transforms.targets.distillation import DistillationTargets
 from nurture.transforms.targets.label_smoothing import LabelSmoothing
-from nurture.transforms.targets.mixup import Mixup
 
 
 class TargetTransform(Protocol):
   """Maps targets to targets: pure, without state, in the order of the config."""
 
-  def __call__(self, ctx: Context, targets: jax.Array) -> jax.Array:
+  def __call__(self, ctx: Context, targets: Float[Array, "B *T K"]) -> Float[Array, "B *T K"]:
     """Returns the new targets.
 
     Args:
@@ -22,4 +21,4 @@ class TargetTransform(Protocol):
     """
 
 
-TARGETS = {"distillation": DistillationTargets, "label_smoothing": LabelSmoothing, "mixup": Mixup}
+TARGETS = {"distillation": DistillationTargets, "label_smoothing": LabelSmoothing}

@@ -6,6 +6,7 @@ import dataclasses
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array, Float
 
 from nurture.core import Context
 from nurture.core.hints import Positive, Share
@@ -22,7 +23,8 @@ class DistillationTargets:
   distillation whose student is not softened. Rows that sum to 0 stay 0.
 
   Transforms apply in the order of the config. Label smoothing before this one smooths the hard part only, after it the
-  whole mixture. Mixup belongs before it: the teachers have seen the mixed images, so their targets are not mixed again.
+  whole mixture. The augmentation "mixup" has mixed the hard part before: the teachers see the mixed images, so their
+  predictions are not mixed again.
 
   Args:
     teachers: labels of config.references.
@@ -43,7 +45,7 @@ class DistillationTargets:
   def __post_init__(self):
     check_teachers(self.teachers)
 
-  def __call__(self, ctx: Context, targets: jax.Array) -> jax.Array:
+  def __call__(self, ctx: Context, targets: Float[Array, "B *T K"]) -> Float[Array, "B *T K"]:
     logits = teacher_logits(ctx, self.teachers, targets.shape)
     soft = jnp.mean(jax.nn.softmax(logits / self.temperature), axis=0).astype(targets.dtype)
     mass = jnp.sum(targets, axis=-1, keepdims=True)

@@ -5,8 +5,8 @@ from __future__ import annotations
 import dataclasses
 from typing import Literal
 
-import jax
 import jax.numpy as jnp
+from jaxtyping import Array, Float
 
 from nurture.core import Context
 from nurture.core.hints import Share
@@ -30,7 +30,7 @@ class LabelSmoothing:
   alpha: Share
   convention: Literal["uniform", "other_classes"]
 
-  def __call__(self, ctx: Context, targets: jax.Array) -> jax.Array:
+  def __call__(self, ctx: Context, targets: Float[Array, "B *T K"]) -> Float[Array, "B *T K"]:
     del ctx
     num_classes = targets.shape[-1]
     mass = jnp.sum(targets, axis=-1, keepdims=True)

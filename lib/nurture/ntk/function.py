@@ -9,13 +9,12 @@ from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from flax import linen as nn
 
 from nurture.core import UserError
 from nurture.core.build import suggest
+from nurture.core.hints import Count, check_argument
 from nurture.ntk.factored import checked_logits
-from nurture.ntk.precision import is_count
 
 Array = jax.Array
 Reduce = Literal["trace", "full", "pseudo"]
@@ -23,7 +22,7 @@ REDUCTIONS = ("trace", "full", "pseudo")
 _JITTED = type(jax.jit(lambda: None))
 
 
-class Network(NamedTuple):
+class NetworkFunction(NamedTuple):
   """A function of variables and inputs, as part of the key of a compiled program.
 
   Attributes:
@@ -39,9 +38,9 @@ class Network(NamedTuple):
   logits_dtype: jnp.dtype
 
 
-def checked_network(
+def checked_function(
   apply: Callable, variables: Mapping[str, Any], x1: Array, x2: Array | None = None
-) -> Network:
+) -> NetworkFunction:
   """Returns the network.
 
   Raises:
@@ -69,10 +68,10 @@ def checked_network(
     raise UserError(f"x1 holds samples {list(x1.shape[1:])} of {x1.dtype} and x2 {list(x2.shape[1:])} of {x2.dtype}; "
                     "give both the same shape and type.")
   if isinstance(apply, _JITTED):
-    apply = apply.__wrapped__  # within a jit of its own the parameters could not be followed
+    apply = apply.__wrapped__  # type: ignore[attr-defined]  # within a jit of its own the parameters could not be followed
   logits = _logits.eval_shape(apply, variables, jax.ShapeDtypeStruct(x1.shape[1:], x1.dtype))
   dtype = functools.reduce(jnp.promote_types, floating, jnp.bfloat16)
-  return Network(apply, logits.shape[0], jnp.dtype(dtype), logits.dtype)
+  return NetworkFunction(apply, logits.shape[0], jnp.dtype(dtype), logits.dtype)
 
 
 _logits = jax.jit(checked_logits, static_argnums=0)
@@ -92,8 +91,7 @@ def as_samples(x: Any, name: str) -> Array:
 
 def check_block(block: Any, n: int | None = None) -> None:
   """Raises UserError unless block is None, or a whole number of at least 1, which divides n if that is given."""
-  if block is not None and not (is_count(block) and isinstance(block, (int, np.integer)) and block >= 1):
-    raise UserError(f"block is {block!r}; give a whole number of rows, at least 1, or None.")
+  check_argument("block", block, Count | None, "a whole number of rows, at least 1, or None")
   if block is not None and n is not None and n % block:
     raise UserError(f"block is {block}, which does not divide {n} samples; give a divisor, or None.")
 
