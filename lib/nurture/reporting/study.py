@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import pathlib
 import sys
 import time
@@ -16,24 +15,22 @@ from nurture.reporting.json_files import write_json
 from nurture.reporting.manifest import collect, recorded, start
 
 
-@dataclasses.dataclass
 class Study:
   """A study at work.
 
   Attributes:
     workdir: its run directory.
-    done: how many of its parts (steps, networks, data sets) are done, which the manifest keeps at the end.
-    began: when it began, in seconds of time.monotonic().
+    done: how many of its parts (steps, networks, data sets) are done, which the manifest keeps at the end; to be
+      counted by the study.
   """
 
-  workdir: pathlib.Path
-  done: int = 0
-  began: float = dataclasses.field(default_factory=time.monotonic)
+  def __init__(self, workdir: pathlib.Path):
+    self.workdir, self.done, self._began = workdir, 0, time.monotonic()
 
   @property
   def seconds(self) -> float:
     """Seconds since the start."""
-    return time.monotonic() - self.began
+    return time.monotonic() - self._began
 
   def picture(self, name: str) -> pathlib.Path:
     """Returns where the picture of this name belongs."""
