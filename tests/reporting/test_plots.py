@@ -112,6 +112,7 @@ def test_levels_can_have_names_and_those_without_room_for_one_keep_their_tick(tm
 
 
 LONG = "an arm with a name of many words, such as a network guided by an untrained one, released, lr=0.003"
+ONE_WORD = "a_path/" * 40
 
 
 @pytest.mark.parametrize("columns", [1, 2, 3])
@@ -119,6 +120,8 @@ def test_every_text_lies_inside_the_figure(tmp_path, figure, columns):
   flat = (STEPS, np.ones((3, 5)))
   panel = Panel(LONG, LONG, {f"{i} {LONG}": flat for i in range(3)} | {"short": flat}, xlabel=LONG)
   curves(tmp_path / "x.png", [panel] * columns, columns=columns)
+  assert_inside(figure())
+  curves(tmp_path / "x.png", [Panel(ONE_WORD, "y", {"a": flat, ONE_WORD: flat})] * columns, columns=columns)
   assert_inside(figure())
   intervals(tmp_path / "y.png", [Intervals(LONG, LONG, {LONG: [1.0, 2.0], "b": [1.0, 3.0]})] * columns)
   assert_inside(figure())

@@ -218,7 +218,7 @@ def _wrapped(figure: Any, text: str, size: float, room: float, weight: str = "no
       if lines[-1] and width(f"{lines[-1]} {word}") > room:
         lines.append("")
       lines[-1] = f"{lines[-1]} {word}" if lines[-1] else word
-      if (whole := width(lines[-1])) > room:
+      if " " not in lines[-1] and (whole := width(lines[-1])) > room:
         *full, last = textwrap.wrap(lines[-1], max(4, int(len(lines[-1]) * room / whole)))
         lines[-1:] = [*full, last]
   return "\n".join(lines)
