@@ -21,7 +21,9 @@ from nurture import reporting, terminal
 from nurture.core import UserError
 
 _OVER = flags.DEFINE_string("over", "lr", "Axis of the grid whose level is chosen.")
-_POOL = flags.DEFINE_multi_string("pool", [], "Axis whose levels are replicates; may be given several times.")
+_POOL = flags.DEFINE_multi_string(
+  "pool", [], "Axis whose levels are replicates; may be given several times.", **terminal.SHARED,
+)
 _BY = flags.DEFINE_string("by", "validation/loss", "Metric that chooses: the smallest loss, the largest of all others.")
 _METRIC = flags.DEFINE_multi_string(
   "metric", ["test/accuracy", "test/loss"], "Metric to show; may be repeated.", **terminal.SHARED,

@@ -41,7 +41,7 @@ from nurture.attention.mosaic_gpu import MosaicGPU
 from nurture.core import UserError
 
 _FEATURES = flags.DEFINE_list("features", ["64", "128"], "Features of a head.")
-_LENGTHS = flags.DEFINE_list("lengths", [], "Tokens; default 1024,4096,16384, on CPU 256,1024.")
+_LENGTHS = flags.DEFINE_list("lengths", [], "Tokens; default 1024,4096,16384, on CPU 256,1024.", **terminal.SHARED)
 _CAUSAL = flags.DEFINE_list("causal", ["false", "true"], "Whether under a causal mask.")
 _BATCH = flags.DEFINE_integer("batch", 0, "Sequences; 0 by the number of tokens.", lower_bound=0, **terminal.SHARED)
 _HEADS = flags.DEFINE_integer("heads", 0, "Heads; 0 by the width.", lower_bound=0)

@@ -22,8 +22,8 @@ from nurture.core import UserError, trees
 
 _MODEL = flags.DEFINE_string("model", "vanillanet_6", "A row of MODELS with a deployed form.")
 _SIDE = flags.DEFINE_integer("side", 224, "Side of the images in pixels.", lower_bound=1)
-_BATCH = flags.DEFINE_list("batch", ["1", "8"], "Batch sizes.")
-_CLASSES = flags.DEFINE_integer("classes", 1000, "Classes.", lower_bound=1)
+_BATCH = flags.DEFINE_list("batch", ["1", "8"], "Batch sizes.", **terminal.SHARED)
+_CLASSES = flags.DEFINE_integer("classes", 1000, "Classes.", lower_bound=1, **terminal.SHARED)
 _ACT_NUM = flags.DEFINE_integer("act_num", None, "n of the series activation; 0 leaves the products almost alone.")
 _ROUNDS = flags.DEFINE_integer("rounds", 15, "Times that each form is measured.", lower_bound=1, **terminal.SHARED)
 _OUT = flags.DEFINE_string("out", "runs/benchmark_deploy", "Directory for results.json.", **terminal.SHARED)

@@ -37,7 +37,7 @@ from nurture.ntk.deep import fc_kernel
 from nurture.ntk.empirical import ntk
 from nurture.ntk.infinite import neural_tangents
 
-_PART = flags.DEFINE_enum("part", "peers", ["peers", "resnet18", "deep"], "What to measure.")
+_PART = flags.DEFINE_enum("part", "peers", ["peers", "resnet18", "deep"], "What to measure.", **terminal.SHARED)
 _ROUNDS = flags.DEFINE_integer("rounds", 7, "Times that every contender is measured.", lower_bound=1, **terminal.SHARED)
 _SAMPLES = flags.DEFINE_integer("samples", 2000, "Images, for resnet18.", lower_bound=1)
 _BLOCK = flags.DEFINE_integer("block", 0, "Rows of a block, for resnet18; 0: as many as fit.", lower_bound=0)

@@ -20,9 +20,9 @@ from nurture.training.config import put
 from nurture.training.experiment import Experiment, hyper_parameters
 from nurture.training.programs import Programs
 
-_DEPTH = flags.DEFINE_integer("depth", 24, "Hidden layers.", lower_bound=1)
+_DEPTH = flags.DEFINE_integer("depth", 24, "Hidden layers.", lower_bound=1, **terminal.SHARED)
 _WIDTH = flags.DEFINE_integer("width", 128, "Units of a hidden layer.", lower_bound=1)
-_BATCH = flags.DEFINE_integer("batch", 128, "Examples in a batch.", lower_bound=4, upper_bound=500)
+_BATCH = flags.DEFINE_integer("batch", 128, "Examples in a batch.", lower_bound=4, upper_bound=500, **terminal.SHARED)
 _ROUNDS = flags.DEFINE_integer("rounds", 9, "Times that every contender is measured.", lower_bound=1, **terminal.SHARED)
 _SECONDS = flags.DEFINE_float("seconds", 0.7, "Length of one measurement, about.", lower_bound=0.01, **terminal.SHARED)
 _OUT = flags.DEFINE_string(

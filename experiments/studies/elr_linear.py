@@ -40,7 +40,7 @@ from nurture.core import UserError
 _WORKDIR = flags.DEFINE_string(
   "workdir", None, "Directory for results.json, manifest.json and the plot.", **terminal.SHARED,
 )
-_N = flags.DEFINE_integer("n", 1000, "Examples.", lower_bound=2)
+_N = flags.DEFINE_integer("n", 1000, "Examples.", lower_bound=2, **terminal.SHARED)
 _P = flags.DEFINE_integer("p", 900, "Dimensions.", lower_bound=1)
 _DELTA = flags.DEFINE_float("delta", 0.4, "Probability Δ of a random label; half of them are wrong.", 0.0, 1.0)
 _SIGMA = flags.DEFINE_float("sigma", 0.1, "Scale σ of the noise in the inputs.")

@@ -28,9 +28,9 @@ from nurture.training.config import Config, check, plain, put
 from nurture.training.sweep import Member, members_of
 
 _MEMBER = flags.DEFINE_multi_integer("member", [0], "Member of every run; may be given several times.")
-_CLASSES = flags.DEFINE_list("classes", ["0", "1", "2"], "Three class numbers.")
+_CLASSES = flags.DEFINE_list("classes", ["0", "1", "2"], "Three class numbers.", **terminal.SHARED)
 _SPLIT = flags.DEFINE_string("split", "test", "train, validation or test.")
-_LIMIT = flags.DEFINE_integer("limit", 300, "Examples of each class, at most.", lower_bound=2)
+_LIMIT = flags.DEFINE_integer("limit", 300, "Examples of each class, at most.", lower_bound=2, **terminal.SHARED)
 _DATA_DIR = flags.DEFINE_string("data_dir", "data", "Directory of data sets that are not embedded.", **terminal.SHARED)
 _OUT = flags.DEFINE_string("out", "runs/projection.png", "Picture to write.", **terminal.SHARED)
 

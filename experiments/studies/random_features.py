@@ -56,20 +56,24 @@ _WORKDIR = flags.DEFINE_string(
   "workdir", None, "Directory for results.json, manifest.json and the plot.", **terminal.SHARED,
 )
 _DATA_DIR = flags.DEFINE_string("data_dir", "data", "Directory of data sets that are not embedded.", **terminal.SHARED)
-_PART = flags.DEFINE_list("part", ["all"], "gaussian, relu, fitting, kernel, cntk, several of them, or all but cntk.")
+_PART = flags.DEFINE_list(
+  "part", ["all"], "gaussian, relu, fitting, kernel, cntk, several of them, or all but cntk.", **terminal.SHARED,
+)
 _DATASET = flags.DEFINE_string("dataset", "cifar10", "Image set of relu, kernel and cntk.")
 _TRIALS = flags.DEFINE_integer("trials", 10, "Draws of inputs and features.", lower_bound=2)
 _N = flags.DEFINE_integer("n", 256, "Samples of gaussian and relu.", lower_bound=2, **terminal.SHARED)
 _MODES = flags.DEFINE_integer("modes", 10_000, "Eigenvalues of gaussian and fitting.", lower_bound=10)
 _MAX_K = flags.DEFINE_integer("max_k", 10_000, "Largest number of features.", lower_bound=20)
 _POINTS = flags.DEFINE_integer("points", 31, "Numbers of features, and ridges.", lower_bound=3)
-_POOL = flags.DEFINE_integer("pool", 3000, "Images of relu; official 10,000 and more.", lower_bound=20)
+_POOL = flags.DEFINE_integer(
+  "pool", 3000, "Images of relu; official 10,000 and more.", lower_bound=20, **terminal.SHARED,
+)
 _TRAIN = flags.DEFINE_integer("train", 2000, "Training images of kernel.", lower_bound=10)
 _TEST = flags.DEFINE_integer("test", 1000, "Test images of kernel.", lower_bound=2)
 _CNTK_TRAIN = flags.DEFINE_integer("cntk_train", 94, "Training images of cntk.", lower_bound=10)
 _CNTK_TEST = flags.DEFINE_integer("cntk_test", 64, "Test images of cntk.", lower_bound=2)
 _CNTK_SCALE = flags.DEFINE_integer("cntk_scale", 2, "Pixels of an image averaged along each side; official 1.", 1)
-_DEPTH = flags.DEFINE_integer("depth", 10, "Depth of the Myrtle network: 5, 7 or 10.")
+_DEPTH = flags.DEFINE_integer("depth", 10, "Depth of the Myrtle network: 5, 7 or 10.", **terminal.SHARED)
 _SEED = flags.DEFINE_integer("seed", 0, "Seed of all draws.", **terminal.SHARED)
 flags.mark_flag_as_required("workdir")
 
