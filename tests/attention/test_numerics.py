@@ -3,6 +3,7 @@
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from absl.testing import flagsaver
 
 from experiments.studies import sigmoid_forms
 from nurture.attention import numerics
@@ -70,7 +71,8 @@ def test_what_is_chosen():
 
 
 def test_the_binary(tmp_path, capsys):
-  sigmoid_forms.flags.FLAGS(["sigmoid_forms", f"--workdir={tmp_path}", "--lengths=64,256"])
-  sigmoid_forms.main([])
+  with flagsaver.flagsaver():  # flags are those of the whole process: another binary must find its own
+    sigmoid_forms.flags.FLAGS(["sigmoid_forms", f"--workdir={tmp_path}", "--lengths=64,256"])
+    sigmoid_forms.main([])
   assert "tanh, systematic" in capsys.readouterr().out
   assert (tmp_path / "plots" / "sigmoid_forms.png").stat().st_size > 10_000
