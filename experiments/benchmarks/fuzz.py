@@ -96,7 +96,7 @@ def go_over(only: Sequence[int], train: bool) -> list[dict]:
             if results[-1]["outcome"] not in ("run", "sentence"):
               print(_line(results[-1]), flush=True)
             if len(results) % 500 == 0:
-              print(f"{len(results)} fuzz.cases", flush=True)
+              print(f"{len(results)} cases", flush=True)
         except KeyboardInterrupt:  # what is known by now is counted
           process.kill()
           return results
@@ -122,7 +122,7 @@ def main(argv: Sequence[str]) -> int:
     return 0
   began, draw = time.monotonic(), random.Random(_SEED.value)
   total = sum(1 for _ in fuzz.cases(_CONFIGS.value))
-  print(f"{total} fuzz.cases")
+  print(f"{total} cases")
   chosen = sorted(draw.sample(range(total), _LIMIT.value)) if 0 < _LIMIT.value < total else ()
   prepared = go_over(chosen, train=False)
   sound = [result["index"] for result in prepared if result["outcome"] == "run"
