@@ -180,7 +180,7 @@ def test_laziness():
 
 
 @pytest.mark.parametrize("config, match", [
-  ({"name": "tangent_kernel", "top": 13}, "13 leading eigenvectors of 12"),
+  ({"name": "tangent_kernel", "top": 13}, "leading eigenvectors is 13; give a whole number from 1 to 12"),
   ({"name": "tangent_kernel", "top": 0}, "top is 0; give a whole number of at least 1"),
   ({"name": "tangent_kernel", "block": -1}, "block is -1; give a whole number of at least 0"),
   ({"name": "tangent_kernel", "reduce": "full"}, "one of"),

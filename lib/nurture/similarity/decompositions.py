@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 
 from nurture.core import linalg
 
@@ -47,7 +47,7 @@ def _left_singular_jvp(primals, tangents):
   return (u, s), (du, jnp.diagonal(a))
 
 
-def negligible(s: Float[Array, " r"], shape: tuple[int, ...]) -> Bool[Array, " r"]:
+def negligible(s: Float[Array, " r"], shape: tuple[int, ...]) -> Float[Array, " 1"]:
   """Returns the size up to which the singular values s [r], largest first, of a matrix are rounding; [1].
 
   10 sqrt(max(n, d)) eps of the largest: what rounding itself leaves was below sqrt(max(n, d)) eps in float32, of

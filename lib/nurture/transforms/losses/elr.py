@@ -17,7 +17,7 @@ from nurture.transforms.losses.example_rows import example_ids
 SMALLEST = 1e-4  # probability of the clamped form
 
 
-def clamped(p: Float[Array, "B K"]) -> Float[Array, "B K"]:
+def clamped(p: Float[Array, "*B K"]) -> Float[Array, "*B K"]:
   """Cuts probabilities to [1e-4, 1 - 1e-4], in their own dtype; outside of it no gradient flows."""
   return jax.lax.clamp(jnp.asarray(SMALLEST, p.dtype), p, jnp.asarray(1 - SMALLEST, p.dtype))
 
