@@ -6,7 +6,7 @@ from typing import Literal
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Float
+from jaxtyping import Float, Shaped
 
 from nurture.core import UserError, linalg
 from nurture.core.hints import Positive, check_argument
@@ -161,7 +161,7 @@ def _u_centred(k: Array, weight: Array | None = None) -> Array:
 
 
 def hsic_sums(
-  x: Float[Array, "n d_x"] | Gram, y: Float[Array, "n d_y"] | Gram, weight: Float[Array, " n"] | None = None
+  x: Float[Array, "n d_x"] | Gram, y: Float[Array, "n d_y"] | Gram, weight: Shaped[Array, " n"] | None = None
 ) -> dict[str, Float[Array, ""]]:
   """Returns one batch's share of the sums that a CKA over many batches needs.
 

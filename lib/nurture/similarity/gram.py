@@ -125,7 +125,7 @@ def _same_samples(x: Array, y: Array):
     raise UserError(f"x has {x.shape[0]} samples and y has {y.shape[0]}; give both the same samples in the same order.")
 
 
-def centred(x: Float[Array, "n d"], weight: Float[Array, " n"] | None = None) -> Float[Array, "n d"]:
+def centred(x: Float[Array, "n d"], weight: Shaped[Array, " n"] | None = None) -> Float[Array, "n d"]:
   """Returns x [n, d] minus its mean over samples; samples of weight 0 do not count and become 0.
 
   The first sample is subtracted before the mean: constant columns become exactly 0, and of a large offset nothing is
