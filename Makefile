@@ -22,7 +22,7 @@ help:
 	@echo "make test         lint, then all tests"
 	@echo "make test-fast    the tests that take less than ten seconds each"
 	@echo "make test-long    the tests that take too long for make test"
-	@echo "make lint         ruff"
+	@echo "make lint         ruff, and mypy over the package"
 	@echo "make docs         the pages and the reference as a site, in site/"
 	@echo "make mutants      ROOM=training: changes single places of lib/nurture/training and counts what its tests notice"
 	@echo "make clean        remove the environment and all caches; runs/ stays"
@@ -41,7 +41,8 @@ test-long: $(VENV)/installed-dev
 	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal -m long
 
 lint: $(VENV)/installed-dev
-	$(BIN)/ruff check lib experiments configs tests
+	$(BIN)/ruff check lib experiments configs tests docs
+	$(BIN)/mypy
 
 docs: $(VENV)/installed-docs
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict

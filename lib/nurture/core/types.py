@@ -31,7 +31,7 @@ class Outputs(NamedTuple):
   """
 
   logits: Array
-  taps: dict[str, Array]
+  taps: dict[str, Any]
 
 
 @jax.tree_util.register_dataclass

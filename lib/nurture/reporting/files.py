@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import io
 import math
 import os
 import pathlib
 import stat
 from collections.abc import Mapping
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 
@@ -61,7 +62,7 @@ def read_file(path: Path) -> bytes:
     raise _unreadable(path, error) from error
 
 
-def open_file(path: Path) -> BinaryIO:
+def open_file(path: Path) -> io.BufferedReader:
   """Opens a file for reading; raises OSError for a pipe or a device, whose reader might wait for ever."""
   f = open(path, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK))  # noqa: SIM115
   if not stat.S_ISREG(os.fstat(f.fileno()).st_mode):

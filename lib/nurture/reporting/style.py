@@ -21,7 +21,7 @@ _LINE = 0.18  # inches of a line of text
 _PALEST = 0.5  # white in the palest level of a method
 SUPERSCRIPTS = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 # For matplotlib.rcParams, in notebooks, whose figures then look as those of the binaries.
-RC: Mapping[str, Any] = {
+RC: dict[Any, Any] = {
   "axes.axisbelow": True, "axes.edgecolor": GRAY, "axes.grid": True, "axes.labelsize": 10,
   "axes.prop_cycle": f"cycler('color', {list(COLORS)})", "axes.spines.right": False, "axes.spines.top": False,
   "axes.titlelocation": "left", "axes.titlepad": 7, "axes.titlesize": 11,
@@ -103,7 +103,7 @@ def figure_of(width: float, height: float) -> Any:
   from matplotlib.backends.backend_agg import FigureCanvasAgg  # noqa: PLC0415
   from matplotlib.figure import Figure  # noqa: PLC0415
 
-  with rc_context(dict(RC)):
+  with rc_context(RC):
     figure = Figure(figsize=(width, height), layout="constrained")
   FigureCanvasAgg(figure)
   return figure
@@ -113,7 +113,7 @@ def add_axes(figure: Any, rows: int, columns: int, index: int, **options: Any) -
   """Returns axes in the style, the index-th (from 1) of a grid."""
   from matplotlib import rc_context  # noqa: PLC0415
 
-  with rc_context(dict(RC)):
+  with rc_context(RC):
     return figure.add_subplot(rows, columns, index, **options)
 
 
@@ -181,7 +181,8 @@ def save(figure: Any, path: Path) -> pathlib.Path:
   Raises:
     UserError: if the file cannot be written.
   """
-  renderer, extra = figure.canvas.get_renderer(), {}
+  renderer = figure.canvas.get_renderer()
+  extra: dict[Any, Any] = {}
   names = max(name.get_window_extent(renderer).width for axes in figure.axes for name in axes.get_yticklabels())
   for axes in figure.axes:
     rows, columns, first, _ = axes.get_subplotspec().get_geometry()

@@ -25,8 +25,8 @@ def enable_compilation_cache(min_seconds: float = 0.2) -> pathlib.Path | None:
   """
   import jax  # noqa: PLC0415  (a binary that only reads files starts without it)
 
-  if jax.config.jax_compilation_cache_dir:
-    return pathlib.Path(jax.config.jax_compilation_cache_dir)
+  if given := jax.config.values["jax_compilation_cache_dir"]:
+    return pathlib.Path(given)
   setting = os.environ.get(CACHE_VARIABLE, "")
   if setting.lower() == "off":
     return None

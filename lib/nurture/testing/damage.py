@@ -19,6 +19,16 @@ def _flip(data: bytes) -> bytes:
   return data[: len(data) // 2] + bytes([data[len(data) // 2] ^ 4]) + data[len(data) // 2 + 1 :] if data else b"\0"
 
 
+def _to_folder(path: pathlib.Path) -> None:
+  path.unlink()
+  path.mkdir()
+
+
+def _to_dead_link(path: pathlib.Path) -> None:
+  path.unlink()
+  path.symlink_to("nowhere")
+
+
 # How a file is damaged: its name -> a function of the path.
 DAMAGES: Mapping[str, Callable[[pathlib.Path], Any]] = {
   "removed": lambda path: path.unlink(),
@@ -30,8 +40,8 @@ DAMAGES: Mapping[str, Callable[[pathlib.Path], Any]] = {
   "{}": lambda path: path.write_text("{}\n"),
   "[]": lambda path: path.write_text("[]\n"),
   "null": lambda path: path.write_text("null\n"),
-  "a folder": lambda path: (path.unlink(), path.mkdir()),
-  "a dead link": lambda path: (path.unlink(), path.symlink_to("nowhere")),
+  "a folder": _to_folder,
+  "a dead link": _to_dead_link,
 }
 COMPARED = ("metrics.jsonl", "results.json")
 

@@ -40,7 +40,7 @@ SECTIONS = {
   "report": dict,
 }
 # Sections whose fields are fixed, with the type of each.
-FIELDS = {
+FIELDS: dict[str, dict[str, Any]] = {
   "evaluation": {"batch_size": Count, "parameters": str},
   "ensemble": {"seeds": Annotated[int, Range(least=1, most=10**6)], "grid": dict, "chunk": Whole, "map": str},
   "checkpoint": {"every": Whole, "keep": Count},
@@ -54,7 +54,7 @@ MEMBER_SECTIONS = (
 )
 
 
-def plain(config: Any) -> Config:
+def plain(config: Any) -> Any:
   """Returns a config as nested plain dicts in the order written, with references resolved and lists as tuples."""
   if isinstance(config, ConfigDict):
     # Transforms apply in the order written, which a ConfigDict keeps but shows sorted by name unless it and
@@ -109,7 +109,8 @@ def get(config: Mapping[str, Any], path: str) -> Any:
   Raises:
     UserError: if the path does not exist; names the nearest name at the level where it breaks.
   """
-  value, walked = config, []
+  value: Any = config
+  walked: list[str] = []
   for name in path.split("."):
     if not isinstance(value, Mapping) or name not in value:
       known = value if isinstance(value, Mapping) else ()

@@ -6,7 +6,7 @@ import dataclasses
 import functools
 import inspect
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any
+from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
@@ -134,7 +134,7 @@ class Experiment:
     """Returns `arrays` with the numbers of what is kept: slow, and large."""
     return {label: one.fill(self.arrays[label], self.inputs_in_order) for label, one in self.references.items()}
 
-  def parts(self, values: Mapping[str, jax.Array] | None = None, phase: int | None = None) -> Parts:
+  def parts(self, values: Mapping[str, Any] | None = None, phase: int | None = None) -> Parts:
     """Builds the objects of the config, with values put in at their paths.
 
     Args:
@@ -216,7 +216,7 @@ class Experiment:
       model=parts.model,
       inputs=parts.preprocess.inputs,
       apply=lambda variables, inputs: steps.evaluate(parts, state, variables, inputs),
-      loss=lambda variables, batch: sum(terms(variables, batch).values()),
+      loss=lambda variables, batch: cast(jax.Array, sum(terms(variables, batch).values())),
       terms=terms,
       references=lambda batch: steps.evaluation_context(parts, state, batch, root, arrays).references,
       loss_states=state.loss_states,
@@ -228,7 +228,7 @@ class Experiment:
     """Returns the shapes of a member's state."""
     return jax.eval_shape(self.init, jax.eval_shape(lambda: hyper_parameters(0)))
 
-  def abstract_fields(self) -> data.Fields:
+  def abstract_fields(self) -> dict[str, jax.ShapeDtypeStruct]:
     """Returns the shapes of the training split on the device."""
     dataset = self.read()
     one = jax.eval_shape(lambda: data.device_fields(dataset.train.take(np.arange(1)), dataset.input_name))

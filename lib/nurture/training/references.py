@@ -89,9 +89,9 @@ class Arrays:
   """
 
   variables: Tree
-  row: jax.Array | None = None
-  logits: jax.Array | None = None
-  grams: jax.Array | None = None
+  row: Any = None
+  logits: Any = None
+  grams: Any = None
   taps: tuple[str, ...] = dataclasses.field(default=(), metadata={"static": True})
 
   def lookup(self, ids: jax.Array) -> Outputs:
@@ -113,7 +113,7 @@ class Reference:
   """
 
   entry: Entry
-  module: nn.Module | None
+  module: Any
   data: Mapping[str, Any]
   path: str
 
@@ -176,7 +176,7 @@ class Reference:
     return self._apply(parts.model, {**state.variables, "params": params}, inputs, key, **scheduled)
 
   def _apply(
-    self, module: nn.Module, variables: Tree, inputs: jax.Array, key: jax.Array, **scheduled: jax.Array
+    self, module: Any, variables: Tree, inputs: jax.Array, key: jax.Array, **scheduled: Any
   ) -> Outputs:
     with model_at(f"{self.path}.model" if self.module is not None else "config.model"):
       if self.entry.batch_norm != "batch":

@@ -28,7 +28,7 @@ from nurture.training.programs import Programs, steps_per_dispatch
 from nurture.training.run_directory import claimed, cohort_directory, owner_of
 from nurture.training.signals import Diverged, Preempted, StopSignal
 from nurture.training.step import State
-from nurture.training.sweep import Cohort, cohorts_of, members_of
+from nurture.training.sweep import Cohort, Member, cohorts_of, members_of
 
 Results = dict[str, Any]
 
@@ -215,7 +215,8 @@ def _results(
 ) -> Results:
   """Joins the final rows of metrics.jsonl with the digests into members and groups."""
   rows = {r["member"]: r for r in reporting.read_rows(workdir / "metrics.jsonl") if r["step"] == config["steps"]}
-  entries, groups = {}, {}
+  entries: dict[int, dict[str, Any]] = {}
+  groups: dict[str, list[Member]] = {}
   for cohort, (digests, died_at) in zip(cohorts, finals):
     for position, member in enumerate(cohort.members):
       if member.index not in rows:

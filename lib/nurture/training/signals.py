@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import signal
 from types import FrameType, TracebackType
+from typing import Any
 
 from nurture.core import UserError
 
@@ -35,7 +36,7 @@ class StopSignal:
 
   def __init__(self):
     self.received: signal.Signals | None = None
-    self._previous: dict[int, object] = {}
+    self._previous: dict[int, Any] = {}
 
   def __enter__(self) -> StopSignal:
     for number in EXIT_CODES:

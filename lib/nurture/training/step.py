@@ -15,7 +15,6 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import optax
-from flax import linen as nn
 
 from nurture import data
 from nurture.core import Batch, Context, DataSpec, Outputs, UserError, rng, trees
@@ -64,7 +63,7 @@ class Parts:
   spec: DataSpec
   steps: int
   preprocess: Any
-  model: nn.Module
+  model: Any
   scheduled: Mapping[str, Schedule]
   references: Mapping[str, Any]
   targets: Mapping[str, Any]
@@ -288,6 +287,6 @@ def input_dtype(spec: DataSpec) -> Any:
   return jnp.int32 if spec.input_name == "tokens" else jnp.float32
 
 
-def scheduled_values(parts: Parts, step: jax.Array) -> dict[str, jax.Array]:
+def scheduled_values(parts: Parts, step: jax.Array) -> dict[str, Any]:
   """Returns the model arguments that change over training, as they stand at a step."""
   return {name: schedule(step) for name, schedule in parts.scheduled.items()}

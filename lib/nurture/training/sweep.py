@@ -97,7 +97,8 @@ def members_of(config: Config) -> tuple[Member, ...]:
       if path in taken:
         raise UserError(f"config.ensemble.grid.{label} and {taken[path]} both set {path}; leave it to one of them.")
       taken[path] = label
-  members, called = [], set()
+  members: list[Member] = []
+  called: set[str] = set()
   for point in itertools.product(*axes):
     values = {label: name for label, (name, _) in zip(grid, point)}
     if label_of(values) in called:  # "a, b" and "c" is written as "a" and "b, c" is
@@ -125,7 +126,7 @@ def cohorts_of(
   """
   members = tuple(members)
   numeric = [p for p in (members[0].assignments if members else ()) if _is_numeric(m.assignments[p] for m in members)]
-  cohorts = []
+  cohorts: list[Cohort] = []
   for group in _group(members, exclude=numeric):
     first = read(put(config, group[0].assignments))
     points = list({m.label: {p: m.assignments[p] for p in numeric} for m in group}.values())
@@ -175,7 +176,9 @@ def _values_read(experiment: Experiment, paths: Iterable[str]) -> set[str]:
   hp = lambda values: hyper_parameters(0) | {"values": values}
   state = jax.eval_shape(lambda values: experiment.init(hp(values)), values)
   rest = experiment.abstract_rows(), experiment.abstract_fields(), experiment.arrays
-  step_in = lambda phase: lambda values, state, *rest: experiment.step(state, hp(values), *rest, phase)
+  step_in = lambda phase: lambda values, state, rows, fields, arrays: experiment.step(
+    state, hp(values), rows, fields, arrays, phase
+  )
   traced = [jax.make_jaxpr(lambda values: experiment.init(hp(values)))(values)]
   traced += [jax.make_jaxpr(step_in(phase))(values, state, *rest) for phase in experiment.phases]
   used = set()
@@ -188,7 +191,8 @@ def _values_read(experiment: Experiment, paths: Iterable[str]) -> set[str]:
 
 def _group(members: Iterable[Member], exclude: Iterable[str]) -> list[list[Member]]:
   """Returns members grouped by their assignments, but for some paths; groups in order of appearance."""
-  exclude, groups = set(exclude), {}
+  exclude = set(exclude)
+  groups: dict[str, list[Member]] = {}
   for member in members:
     key = json.dumps([(p, v) for p, v in member.assignments.items() if p not in exclude], default=str)
     groups.setdefault(key, []).append(member)
