@@ -1,4 +1,4 @@
-"""What stands on the pages of the documentation: their blocks, and their commands."""
+"""The pages of the documentation: their blocks, and their commands."""
 
 import pathlib
 import re

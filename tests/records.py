@@ -1,4 +1,4 @@
-"""Which dataclasses of a room can be written to: what a trace reads must not change between two traces."""
+"""Dataclasses of a room that can be written to: what a trace reads must not change between two traces."""
 
 import dataclasses
 import importlib

@@ -1,4 +1,4 @@
-"""What is installed: the package alone, with versions that two files agree on, and the names that outside code uses."""
+"""The installation: the package alone, with versions that two files agree on, and the names that outside code uses."""
 
 import importlib
 import pathlib

@@ -1,4 +1,4 @@
-"""What merging a VanillaNet gains: the time of its training form, in evaluation mode, against its deployed form.
+"""The gain of merging a VanillaNet: the time of its training form, in evaluation mode, against its deployed form.
 
   python -m experiments.benchmarks.deploy [--model=vanillanet_6] [--side=224] [--batch=1,8] [--act_num=3] [--out=DIR]
 

@@ -1,4 +1,4 @@
-"""What starting up costs: the time to import each room, and whether anything heavy comes along.
+"""The cost of starting up: the time to import each room, and whether anything heavy comes along.
 
   python -m experiments.benchmarks.startup [--rounds=5]
 

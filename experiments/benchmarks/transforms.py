@@ -1,4 +1,4 @@
-"""What each training transform adds to the time of a step, against plain cross-entropy.
+"""The time that each training transform adds to a step, against plain cross-entropy.
 
   python -m experiments.benchmarks.transforms [--depth=24] [--width=128] [--batch=128] [--rounds=9] [--out=DIR]
 

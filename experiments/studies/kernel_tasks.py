@@ -1,4 +1,4 @@
-"""What kernel and random-feature regression measure on power-law tasks and on images, without flags or files.
+"""Measurements of kernel and random-feature regression on power-law tasks and on images, without flags or files.
 
 Used by `experiments.studies.random_features` and its notebook; all of it needs float64, so call it within
 `with jax.enable_x64(True):`.

@@ -1,4 +1,4 @@
-"""What enters the last layer, seen in the plane of three classes, of several trained networks side by side.
+"""Inputs of the last layer, seen in the plane of three classes, of several trained networks side by side.
 
   python -m experiments.studies.projection DIR... [--member=0 ...] [--classes=0,1,2] [--split=test] [--out=FILE]
 

@@ -1,4 +1,4 @@
-"""How exact sigmoid attention is by the form of its sigmoid, over the length n with b = -log n: a table and a figure.
+"""Exactness of sigmoid attention by the form of its sigmoid, over the length n with b = -log n: a table and a figure.
 
   python -m experiments.studies.sigmoid_forms [--lengths=64,256,1024,4096,16384] [--workdir=runs/sigmoid_forms]
 

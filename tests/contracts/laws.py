@@ -1,4 +1,4 @@
-"""What every pure function of the spine must obey, as assertions on any function and arguments."""
+"""Laws that every pure function of the spine must obey, as assertions on any function and arguments."""
 
 import jax
 import jax.numpy as jnp

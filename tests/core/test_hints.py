@@ -1,4 +1,4 @@
-"""Which numbers a type lets through: ends, NaN, infinity, what 32 bits cannot hold, and what stands inside a trace."""
+"""Numbers that a type lets through: ends, NaN, infinity, what 32 bits cannot hold, and what stands inside a trace."""
 
 import typing
 from typing import Annotated, Literal

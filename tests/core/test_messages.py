@@ -1,4 +1,4 @@
-"""What messages call a field of the config: its whole path, as the command line takes it."""
+"""The name of a field of the config in messages: its whole path, as the command line takes it."""
 
 import ast
 import pathlib

@@ -1,4 +1,4 @@
-"""Which taps are meant by a word."""
+"""Selection of taps by a word."""
 
 import pytest
 

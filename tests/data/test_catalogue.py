@@ -1,4 +1,4 @@
-"""From a config to splits: what is kept through noise, split and subset, and what is refused."""
+"""Splits of a config: what is kept through noise, split and subset, and what is refused."""
 
 import gzip
 import subprocess

@@ -1,4 +1,4 @@
-"""What a person can get wrong at the command line: one sentence that names the fix, exit code 2, no traceback."""
+"""Mistakes that a person can make at the command line: one sentence that names the fix, exit code 2, no traceback."""
 
 import gzip
 import os

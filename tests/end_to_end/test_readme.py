@@ -1,4 +1,4 @@
-"""What the pages tell people to do first works: the commands of the README, and the example of a new method."""
+"""The first things that the pages tell people to do: the commands of the README, and the example of a new method."""
 
 import importlib
 import pathlib

@@ -1,4 +1,4 @@
-"""Which layers the configs of guidance compare, where they follow the official code (arXiv:2410.20035)."""
+"""Layers that the configs of guidance compare, where they follow the official code (arXiv:2410.20035)."""
 
 import jax
 import jax.numpy as jnp

@@ -1,4 +1,4 @@
-"""What residual networks do in training only: drop path that a schedule moves, and rematerialization."""
+"""Residual networks in training: drop path that a schedule moves, and rematerialization."""
 
 import jax
 import jax.numpy as jnp

@@ -1,4 +1,4 @@
-"""What the vision transformer and the decoder share: the block, its options, and how blocks are stacked."""
+"""The common part of vision transformer and decoder: the block, its options, and how blocks are stacked."""
 
 import functools
 import math

@@ -1,4 +1,4 @@
-"""What is changed: the operators of cosmic-ray, and four of our own for what it leaves alone.
+"""Changes: the operators of cosmic-ray, and four of our own for what it leaves alone.
 
 A place is a piece of source that can be changed, in one way or in many (each comparison into every other). Places are
 sampled first and then one change of each, so that no operator outweighs the others by its number of variants.

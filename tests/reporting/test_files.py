@@ -1,4 +1,4 @@
-"""How files are read and replaced, and names that no file can have."""
+"""Reading and replacing files, and names that no file can have."""
 
 import builtins
 import errno

@@ -1,4 +1,4 @@
-"""What the manifest says, and that its history survives."""
+"""The manifest: its entries, and its history, which survives."""
 
 import datetime
 import json

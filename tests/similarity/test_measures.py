@@ -1,4 +1,4 @@
-"""What the table says of each measure: range, symmetry, metric, invariances and no others, Gram matrices."""
+"""Facts that the table states of each measure: range, symmetry, metric, invariances and no others, Gram matrices."""
 
 import functools
 import itertools

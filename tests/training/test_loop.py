@@ -1,4 +1,4 @@
-"""What the loop around the steps logs, probes and saves, and in which order, with steps that are counted by hand.
+"""The loop around the steps: logs, probes and checkpoints in their order, with steps that are counted by hand.
 
 The device programs are replaced by arithmetic in numpy: the loss of step t is t, and 100 more for each member.
 """

@@ -1,4 +1,4 @@
-"""What cannot fit into memory is one sentence that names the section, before anything is allocated."""
+"""Experiments that cannot fit into memory are one sentence that names the section, before anything is allocated."""
 
 import jax
 import jax.numpy as jnp

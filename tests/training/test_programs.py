@@ -1,4 +1,4 @@
-"""How steps are cut into dispatches, and what the compiled programs do with members, orders and sums."""
+"""Steps cut into dispatches, and compiled programs over members, orders and sums."""
 
 import dataclasses
 import types

@@ -1,4 +1,4 @@
-"""From a config to what training needs: which examples stand where, what is read once, and who may ask for outputs that
+"""A config read for training: which examples stand where, what is read once, and who may ask for outputs that
 were computed before."""
 
 import types

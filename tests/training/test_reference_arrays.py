@@ -1,4 +1,4 @@
-"""What is kept of a frozen network: its rows, how much memory it may take, and how many passes fill it."""
+"""Outputs that are kept of a frozen network: their rows, how much memory it may take, and how many passes fill it."""
 
 import jax
 import jax.numpy as jnp

@@ -1,4 +1,4 @@
-"""How the last rows of metrics.jsonl and the final parameters become results.json."""
+"""Results out of the last rows of metrics.jsonl and the final parameters."""
 
 import hashlib
 

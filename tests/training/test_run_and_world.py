@@ -1,4 +1,4 @@
-"""What a run says to the terminal, and where it may not write."""
+"""A run at the terminal, and where it may not write."""
 
 import pytest
 

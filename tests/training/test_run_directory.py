@@ -1,4 +1,4 @@
-"""What a start may leave behind, what may be damaged, and what a run directory must never lose."""
+"""The run directory: leftovers of a start, damage, and what must never be lost."""
 
 import fcntl
 import json

@@ -1,4 +1,4 @@
-"""What a step and an evaluation give to whoever reads: keys, contexts, schedules, references."""
+"""Readers of a step and of an evaluation: keys, contexts, schedules, references."""
 
 import dataclasses
 

@@ -1,4 +1,4 @@
-"""From a grid to members, and from members to programs."""
+"""A grid becomes members, and members become programs."""
 
 import types
 

@@ -1,4 +1,4 @@
-"""What a config means that leaves a number out: a default that moves changes every such config without a word."""
+"""Defaults of numbers that a config leaves out: one that moves changes every such config without a word."""
 
 import inspect
 

@@ -16,7 +16,7 @@ from nurture.reporting.manifest import collect, recorded, start
 
 
 class Study:
-  """A study at work.
+  """A running study.
 
   Attributes:
     workdir: its run directory.
