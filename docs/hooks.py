@@ -1,4 +1,4 @@
-"""What turns this folder into the site: RESULTS.md becomes a page, and links that leave the folder become plain text.
+"""Hooks of mkdocs: RESULTS.md becomes a page of the site, and links that leave this folder become plain text.
 
 The pages are written to be read in the repository, where a link may lead to any of its files. mkdocs loads this file,
 and so does griffe, which reads the docstrings.

@@ -36,7 +36,7 @@ RC: dict[Any, Any] = {
 
 @dataclasses.dataclass(frozen=True)
 class Style:
-  """How a series looks: a colour, and the dashes of its line as matplotlib takes them."""
+  """The look of a series: a colour, and the dashes of its line as matplotlib takes them."""
 
   color: str
   dashes: Any = "-"

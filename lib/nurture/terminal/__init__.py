@@ -1,4 +1,4 @@
-"""What a binary needs at the terminal: its flags, how it starts and fails, and the cache of compiled programs."""
+"""The terminal side of every binary: flags, start and failure, and the cache of compiled programs."""
 
 from nurture.terminal.compilation_cache import CACHE_VARIABLE, enable_compilation_cache
 from nurture.terminal.flags import SHARED, check_config, parse_flags

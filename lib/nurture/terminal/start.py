@@ -1,4 +1,4 @@
-"""How every binary starts and ends: one sentence for a person's mistakes, a traceback for the program's."""
+"""Start and end of every binary: one sentence for a person's mistakes, a traceback for the program's."""
 
 from __future__ import annotations
 

@@ -47,7 +47,7 @@ def hyper_parameters(seed: int, values: Mapping[str, float] | None = None) -> Hy
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Experiment:
-  """What all members of a program share.
+  """A config whose mistakes have been found, and the facts that all members of a program share.
 
   The objects of the config are built inside the traced step with the member's values put in, so any number of any
   method can be swept with no code of its own.

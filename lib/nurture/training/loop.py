@@ -131,7 +131,7 @@ class Loop:
     return max(start for start in self.phases if start <= step)
 
   def _is_whole(self, name: str, first: int, last: int) -> bool:
-    """Whether a metric has a value of each of these steps; that of an inactive loss term has none."""
+    """Returns whether a metric was computed at each of these steps; an inactive loss term is not computed."""
     label = name.removeprefix("loss/")
     return label == name or label in active_losses(self.cohort.experiment.config, first, last)
 

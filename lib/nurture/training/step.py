@@ -103,7 +103,7 @@ def update(
     state: one member's state.
     batch: rows as gathered from the data set, neither augmented nor normalized.
     root: the member's root key.
-    references: what the networks in parts.references were loaded as, by label.
+    references: the arrays of the networks in parts.references, by label.
 
   Returns:
     The next state and {"loss", "loss/<label>" where there are several, "gradient_norm"}, all [] float32
