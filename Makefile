@@ -15,12 +15,13 @@ BUDGET ?= 0
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help quickstart test test-fast test-long lint docs mutants clean
+.PHONY: help quickstart test test-fast test-long slow-list lint docs mutants clean
 
 help:
 	@echo "make quickstart   train a small network into runs/quickstart, from the start"
 	@echo "make test         lint, then all tests"
-	@echo "make test-fast    the tests that take less than ten seconds each"
+	@echo "make test-fast    all but the tests in tests/slow.txt; under 3 minutes on 2 cores"
+	@echo "make slow-list    all tests, and the list of the slow ones written anew from what they take"
 	@echo "make test-long    the tests that take too long for make test"
 	@echo "make lint         ruff, and mypy over the package"
 	@echo "make docs         the pages and the reference as a site, in site/"
@@ -36,6 +37,9 @@ test: lint
 
 test-fast: $(VENV)/installed-dev
 	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal -m "not slow and not long"
+
+slow-list: $(VENV)/installed-dev
+	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal --write-slow
 
 test-long: $(VENV)/installed-dev
 	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal -m long

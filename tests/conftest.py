@@ -26,6 +26,9 @@ from nurture import terminal
 
 _LARGE = 2**30  # bytes; a module adds up to one half of it
 _peaks = pytest.StashKey[list[int]]()  # bytes; of every worker that has ended
+_SLOW_LIST = pathlib.Path(__file__).parent / "slow.txt"
+_SLOW = 0.35  # seconds; a function whose cases take longer on average stands in that list
+_seconds: dict[str, float] = {}  # of every test that ran
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
 terminal.enable_compilation_cache()
@@ -64,10 +67,47 @@ def _resident() -> int:
     return 2**62
 
 
+def pytest_addoption(parser):
+  """Adds the option that writes the list of what `make test-fast` leaves out."""
+  parser.addoption("--write-slow", action="store_true", help=f"write what takes longer than {_SLOW} s "
+                   f"of the tests that run into tests/{_SLOW_LIST.name}")
+
+
+@pytest.hookimpl(tryfirst=True)  # before -m chooses
+def pytest_collection_modifyitems(items):
+  """Marks as slow what the list names."""
+  names = set(_SLOW_LIST.read_text().splitlines())
+  for item in items:
+    if _function(item.nodeid) in names:
+      item.add_marker(pytest.mark.slow)
+
+
+def pytest_runtest_logreport(report):
+  """Adds up the seconds of every test: of its fixtures, its call and what comes behind it."""
+  _seconds[report.nodeid] = _seconds.get(report.nodeid, 0.0) + report.duration
+
+
+def _function(test: str) -> str:
+  """Returns a test's name without the brackets of its case."""
+  return test.split("[")[0]
+
+
+def _write_slow() -> None:
+  """Writes the list; functions of which nothing ran keep their place in it."""
+  cases: dict[str, list[float]] = {}
+  for test, taken in _seconds.items():
+    cases.setdefault(_function(test), []).append(taken)
+  slow = {name for name, taken in cases.items() if sum(taken) > _SLOW * len(taken)}
+  kept = set(_SLOW_LIST.read_text().splitlines()) - set(cases)
+  _SLOW_LIST.write_text("".join(f"{name}\n" for name in sorted(slow | kept)))
+
+
 def pytest_sessionfinish(session):
   """Hands the peak of this process to the one that reports, where this is a worker of pytest-xdist."""
   if hasattr(session.config, "workeroutput"):
     session.config.workeroutput["peak"] = _peak()
+  elif session.config.option.write_slow:
+    _write_slow()
 
 
 @pytest.hookimpl(optionalhook=True)

@@ -106,7 +106,6 @@ def test_a_damaged_cache_is_one_sentence(prepared, tmp_path):
 
 
 # Imports tensorflow twice, 5 to 10 s each on two cores.
-@pytest.mark.slow
 def test_tfrecord_is_read_in_the_same_order_and_ragged_images_need_resize(prepared, tmp_path):
   _python(_PREPARE, tmp_path, "tfrecord", "ragged")
   refused = """

@@ -42,8 +42,7 @@ def wait_for_progress(process, workdir, before):
 
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize("kills_wanted", [
-  pytest.param(3, marks=pytest.mark.slow),  # starts the program half a dozen times
-  pytest.param(12, marks=pytest.mark.long),
+  3, pytest.param(12, marks=pytest.mark.long),
 ])
 def test_kills_change_nothing(tmp_path, kills_wanted):
   """A hundred of them, at chosen moments: python -m experiments.benchmarks.soak."""

@@ -157,9 +157,7 @@ def assert_within(text, page):
 
 
 @pytest.mark.parametrize("page", [
-  # Slow ones compile a hundred small programs, as whoever tries them does.
-  pytest.param(page, id=page.stem, marks=pytest.mark.slow if page.stem in ("kernels", "models") else ())
-  for page in PAGES if blocks(page, "python")
+  pytest.param(page, id=page.stem) for page in PAGES if blocks(page, "python")
 ])
 def test_python_runs(page, tmp_path, monkeypatch):
   code = blocks(page, "python")
@@ -183,7 +181,6 @@ def test_python_runs(page, tmp_path, monkeypatch):
       table.update(rows)
 
 
-@pytest.mark.slow  # mkdocs reads all docstrings
 def test_the_site_is_built_without_a_warning(tmp_path):
   pytest.importorskip("mkdocs")
   words = ["-m", "mkdocs", "build", "--strict", "--site-dir", str(tmp_path / "site")]

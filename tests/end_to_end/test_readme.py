@@ -13,7 +13,6 @@ from tests.pages import ROOT, blocks, commands
 from tests.tiny import tiny_config
 
 
-@pytest.mark.slow  # compiles two programs
 def test_the_example_of_a_new_method_trains_and_sweeps(tmp_path, monkeypatch):
   source = next(block for block in blocks(ROOT / "docs/transforms.md", "python") if "class ConfidencePenalty" in block)
   assert len(source.splitlines()) <= 40
@@ -35,7 +34,6 @@ def test_the_example_of_a_new_method_trains_and_sweeps(tmp_path, monkeypatch):
   assert results["members"][0]["metrics"]["loss"] == pytest.approx(plain["members"][0]["metrics"]["loss"], rel=1e-5)
 
 
-@pytest.mark.slow  # starts a program that trains, and one that reads
 @pytest.mark.parametrize("page, part, reader", [
   ("docs/running.md", "configs/quickstart.py", "experiments.report"),
   ("README.md", "configs/elr/digits.py", "experiments.tuned"),

@@ -106,7 +106,6 @@ def test_the_slope_in_the_margins_is_the_tanh_of_half_the_margin():
   assert abs(slope - (np.tanh(0.7) - 1) / 2) > 0.1
 
 
-@pytest.mark.slow  # starts two programs
 def test_the_binary_writes_a_run_directory(tmp_path):
   binary = [sys.executable, "-m", "experiments.studies.elr_linear"]
   command = [*binary, f"--workdir={tmp_path}", "--n=60", "--p=55", "--steps=40"]

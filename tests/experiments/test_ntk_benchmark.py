@@ -55,7 +55,6 @@ def test_deep_kernels_compile_without_the_peer(parsed, monkeypatch, capsys):
   assert "NTK of 2 ReLU layers" in capsys.readouterr().out
 
 
-@pytest.mark.slow  # starts a program
 def test_mistakes_are_one_sentence():
   command = [sys.executable, "-m", "experiments.benchmarks.ntk", "--part=all"]
   done = subprocess.run(command, capture_output=True, text=True, timeout=240)

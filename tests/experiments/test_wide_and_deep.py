@@ -66,7 +66,6 @@ def test_the_table_of_results(measured):
   assert lines[-1][3] == "–"  # no regression with one layer
 
 
-@pytest.mark.slow  # starts a program
 def test_the_binary_writes_a_run_directory(tmp_path):
   command = [sys.executable, "-m", "experiments.studies.wide_and_deep", f"--workdir={tmp_path}", "--n=30", "--seeds=2",
              "--depths=1,30", "--dimensions=2"]

@@ -63,7 +63,6 @@ def objective(module, params, x=TOKENS, taps=True):
   return jnp.sum(jnp.sin(outputs.logits)) + sum(jnp.sum(jnp.sin(tap)) for tap in outputs.taps.values() if taps)
 
 
-@pytest.mark.slow  # compiles four gradients of the network
 def test_scan_and_remat_are_the_loop():
   fields = LEARNED | {"qk_norm": True, "layer_scale": 0.5, "hybrid_norm": True, "depth": 2}
   loop = SMALL(**fields)

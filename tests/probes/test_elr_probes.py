@@ -105,7 +105,6 @@ def test_a_missing_term_is_named_with_those_that_would_do(probe, name):
       measure(probe("ce"), network(**given), np.zeros((2, K)), [0, 1], [0, 1], [0, 1], 2)
 
 
-@pytest.mark.slow  # a run of two arms, with every part of it in place
 def test_in_a_run_the_states_reach_the_probes(tmp_path):
   config = tiny_config(
     steps=24,  # three epochs of 8 steps

@@ -164,7 +164,6 @@ def test_windows_can_differ_between_members(tmp_path):
   assert len(digests) == 2 and {member["cohort"] for member in results["members"]} == {0, 1}
 
 
-@pytest.mark.slow  # seven runs
 def test_windows_of_augmentations_targets_and_gradients(tmp_path):
   """With a window over all steps each part acts; one that ends before the run begins to count leaves the plain run."""
   plain = config({"ce": CE}, gradients={}, targets={}, optimizer={"name": "sgd", "learning_rate": 0.1})
@@ -181,7 +180,6 @@ def test_windows_of_augmentations_targets_and_gradients(tmp_path):
       assert jax.tree.all(jax.tree.map(np.array_equal, a, b)) == equal, name
 
 
-@pytest.mark.slow  # three runs of an ensemble
 def test_phases_moving_references_and_members_that_die(tmp_path):
   """Members side by side, in chunks and one after another are the same, whoever dies, wherever the run is cut."""
   watch = {"name": "distillation", "teachers": ("average",), "weight": 0.5, "teacher_temperature": 1.0,

@@ -165,7 +165,6 @@ def test_changed_data_are_refused(undisturbed):
     manifest.write_text(original)
 
 
-@pytest.mark.slow  # compiles three programs
 def test_a_member_equals_the_same_run_alone(undisturbed, tmp_path):
   """To rounding with vmap, bit for bit with lax.map."""
   alone = train(tmp_path / "alone", seed=1, data__seed=0)  # member 3: seed 1, eta 0.01
@@ -210,7 +209,6 @@ def test_a_late_blow_up_keeps_the_last_good_checkpoint(tmp_path):
     train(tmp_path / "run", optimizer__learning_rate=rate)
 
 
-@pytest.mark.slow  # compiles six programs
 def test_limits_equal_the_plain_run_bit_for_bit(tmp_path):
   plain = shas(train(tmp_path / "plain", targets={}, parameters={}, gradients={}))
   smoothing = {"targets__smoothing__alpha": 0.0, "parameters": {}, "gradients": {}}
@@ -229,7 +227,6 @@ def test_what_watches_does_not_move(tmp_path, undisturbed):
   assert shas(train(tmp_path / "c", evaluation__parameters="average")) == alone
 
 
-@pytest.mark.slow  # compiles three programs
 def test_steps_per_dispatch_and_devices_change_rounding_only(tmp_path, monkeypatch):
   train(tmp_path / "a", ensemble__seeds=2)
   train(tmp_path / "b", ensemble__seeds=2, steps_per_dispatch=1)
@@ -240,7 +237,6 @@ def test_steps_per_dispatch_and_devices_change_rounding_only(tmp_path, monkeypat
   assert_close(params(tmp_path / "a", 1), params(tmp_path / "c", 1), 1e-5)
 
 
-@pytest.mark.slow  # compiles two programs and looks for what can vary
 def test_values_that_cannot_be_traced_get_programs_of_their_own(tmp_path):
   grid = {"dropout": {"path": "model.dropout", "levels": (0.0, 0.5)}, "eta": ETA}
   results = train(tmp_path / "run", ensemble__grid=grid)
@@ -248,7 +244,6 @@ def test_values_that_cannot_be_traced_get_programs_of_their_own(tmp_path):
   assert len(set(shas(results))) == 4
 
 
-@pytest.mark.slow  # compiles two programs a row
 @pytest.mark.parametrize(("path", "levels"), [
   ("batch_size", (8, 16)), ("data.label_noise.rate", (0.0, 0.5)), ("data.subset", (64, 32)), ("data.seed", (0, 1)),
 ])

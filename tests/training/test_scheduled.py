@@ -32,7 +32,6 @@ def lowered():
   monitoring.unregister_event_duration_listener(listen)
 
 
-@pytest.mark.slow  # compiles three small networks
 @pytest.mark.parametrize("model, scheduled", [
   (VANILLANET, {"lam": {"name": "epoch_ramp", "epochs": 4, "steps_per_epoch": 1}}),
   pytest.param(VANILLANET, {"lam": {"name": "step_ramp", "steps": 5, "shape": "cosine"}}, marks=pytest.mark.long),
@@ -52,7 +51,6 @@ def test_another_program_would_be_seen(tmp_path, lowered):
   assert len(lowered) == 2
 
 
-@pytest.mark.slow  # compiles a network in three modes
 def test_a_run_trains_merges_and_measures_the_merged_network(tmp_path):
   probes = {
     "test": {"name": "accuracy", "split": "test", "every": 2},

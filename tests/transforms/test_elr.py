@@ -205,7 +205,6 @@ def test_no_strength_is_plain_cross_entropy_bit_for_bit(term, memory):
     np.testing.assert_array_equal(ours, theirs)
 
 
-@pytest.mark.slow  # compiles two programs
 def test_a_run_without_strength_equals_the_plain_run_bit_for_bit(tmp_path):
   ce = {"ce": {"name": "cross_entropy", "weight": 1.0}}
   sha = lambda name, losses: training.run(
