@@ -35,6 +35,7 @@ def get_config():
       "label_noise": {},  # of the training labels, such as {"name": "symmetric", "rate": 0.4, "include_true": False}
       "noisy_validation": True,  # whether the validation labels are as wrong as those of training
       "normalize": "standardize",  # of inputs; "unit" and "none" are the others
+      "normalize_labels": "none",  # of numbers; "standardize" is the other
       "augment": {},  # label -> what changes a batch, in this order
     },
     "model": {"name": "mlp", "depth": 2, "width": 256, "activation": "relu", "kernel_init": "he"},

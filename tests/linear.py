@@ -7,9 +7,10 @@ import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 
-from nurture.core import DataSpec, Outputs
+from nurture.core import Outputs
 from nurture.core.schedules import as_schedule
 from nurture.data.batches import Preprocess
+from nurture.testing import class_spec
 from nurture.training import step as steps
 from nurture.transforms.losses import LOSSES
 from nurture.transforms.optimizers import build_optimizer
@@ -60,7 +61,7 @@ def term(value, weight=1.0):
 def make_parts(**changes):
   """Plain gradient descent on the cross-entropy at a rate of 1; changes are fields of Parts."""
   parts = {
-    "spec": DataSpec(num_examples=4, num_classes=K, input_shape=(D,), batch_size=4),
+    "spec": class_spec(num_examples=4, num_classes=K, input_shape=(D,), batch_size=4),
     "steps": 10,
     "preprocess": Preprocess("image", lambda x: x.astype(jnp.float32), {}),
     "model": Linear(),

@@ -144,7 +144,7 @@ def images(count: int) -> tuple[np.ndarray, str]:
   """Returns CIFAR-10 images [count, 32, 32, 3], standardized, and where they are from."""
   if _DATA_DIR.value is None:
     return np.random.default_rng(0).standard_normal((count, 32, 32, 3)).astype(np.float32), "random images"
-  pixels = build(data.DATASETS, "cifar10").load(_DATA_DIR.value).train.inputs
+  pixels = build(data.DATASETS, "cifar10").load(_DATA_DIR.value).train.inputs["image"]
   if count > len(pixels):
     raise UserError(f"--samples={count}, but CIFAR-10 has {len(pixels)} training images; give fewer.")
   chosen = pixels[:count].astype(np.float32) / 255

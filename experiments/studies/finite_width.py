@@ -124,7 +124,7 @@ def make_task(n: int) -> Task:
     raise UserError(f"--n={n} is more than the {len(digits.test)} test digits; give a smaller number.")
 
   def scaled(split):
-    x = split.inputs[:n].astype(np.float32)
+    x = split.inputs["image"][:n].astype(np.float32)
     return jnp.asarray(x / np.sqrt(np.mean(x**2, axis=(1, 2, 3), keepdims=True)))
 
   odd = digits.train.label[:n] % 2

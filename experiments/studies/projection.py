@@ -126,20 +126,21 @@ def view_of(
   section = config["data"] | {"augment": {}}
   dataset = data.load(section, data_dir)
   examples = dataset.split(split)
-  if examples.label.ndim != 1:
-    raise UserError(f"{directory} predicts a class for each position of a sequence; choose a run with one an example.")
+  if dataset.task.name != "classification":
+    raise UserError(f"{directory} was trained on {dataset.name}, which asks for {dataset.task.name}; choose a run of a "
+                    "classification.")
   rows = [np.flatnonzero(np.asarray(examples.label) == c)[:limit] for c in classes]
   for c, found in zip(classes, rows):
     if not len(found):
       raise UserError(f"--classes has {c}, of which the split {split!r} of {dataset.name} has no example; "
-                      f"choose from 0 to {dataset.num_classes - 1}.")
+                      f"choose from 0 to {dataset.task.num_outputs - 1}.")
   examples = examples.take(np.concatenate(rows))
-  [batch] = data.padded_batches(examples, len(examples), dataset.input_name)
-  module = models.build({"num_classes": dataset.num_classes} | config["model"])
+  [batch] = data.padded_batches(examples, len(examples))
+  module = models.build({"num_classes": dataset.task.num_outputs} | config["model"])
   inputs = data.preprocess(section, dataset).inputs(jax.tree.map(jnp.asarray, batch))
   outputs = jax.jit(module.apply)(variables, inputs)
   activations, templates = last_layer(variables["params"], outputs)
-  names = tuple(dataset.class_names) or tuple(map(str, range(dataset.num_classes)))
+  names = dataset.task.outputs
   return View(
     title=f"{directory.name}, member {member}" + (f"\n{described.label}" if described.values else ""),
     points=np.asarray(project(activations, templates, classes)),

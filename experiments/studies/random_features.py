@@ -130,10 +130,10 @@ def read_images(name: str, data_dir: str, count: int, seed: int) -> tuple[np.nda
     "source": name, "seed": seed, "validation": 0, "subset": count, "test_subset": 0, "label_noise": {},
     "noisy_validation": False, "normalize": "none", "augment": {},
   }, data_dir)
-  if dataset.train.inputs.ndim != 4:
+  if dataset.train.inputs["image"].ndim != 4:
     raise UserError(f"--dataset={name} holds no images; give cifar10, mnist, fashion_mnist or digits.")
   order = np.random.default_rng(seed).permutation(count)  # the subset keeps the order of the file
-  images = dataset.train.inputs[order].astype(np.float64)
+  images = dataset.train.inputs["image"][order].astype(np.float64)
   return (images - images.mean()) / images.std(), dataset.train.label[order], dataset.checksums
 
 

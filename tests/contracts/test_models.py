@@ -9,9 +9,10 @@ import pytest
 from flax import linen as nn
 
 from nurture import models
-from nurture.core import Context, DataSpec, Outputs
+from nurture.core import Context, Outputs
 from nurture.core.taps import kind
 from nurture.models.native import native
+from nurture.testing import class_spec
 from tests.contracts.laws import assert_close, assert_finite, assert_pure, assert_scans, shapes
 from tests.contracts.rows import ONE_PREDICTION, PUBLISHED, configs, label, made
 
@@ -172,7 +173,7 @@ OF_LOGITS = [{"name": "pair", "model": {"name": "mlp", "depth": 1, "width": 4}},
 ], ids=label)
 def test_every_model_and_every_loss(config, loss):
   module, term, x = made("models", config), made("losses", loss), example(config)
-  spec = DataSpec(num_examples=B, num_classes=K, input_shape=x.shape[1:], batch_size=B)
+  spec = class_spec(num_examples=B, num_classes=K, input_shape=x.shape[1:], batch_size=B)
 
   def gradient(key):
     variables, state = variables_of(module, key, x), term.init(spec)

@@ -6,8 +6,9 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from nurture.core import DataSpec, Network, Outputs
+from nurture.core import Network, Outputs
 from nurture.probes import ProbeSpec
+from nurture.testing import class_spec
 from tests.contracts.laws import assert_close, assert_finite, assert_maps, assert_pure, shapes
 from tests.contracts.rows import configs, label, made
 
@@ -82,7 +83,7 @@ def spec(batch_size):
     cut = lambda start: jax.tree.map(lambda values: values[start : start + batch_size], rows)
     return [cut(start) for start in range(0, len(index), batch_size)]
 
-  return ProbeSpec(DataSpec(N, K, (D,), batch_size), batches, Linear())
+  return ProbeSpec(class_spec(N, K, (D,), batch_size), batches, Linear())
 
 
 def check(probe):

@@ -8,7 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from nurture.core import Context, DataSpec, Outputs, UserError
+from nurture.core import Context, Outputs, UserError
+from nurture.testing import class_spec
 from nurture.transforms.losses.forgetting_events import ForgettingEvents
 from nurture.transforms.losses.target_divergence import TargetDivergence
 from tests.contracts.laws import assert_close, assert_finite, assert_maps, assert_pure, assert_scans, shapes
@@ -17,7 +18,7 @@ from tests.contracts.rows import ONE_PREDICTION, configs, label, made
 B, T, K = 4, 3, 5
 # Counts only; and one whose targets are the predictions themselves at the first visit.
 WITHOUT_GRADIENT = (ForgettingEvents, TargetDivergence)
-SPEC = DataSpec(num_examples=9, num_classes=K, input_shape=(2,), batch_size=B)
+SPEC = class_spec(num_examples=9, num_classes=K, input_shape=(2,), batch_size=B)
 
 
 def context(logits, sequence=False):

@@ -10,7 +10,8 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from nurture.core import DataSpec, Outputs
+from nurture.core import Outputs
+from nurture.testing import class_spec
 from tests.contracts import test_models as models
 from tests.contracts import test_probes as probes
 from tests.contracts import test_targets_and_losses as losses
@@ -48,7 +49,7 @@ def check_loss(term, dtype, sequence=False):
     (_, new), gradient = jax.value_and_grad(lambda z: (run(state, z)[0].sum(), run(state, z)[1]), has_aux=True)(logits)
     return new, gradient
 
-  state = term.init(DataSpec(num_examples=9, num_classes=5, input_shape=(2,), batch_size=4))
+  state = term.init(class_spec(num_examples=9, num_classes=5, input_shape=(2,), batch_size=4))
   value, new = jax.eval_shape(run, state, ctx.outputs.logits)
   assert value.dtype in (jnp.float32, dtype) and value.dtype != jnp.bfloat16
   assert all(leaf.dtype != jnp.float64 for leaf in jax.tree.leaves(state)), "a state is float64"

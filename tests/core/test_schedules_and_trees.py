@@ -7,8 +7,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from nurture.core import Context, DataSpec, Network, UserError, trees
+from nurture.core import Context, Network, UserError, trees
 from nurture.core.schedules import as_schedule
+from nurture.testing import class_spec
 
 
 def test_a_number_is_a_constant_schedule():
@@ -136,7 +137,7 @@ def test_norm_bytes_and_digest_at_their_edges():
 
 
 def test_records_cannot_be_written_to():
-  spec = DataSpec(num_examples=1, num_classes=2, input_shape=(3,), batch_size=1)
+  spec = class_spec(num_examples=1, num_classes=2, input_shape=(3,), batch_size=1)
   context = Context(step=0, key=None, batch={}, targets=None, outputs=None, references={}, progress=0.0)
   for record, field in ((spec, "num_classes"), (context, "targets")):
     with pytest.raises(dataclasses.FrozenInstanceError):

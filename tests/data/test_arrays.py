@@ -16,7 +16,7 @@ def test_take_keeps_rows_together():
   split = _split()
   taken = split.take(np.array([7, 2, 2]))
   np.testing.assert_array_equal(taken.id, [7, 2, 2])
-  np.testing.assert_array_equal(taken.inputs, split.inputs[[7, 2, 2]])
+  np.testing.assert_array_equal(taken.inputs["image"], split.inputs[[7, 2, 2]])
   np.testing.assert_array_equal(taken.label, split.label[[7, 2, 2]])
 
 
@@ -30,7 +30,7 @@ def test_moments_are_those_of_float64_per_channel(monkeypatch):
   monkeypatch.setattr("nurture.data.arrays._ROWS", 7)  # several parts, the last one short
   split = _split()
   mean, std = split.moments
-  exact = split.inputs.astype(np.float64)
+  exact = split.inputs["image"].astype(np.float64)
   np.testing.assert_allclose(mean, exact.mean((0, 1, 2)), rtol=1e-13)
   np.testing.assert_allclose(std, exact.std((0, 1, 2)), rtol=1e-13)
 
@@ -45,11 +45,11 @@ def test_padded_batches_reproduce_the_set_and_its_means(batch_size):
   joined = {k: np.concatenate([batch[k] for batch in batches]) for k in batches[0]}
   real = joined["weight"] == 1
   np.testing.assert_array_equal(joined["id"][real], split.id)
-  np.testing.assert_array_equal(joined["image"][real], split.inputs)
+  np.testing.assert_array_equal(joined["image"][real], split.inputs["image"])
   assert set(joined["id"][~real]) <= {-1} and set(joined["weight"]) <= {0.0, 1.0}
   value = joined["image"].astype(np.float64).mean((1, 2, 3))
   mean = np.sum(value * joined["weight"]) / np.sum(joined["weight"])
-  np.testing.assert_allclose(mean, split.inputs.mean(dtype=np.float64), rtol=1e-13)
+  np.testing.assert_allclose(mean, split.inputs["image"].mean(dtype=np.float64), rtol=1e-13)
 
 
 def test_sequences_are_padded_too():

@@ -43,7 +43,7 @@ def _consistent(split):
 def test_ids_and_true_labels_survive_noise_split_and_subset(data_dir):
   data = load(_config(subset=60, test_subset=11), data_dir)
   assert [len(data.train), len(data.validation), len(data.test)] == [60, 50, 11]
-  assert data.num_examples == 200 and data.num_classes == 10
+  assert data.num_examples == 200 and data.task.num_outputs == 10
   for split in (data.train, data.validation, data.test):
     _consistent(split)
   assert not set(data.train.id) & set(data.validation.id)
@@ -155,7 +155,7 @@ def test_noise_on_sequences_is_refused(tmp_path):
   with pytest.raises(UserError, match="data.label_noise needs one label an example"):
     load(_config(source=source), tmp_path)
   data = load(_config(source=source, label_noise={}, validation=2), tmp_path)
-  assert data.input_name == "tokens" and data.validation.label.shape == (2, 64)
+  assert set(data.train.inputs) == {"tokens"} and data.validation.label.shape == (2, 64)
 
 
 def test_importing_the_room_loads_no_heavy_library():

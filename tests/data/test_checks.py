@@ -8,6 +8,7 @@ import pytest
 from nurture.core import UserError, memory
 from nurture.data import Dataset, Split, padded_batches
 from nurture.data.checks import as_int32, check_memory
+from nurture.data.tasks import Classification, PerPosition
 
 _N, _K = 6, 3
 _IMAGES = np.zeros((_N, 4, 4, 1), np.uint8)
@@ -16,8 +17,9 @@ _LABELS = np.arange(_N) % _K
 
 
 def _read(inputs=_IMAGES, label=_LABELS, test=None, name="image", classes=("a", "b", "c")):
-  train = Split.clean(inputs, label)
-  return Dataset.read("toy", train, train if test is None else test, classes, input_name=name)
+  train = Split.clean({name: inputs}, label)
+  task = (PerPosition if np.ndim(label) > 1 else Classification)(classes)
+  return Dataset.read("toy", train, train if test is None else test, task)
 
 
 def _refused(words, make):

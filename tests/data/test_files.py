@@ -46,10 +46,10 @@ def test_mnist_packed_or_not_under_any_name(tmp_path, pack, rename):
   arrays = _write_mnist(tmp_path, pack=pack, rename=rename)
   data = Mnist(**_TINY).load(tmp_path)
   for split, part in ((data.train, "train"), (data.test, "t10k")):
-    np.testing.assert_array_equal(split.inputs, arrays[part][0][..., None])
+    np.testing.assert_array_equal(split.inputs["image"], arrays[part][0][..., None])
     np.testing.assert_array_equal(split.label, arrays[part][1])
     np.testing.assert_array_equal(split.id, np.arange(len(split)))
-  assert data.num_examples == 6 and data.num_classes == 10 and len(data.validation) == 0
+  assert data.num_examples == 6 and data.task.num_outputs == 10 and len(data.validation) == 0
   name = "mnist/" + rename("t10k-labels-idx1-ubyte")
   assert len(data.checksums) == 4
   assert data.checksums[name] == hashlib.sha256((tmp_path / name).read_bytes()).hexdigest()
@@ -58,7 +58,7 @@ def test_mnist_packed_or_not_under_any_name(tmp_path, pack, rename):
 def test_fashion_mnist_has_its_folder_and_names(tmp_path):
   _write_mnist(tmp_path, "fashion_mnist")
   data = FashionMnist(**_TINY).load(tmp_path)
-  assert (data.name, data.class_names[9], len(data.class_names)) == ("fashion_mnist", "Ankle boot", 10)
+  assert (data.name, data.task.outputs[9], len(data.task.outputs)) == ("fashion_mnist", "Ankle boot", 10)
 
 
 def _one_sentence(error):
@@ -205,10 +205,10 @@ def _write_cifar10(root):
 def test_cifar10(tmp_path):
   images, labels = _write_cifar10(tmp_path)
   data = Cifar10(examples_per_file=2).load(tmp_path)
-  np.testing.assert_array_equal(data.train.inputs, images[:10])
+  np.testing.assert_array_equal(data.train.inputs["image"], images[:10])
   np.testing.assert_array_equal(data.train.label, labels[:10])
-  np.testing.assert_array_equal(data.test.inputs, images[10:])
-  assert data.class_names[3] == "class3" and data.num_examples == 10 and len(data.checksums) == 7
+  np.testing.assert_array_equal(data.test.inputs["image"], images[10:])
+  assert data.task.outputs[3] == "class3" and data.num_examples == 10 and len(data.checksums) == 7
 
 
 def test_a_short_cifar10_file_is_one_sentence(tmp_path):
@@ -246,9 +246,9 @@ def test_cifar100(tmp_path, labels, num_classes):
     (base / f"{name}.bin").write_bytes(_records(images[part], columns["coarse"][part], columns["fine"][part]))
   (base / f"{labels}_label_names.txt").write_text("\n".join(f"{labels}{i}" for i in range(num_classes)))
   data = Cifar100(labels=labels, train_examples=3, test_examples=2).load(tmp_path)
-  np.testing.assert_array_equal(data.train.inputs, images[:3])
+  np.testing.assert_array_equal(data.train.inputs["image"], images[:3])
   np.testing.assert_array_equal(data.test.label, columns[labels][3:])
-  assert data.num_classes == num_classes and data.class_names[-1] == f"{labels}{num_classes - 1}"
+  assert data.task.num_outputs == num_classes and data.task.outputs[-1] == f"{labels}{num_classes - 1}"
 
 
 def test_a_list_of_too_few_names_is_refused(tmp_path):
@@ -287,9 +287,9 @@ def test_digits_are_a_fixed_stratified_partition():
 
   data, source = Digits().load(""), load_digits()
   assert (len(data.train), len(data.test), data.num_examples) == (1437, 360, 1437)
-  assert data.train.inputs.shape == (1437, 8, 8, 1) and data.train.inputs.dtype == np.uint8
+  assert data.train.inputs["image"].shape == (1437, 8, 8, 1) and data.train.inputs["image"].dtype == np.uint8
   # Undoing the scale gives back all 1797 source rows, each once.
-  both = np.concatenate([data.train.inputs, data.test.inputs])[..., 0]
+  both = np.concatenate([data.train.inputs["image"], data.test.inputs["image"]])[..., 0]
   label = np.concatenate([data.train.label, data.test.label])
   rows = np.concatenate([np.rint(both / 255 * 16).reshape(1797, 64), label[:, None]], 1)
   expected = np.concatenate([source.data, source.target[:, None]], 1)
@@ -297,29 +297,29 @@ def test_digits_are_a_fixed_stratified_partition():
   quota = np.bincount(source.target) * 360 / 1797
   assert np.all(np.abs(np.bincount(data.test.label) - quota) < 1)
   again = Digits().load("")
-  np.testing.assert_array_equal(again.test.inputs, data.test.inputs)
+  np.testing.assert_array_equal(again.test.inputs["image"], data.test.inputs["image"])
 
 
 def test_text_windows_predict_the_next_character(tmp_path):
   text = "the quick brown fox\njumps é over" * 4
   (tmp_path / "notes.txt").write_text(text, encoding="utf-8")
   data = Text(path="notes.txt", context=7, test_fraction=0.25).load(tmp_path)
-  assert data.class_names == tuple(sorted(set(text))) and data.num_classes == len(set(text))
-  decode = lambda tokens: "".join(data.class_names[t] for t in tokens)
+  assert data.task.outputs == tuple(sorted(set(text))) and data.task.num_outputs == len(set(text))
+  decode = lambda tokens: "".join(data.task.outputs[t] for t in tokens)
   cut = len(text) - round(0.25 * len(text))
   for split, part in ((data.train, text[:cut]), (data.test, text[cut:])):
     assert len(split) == len(part) // 8
-    windows = "".join(decode(tokens) + decode(label[-1:]) for tokens, label in zip(split.inputs, split.label))
+    windows = "".join(decode(tokens) + decode(label[-1:]) for tokens, label in zip(split.inputs["image"], split.label))
     assert windows == part[: len(part) // 8 * 8]
     np.testing.assert_array_equal(split.inputs[:, 1:], split.label[:, :-1])
-  assert data.input_name == "tokens" and data.train.inputs.dtype == np.uint8
+  assert set(data.train.inputs) == {"tokens"} and data.train.inputs["image"].dtype == np.uint8
 
 
 @pytest.mark.parametrize("data", ["ab".encode("utf-8-sig") + b"ab" * 50, gzip.compress(b"ab" * 52)], ids=_NAME_BYTES)
 def test_a_byte_order_mark_is_no_character_and_a_packed_text_is_unpacked(tmp_path, data):
   (tmp_path / "t.txt").write_bytes(data)
   text = Text(path="t.txt", context=4).load(tmp_path)
-  assert text.class_names == ("a", "b") and text.num_classes == 2
+  assert text.task.outputs == ("a", "b") and text.task.num_outputs == 2
   np.testing.assert_array_equal(text.train.inputs[0], [0, 1, 0, 1])
 
 

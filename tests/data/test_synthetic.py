@@ -11,6 +11,7 @@ from nurture import models
 from nurture.core import UserError, build, rng, trees
 from nurture.data import DATASETS, Dataset, Split, device_fields, gather, load, preprocess
 from nurture.data.synthetic import Copy, Multiplication, Parity
+from nurture.data.tasks import Classification
 
 N = 1500
 _SIZE = dict(num_examples=N, test_examples=N)  # equal, so both splits are one program
@@ -62,7 +63,7 @@ def expected(task, tokens):
 def test_every_row_is_the_closed_form_and_lengths_are_uniform(task):
   data = task.load()
   lengths = []
-  for tokens, label in zip(data.train.inputs, data.train.label):
+  for tokens, label in zip(data.train.inputs["tokens"], data.train.label):
     length, whole, answer = expected(task, tokens)
     lengths.append(length)
     np.testing.assert_array_equal(tokens, whole)
@@ -76,7 +77,7 @@ def test_every_row_is_the_closed_form_and_lengths_are_uniform(task):
 @every_task
 def test_drawn_tokens_are_uniform(task):
   symbols = task.num_symbols if isinstance(task, Copy) else 2
-  tokens = task.load().train.inputs
+  tokens = task.load().train.inputs["tokens"]
   drawn = tokens[tokens < symbols]  # answers are never among the tokens
   counts = np.bincount(drawn)
   assert np.all(abs(counts - len(drawn) / symbols) < 5 * np.sqrt(len(drawn) / symbols))
@@ -93,10 +94,10 @@ def test_products_of_more_bits_than_a_machine_word_are_exact():
 @every_task
 def test_classes_are_the_tokens_and_both_kinds_of_model_take_them(task):
   data = task.load()
-  assert data.num_classes == len(data.class_names) == 1 + data.train.inputs.max() and data.train.inputs.min() == 0
-  assert data.input_name == "tokens" and data.num_examples == N and len(data.validation) == 0
+  assert data.task.num_outputs == len(data.task.outputs) == 1 + data.train.inputs["tokens"].max() and data.train.inputs["tokens"].min() == 0
+  assert set(data.train.inputs) == {"tokens"} and data.num_examples == N and len(data.validation) == 0
   for split in (data.train, data.test):
-    assert split.inputs.dtype == split.label.dtype == np.int32
+    assert split.inputs["tokens"].dtype == split.label.dtype == np.int32
     assert split.label.max() < data.num_classes and np.all((split.label >= 0).any(axis=1))
     np.testing.assert_array_equal(split.label, split.true_label)
   for name, fields in {"rnn": {"width": 4}, "decoder": {"width": 8, "depth": 1, "heads": 2}}.items():
@@ -111,10 +112,10 @@ def test_the_seed_of_the_source_decides_both_splits_and_nothing_else_does():
   other = dataclasses.replace(task, seed=1).load()
   for name in ("train", "test"):
     one, two, three = (d.split(name) for d in (data, again, other))
-    np.testing.assert_array_equal(one.inputs, two.inputs)
+    np.testing.assert_array_equal(one.inputs["tokens"], two.inputs["tokens"])
     np.testing.assert_array_equal(one.label, two.label)
-    assert np.any(one.inputs != three.inputs)
-  assert np.any(data.train.inputs != data.test.inputs)
+    assert np.any(one.inputs["tokens"] != three.inputs["tokens"])
+  assert np.any(data.train.inputs["tokens"] != data.test.inputs["tokens"])
   assert data.checksums == again.checksums
   assert not {*data.checksums, *data.checksums.values()} & {*other.checksums, *other.checksums.values()}
 
@@ -122,14 +123,14 @@ def test_the_seed_of_the_source_decides_both_splits_and_nothing_else_does():
 def test_the_test_split_does_not_depend_on_the_number_of_training_examples():
   small = dataclasses.replace(TASKS["parity"], num_examples=7).load()
   assert len(small.train) == 7
-  np.testing.assert_array_equal(small.test.inputs, TASKS["parity"].load().test.inputs)
+  np.testing.assert_array_equal(small.test.inputs["tokens"], TASKS["parity"].load().test.inputs["tokens"])
 
 
 def regenerated(task):
   """Returns the data and (seed, step) -> the training batch of a member, as the trainer makes it."""
   data = load(config_of(task, augment={"fresh": {"name": "regenerate"}}), "")
   pre = preprocess({"normalize": "none", "augment": {"fresh": {"name": "regenerate"}}}, data)
-  stored = gather(device_fields(data.train, data.input_name), jnp.arange(50))
+  stored = gather(device_fields(data.train), jnp.arange(50))
   batch_at = lambda seed, step: pre.train_batch(rng.stream(jax.random.key(seed), "augment", step), stored)
   return data, batch_at
 
@@ -158,7 +159,7 @@ def test_training_never_meets_the_test_split():
   batches = [jax.jit(batch_at)(np.uint32(3), np.int32(step)) for step in range(8)]  # data and member share their seed
   resumed = jax.jit(jax.vmap(batch_at))(np.uint32([0, 3]), np.int32([1, 6]))  # another program, beside another member
   jax.tree.map(np.testing.assert_array_equal, trees.member(resumed, 1), batches[6])
-  drawn = [data.train.inputs, data.test.inputs, *(np.asarray(batch["tokens"]) for batch in batches)]
+  drawn = [data.train.inputs["tokens"], data.test.inputs["tokens"], *(np.asarray(batch["tokens"]) for batch in batches)]
   rows = [bytes(row[:20].astype(np.uint8)) for part in drawn for row in part]
   assert len(set(rows)) == len(rows) == 1000 + 8 * 50
 
@@ -202,8 +203,8 @@ def test_the_estimate_of_memory_is_above_what_the_compiler_reports(task):
 
 @pytest.mark.parametrize("name, inputs", [("image", np.zeros((4, 8, 8, 1))), ("tokens", np.zeros((4, 5), np.int32))])
 def test_data_without_a_generator_are_not_regenerated(name, inputs):
-  split = Split.clean(inputs, np.zeros(4))
-  data = Dataset.read("files", split, split, ("a", "b"), input_name=name)
+  split = Split.clean({name: inputs}, np.zeros(4))
+  data = Dataset.read("files", split, split, Classification(("a", "b")))
   for row, words in (
     ("regenerate", "data.augment.fresh: this data set cannot be generated; remove the augm"),
     ({"name": "regenerate", "generate": "parity"}, "data.augment.fresh.generate is 'parity'.* needs a function"),

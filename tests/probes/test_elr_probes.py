@@ -8,12 +8,13 @@ import numpy as np
 import pytest
 
 from nurture import training
-from nurture.core import DataSpec, Network, Outputs, UserError
+from nurture.core import Network, Outputs, UserError
 from nurture.data.arrays import Split, padded_batches
 from nurture.probes import ProbeSpec
 from nurture.probes.elr_gradient import ElrGradient, regularizer_gradient
 from nurture.probes.forgetting import Forgetting
 from nurture.reporting import read_rows
+from nurture.testing import class_spec
 from nurture.transforms.losses.elr import EarlyLearningRegularization
 from nurture.transforms.losses.forgetting_events import ForgettingEvents
 from tests.tiny import tiny_config
@@ -32,7 +33,7 @@ def network(**loss_states):
 def measure(probe, net, logits, label, true_label, ids, batch_size):
   split = Split(np.asarray(logits, np.float32), np.asarray(label), np.asarray(true_label), np.asarray(ids))
   batches = lambda name, limit: jax.tree.map(jnp.asarray, padded_batches(split, batch_size, "image"))
-  pieces = probe.prepare(ProbeSpec(DataSpec(N, K, (K,), 2), batches), jax.random.key(0))
+  pieces = probe.prepare(ProbeSpec(class_spec(N, K, (K,), 2), batches), jax.random.key(0))
   sums = [jax.jit(functools.partial(probe, net))({}, piece) for piece in pieces]
   return probe.finish(functools.reduce(lambda a, b: jax.tree.map(jnp.add, a, b), sums))
 
@@ -59,10 +60,10 @@ def test_forgetting_by_kind_of_label(batch_size):
 
 
 def test_an_empty_group_is_zero_and_not_nan():
-  nothing = ForgettingEvents().init(DataSpec(N, K, (K,), 2))
+  nothing = ForgettingEvents().init(class_spec(N, K, (K,), 2))
   result = measure(Forgetting("events"), network(events=nothing), np.zeros((2, K)), [0, 1], [0, 1], [0, 1], 2)
   assert all(value == 0 for value in result.values())
-  memory = EarlyLearningRegularization().init(DataSpec(N, K, (K,), 2))
+  memory = EarlyLearningRegularization().init(class_spec(N, K, (K,), 2))
   result = measure(ElrGradient("elr"), network(elr=memory), np.eye(2, K), [0, 1], [0, 1], [0, 1], 2)
   assert result["clean_count"] == 2
   assert all(result[f"wrong_{name}"] == 0 for name in ("count", "residual", "regularizer", "cross_entropy"))
@@ -98,7 +99,7 @@ def test_the_regularizer_gradient_at_its_limits():
 
 @pytest.mark.parametrize("probe, name", [(Forgetting, "events"), (ElrGradient, "elr")])
 def test_a_missing_term_is_named_with_those_that_would_do(probe, name):
-  spec = DataSpec(N, K, (K,), 2)
+  spec = class_spec(N, K, (K,), 2)
   states = {"ce": (), "events": ForgettingEvents().init(spec), "elr": EarlyLearningRegularization().init(spec)}
   for given, known in ((states, f"known: {name}\\."), ({"ce": ()}, "known: none, add one: ")):
     with pytest.raises(UserError, match=known):

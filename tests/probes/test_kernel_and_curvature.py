@@ -9,7 +9,7 @@ import numpy as np
 import optax
 import pytest
 
-from nurture.core import DataSpec, Network, Outputs, UserError, build
+from nurture.core import Network, Outputs, UserError, build
 from nurture.ntk import metrics
 from nurture.probes import ProbeSpec
 from nurture.probes.laziness import Laziness
@@ -18,6 +18,7 @@ from nurture.probes.sample import in_chunks, whole_sample
 from nurture.probes.sharpness import Sharpness
 from nurture.probes.spectral_density import SpectralDensity
 from nurture.probes.tangent_kernel import TangentKernel
+from nurture.testing import class_spec
 from tests.curvature.test_hvp import exact_hessian
 
 N, D, K = 12, 4, 3
@@ -61,7 +62,7 @@ def spec(size=5, **changes):
   }
   cut = lambda start: {field: values[start : start + size] for field, values in rows.items()}
   batches = [cut(start) for start in range(0, len(index), size)]
-  return ProbeSpec(DataSpec(N, K, (D,), 5), lambda split, limit: batches)
+  return ProbeSpec(class_spec(N, K, (D,), 5), lambda split, limit: batches)
 
 
 def measure(config, net=NETWORK, variables=NOW, data=None):

@@ -7,9 +7,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from nurture.core import DataSpec, Outputs, UserError
+from nurture.core import Outputs, UserError
 from nurture.probes import ProbeSpec
 from nurture.probes.mutual_information import MutualInformation, mutual_information
+from nurture.testing import class_spec
 
 # The "images" are the logits.
 ECHO = types.SimpleNamespace(
@@ -26,7 +27,7 @@ def spec_of(label, image, size):
   rows = {"image": np.float32(take(image)), "label": take(np.int32(label)), "weight": np.float32(real)}
   cut = lambda start: {name: jnp.asarray(values[start : start + size]) for name, values in rows.items()}
   pieces = [cut(start) for start in range(0, len(index), size)]
-  data = DataSpec(num_examples=60, num_classes=3, input_shape=(3,), batch_size=7)
+  data = class_spec(num_examples=60, num_classes=3, input_shape=(3,), batch_size=7)
   return ProbeSpec(data, lambda split, limit: pieces)
 
 

@@ -7,9 +7,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from nurture.core import DataSpec, Network, Outputs, UserError, build
+from nurture.core import Network, Outputs, UserError, build
 from nurture.data.arrays import padded_batches
 from nurture.probes import PROBES, ProbeSpec
+from nurture.testing import class_spec
 
 K = 3
 
@@ -35,7 +36,7 @@ def rows(label, true_label=None, **more):
 
 def measure(config, net, variables, data=None, batch_size=2):
   spec = ProbeSpec(
-    DataSpec(num_examples=9, num_classes=K, input_shape=(K,), batch_size=2),
+    class_spec(num_examples=9, num_classes=K, input_shape=(K,), batch_size=2),
     lambda split, limit: jax.tree.map(jnp.asarray, padded_batches(data, batch_size, "image")),
     net.model,
   )

@@ -2,7 +2,8 @@
 
 import pytest
 
-from nurture.core import DataSpec, UserError
+from nurture.core import UserError
+from nurture.testing import class_spec
 from nurture.training.config import SECTIONS, check, put
 from nurture.training.references import Reference
 from tests.tiny import tiny_config
@@ -34,7 +35,7 @@ def test_every_seed_has_32_bits():
 
 @pytest.mark.parametrize(("seed", "fits"), [(0, True), (2**32 - 1, True), (2**32, False), (-1, False)])
 def test_the_seed_of_a_reference_has_32_bits(seed, fits):
-  spec = DataSpec(num_examples=4, num_classes=3, input_shape=(2,), batch_size=2)
+  spec = class_spec(num_examples=4, num_classes=3, input_shape=(2,), batch_size=2)
   config = tiny_config(references={"guide": {"model": {"name": "mlp", "depth": 1, "width": 2}, "seed": seed}})
   if fits:
     assert Reference.read(config, "guide", spec).entry.seed == seed

@@ -10,6 +10,7 @@ import pytest
 
 from nurture.core import DataSpec, rng, trees
 from nurture.data import epoch_order_index
+from nurture.testing import class_spec
 from nurture.training import programs as programs_
 from nurture.training.config import put
 from nurture.training.programs import Programs, members_at_once, next_boundary, steps_per_dispatch
@@ -85,7 +86,7 @@ class Arithmetic:
   """An experiment of one number w, for the tests: w <- rate w + sum of the batch's x, and the loss is w."""
 
   mode: str = "vmap"
-  spec: DataSpec = DataSpec(num_examples=12, num_classes=2, input_shape=(1,), batch_size=3)
+  spec: DataSpec = class_spec(num_examples=12, num_classes=2, input_shape=(1,), batch_size=3)
   num_train: int = 12
 
   @property

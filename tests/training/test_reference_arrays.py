@@ -5,12 +5,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from nurture.core import DataSpec, Outputs, UserError
+from nurture.core import Outputs, UserError
 from nurture.similarity import gram
+from nurture.testing import class_spec
 from nurture.training import references
 from nurture.training.references import fill
 
-SPEC = DataSpec(num_examples=9, num_classes=2, input_shape=(3,), batch_size=2)
+SPEC = class_spec(num_examples=9, num_classes=2, input_shape=(3,), batch_size=2)
 IDS = np.asarray([4, 1, 8, 3], np.int32)
 X = np.asarray([[1.0, 0, 2], [0, 1, -1], [3, 1, 0], [-1, 2, 1]], np.float32)
 VARIABLES = {"w": jnp.asarray([[1.0, 2.0], [0.0, 1.0], [-1.0, 0.5]])}

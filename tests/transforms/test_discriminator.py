@@ -7,7 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from nurture.core import Context, DataSpec, Outputs
+from nurture.core import Context, Outputs
+from nurture.testing import class_spec
 from nurture.transforms.losses.discriminator import Discriminator
 
 B, K = 16, 10
@@ -17,7 +18,7 @@ WIDE = Discriminator(("teacher",), "published", learning_rate=0.2, hidden=(16, 8
 
 
 def spec(num_classes=K):
-  return DataSpec(num_examples=9, num_classes=num_classes, input_shape=(3,), batch_size=B)
+  return class_spec(num_examples=9, num_classes=num_classes, input_shape=(3,), batch_size=B)
 
 
 def context(student=STUDENT, teacher=TEACHER, **teachers):

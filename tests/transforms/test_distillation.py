@@ -5,14 +5,15 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from nurture.core import Context, DataSpec, Outputs, UserError, build
+from nurture.core import Context, Outputs, UserError, build
+from nurture.testing import class_spec
 from nurture.transforms.losses.cross_entropy import CrossEntropy
 from nurture.transforms.losses.distillation import Distillation
 from nurture.transforms.targets.distillation import DistillationTargets
 from nurture.transforms.targets.label_smoothing import LabelSmoothing
 
 B, K = 5, 4
-SPEC = DataSpec(num_examples=9, num_classes=K, input_shape=(3,), batch_size=B)
+SPEC = class_spec(num_examples=9, num_classes=K, input_shape=(3,), batch_size=B)
 ONE_HOT = np.eye(K, dtype=np.float32)[np.arange(B) % K]
 STUDENT, FIRST, SECOND = (2 * jax.random.normal(jax.random.key(i), (B, K)) for i in range(3))
 

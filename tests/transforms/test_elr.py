@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from nurture import training
-from nurture.core import Context, DataSpec, Outputs, UserError
+from nurture.core import Context, Outputs, UserError
+from nurture.testing import class_spec
 from nurture.transforms.losses.cross_entropy import CrossEntropy
 from nurture.transforms.losses.elr import EarlyLearningRegularization, clamped
 from nurture.transforms.losses.forgetting_events import ForgettingEvents
@@ -16,7 +17,7 @@ from nurture.transforms.losses.target_divergence import TargetDivergence
 from tests.tiny import tiny_config
 
 B, K, N = 4, 5, 9
-SPEC = DataSpec(num_examples=N, num_classes=K, input_shape=(2,), batch_size=B)
+SPEC = class_spec(num_examples=N, num_classes=K, input_shape=(2,), batch_size=B)
 IDS = jnp.array([7, 0, 3, 8])
 FORMS = [EarlyLearningRegularization(form="clamped"), EarlyLearningRegularization(form="exact"), TargetDivergence()]
 label = lambda term: f"{type(term).__name__}-{getattr(term, 'form', '')}"

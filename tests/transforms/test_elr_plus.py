@@ -9,13 +9,14 @@ import pytest
 
 from configs.elr import elr_plus_cifar10, elr_plus_cifar100
 from nurture import training
-from nurture.core import Context, DataSpec, Outputs, UserError, build
+from nurture.core import Context, Outputs, UserError, build
+from nurture.testing import class_spec
 from nurture.training import member_variables
 from nurture.transforms.losses import LOSSES
 from tests.tiny import tiny_config
 
 B, K, N = 4, 3, 9
-SPEC = DataSpec(num_examples=N, num_classes=K, input_shape=(2,), batch_size=B)
+SPEC = class_spec(num_examples=N, num_classes=K, input_shape=(2,), batch_size=B)
 IDS = jnp.array([7, 0, 3, 8])
 
 

@@ -7,13 +7,14 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from nurture.core import Context, DataSpec, Outputs, UserError, build
+from nurture.core import Context, Outputs, UserError, build
 from nurture.similarity import gram
+from nurture.testing import class_spec
 from nurture.transforms.losses import LOSSES
 from nurture.transforms.losses.layer_maps import layer_pairs
 
 B = 12
-SPEC = DataSpec(num_examples=B, num_classes=3, input_shape=(4,), batch_size=B)
+SPEC = class_spec(num_examples=B, num_classes=3, input_shape=(4,), batch_size=B)
 
 
 def names(count):

@@ -6,11 +6,12 @@ import numpy as np
 import optax
 import pytest
 
-from nurture.core import Context, DataSpec, Outputs, build
+from nurture.core import Context, Outputs, build
+from nurture.testing import class_spec
 from nurture.transforms.losses import LOSSES
 from nurture.transforms.targets.label_smoothing import LabelSmoothing
 
-SPEC = DataSpec(num_examples=9, num_classes=4, input_shape=(3,), batch_size=5)
+SPEC = class_spec(num_examples=9, num_classes=4, input_shape=(3,), batch_size=5)
 
 
 def value(config, logits, targets):

@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import dataclasses
 import types
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
+
+from nurture.core.task import Task
 
 Array = jax.Array
 
 # A batch is a plain dict, so that a data set may add fields without a new type:
-#   image  [B, H, W, C] or [B, D]   or   tokens [B, T]
-#   label  [B] int32 (class)        or   [B, T] int32 (next token; -1 where no prediction is asked)
+#   image  [B, H, W, C] or [B, D], tokens [B, T], or other fields that the model reads; names that end in "tokens" hold
+#          tokens
+#   label  what the task says (see nurture.data.tasks): [B] int32 (class), [B, T] int32 (next token; -1 where no
+#          prediction is asked), [B, D] float32 (numbers)
 #   true_label  like label          the label before label noise; equal to it where there is none
 #   id     [B] int32                stable index in the data set as it was read, before any split
 #   weight [B] float32              0 for padding, 1 otherwise
@@ -24,7 +29,7 @@ class Outputs(NamedTuple):
   """What every model returns.
 
   Attributes:
-    logits: [B, K] (or [B, T, K] for a sequence model).
+    logits: the predictions, [B, K] (or [B, T, K] for a sequence model): logits of classes, or numbers.
     taps: intermediate arrays by name, each [B, ...], named so that sorted order is call order
       ("003_conv"). A tap that nobody reads costs nothing under jit. Those of a reference with a cache are
       `nurture.similarity.Gram` matrices [B, B].
@@ -43,7 +48,8 @@ class Context:
     step: [] int32, number of updates already made.
     key: a key of this step and of the reader alone (each transform gets its own stream).
     batch: the batch after augmentation and normalization.
-    targets: [B, K] (or [B, T, K]) class probabilities; while targets are being made, those so far.
+    targets: what the task compares predictions with, [B, K] (or [B, T, K]) class probabilities or numbers; while
+      targets are being made, those so far.
     outputs: the model's `Outputs` in training mode. They are not there yet while targets are made: None.
     references: `Outputs` of each network that config.references names, by its label; nothing flows back into it.
     progress: [] float32 in [0, 1], the share of the run that is done.
@@ -63,20 +69,32 @@ class DataSpec:
   """What is known about the data before any array is touched; sizes of states follow from it.
 
   Attributes:
+    task: what is asked of the network.
     num_examples: every `id` lies in [0, num_examples).
-    num_classes: K.
-    input_shape: shape of one model input, without the batch axis.
     batch_size: B of a training batch.
-    input_name: the batch field that the model reads, "image" or "tokens".
-    class_names: K names, for tables and plots.
+    inputs: field of a batch that the model reads -> the shape of one example.
   """
 
+  task: Task
   num_examples: int
-  num_classes: int
-  input_shape: tuple[int, ...]
   batch_size: int
-  input_name: str = "image"
-  class_names: tuple[str, ...] = ()
+  inputs: Mapping[str, tuple[int, ...]]
+
+  @property
+  def num_outputs(self) -> int:
+    """K, the width of the network's last layer."""
+    return self.task.num_outputs
+
+  def example(self, rows: int = 1) -> Any:
+    """Returns a model input of zeros."""
+    kind = lambda field: jnp.int32 if field.endswith("tokens") else jnp.float32
+    return model_input({f: jnp.zeros((rows, *shape), kind(f)) for f, shape in self.inputs.items()}, self.inputs)
+
+
+def model_input(batch: Mapping[str, Any], fields: Iterable[str]) -> Any:
+  """Returns what a model reads of a batch: the array of a single field, or {field: array} of several."""
+  read = {field: batch[field] for field in fields}
+  return read if len(read) > 1 else next(iter(read.values()))
 
 
 class Network(NamedTuple):
@@ -84,7 +102,7 @@ class Network(NamedTuple):
 
   Attributes:
     model: the linen module, for what only some models can do.
-    inputs: batch -> model input, normalized as in training, without augmentation.
+    inputs: batch -> model input, normalized as in training, without augmentation: an array, or {field: array}.
     apply: (variables, input) -> `Outputs` in evaluation mode.
     loss: (variables, batch) -> [] float32, the experiment's weighted loss, with the terms' current
       states and the model in evaluation mode. Differentiable, so gradients and curvature need no more.
@@ -92,13 +110,15 @@ class Network(NamedTuple):
     references: batch -> {label: `Outputs`} of the networks that config.references names.
     loss_states: {label: state} of the loss terms as they stand.
     initial: () -> the variables before the first step, computed again from the seed.
+    task: what is asked of the network.
   """
 
   model: Any
-  inputs: Callable[[Batch], Array]
-  apply: Callable[[Any, Array], Outputs]
+  inputs: Callable[[Batch], Any]
+  apply: Callable[[Any, Any], Outputs]
   loss: Callable[[Any, Batch], Array]
   terms: Callable[[Any, Batch], dict[str, Array]] = lambda variables, batch: {}
   references: Callable[[Batch], Mapping[str, Outputs]] = lambda batch: {}
   loss_states: Mapping[str, Any] = types.MappingProxyType({})
   initial: Callable[[], Any] = dict
+  task: Task | None = None

@@ -2,7 +2,7 @@
 
 from nurture.data.arrays import Dataset, Split, padded_batches
 from nurture.data.augment import AUGMENTATIONS, mixed_targets
-from nurture.data.batches import Fields, Preprocess, device_fields, gather, input_shape, preprocess
+from nurture.data.batches import Fields, Preprocess, device_fields, gather, preprocess
 from nurture.data.catalogue import DATASETS, Reader, load
 from nurture.data.label_noise import LABEL_NOISE
 from nurture.data.normalize import NORMALIZATIONS
@@ -10,6 +10,6 @@ from nurture.data.order import epoch_order_index
 
 __all__ = [
   "AUGMENTATIONS", "DATASETS", "LABEL_NOISE", "NORMALIZATIONS", "Dataset", "Fields", "Preprocess", "Reader",
-  "Split", "device_fields", "epoch_order_index", "gather", "input_shape", "load", "mixed_targets",
+  "Split", "device_fields", "epoch_order_index", "gather", "load", "mixed_targets",
   "padded_batches", "preprocess",
 ]

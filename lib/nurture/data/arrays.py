@@ -5,12 +5,14 @@ from __future__ import annotations
 import dataclasses
 import functools
 from collections.abc import Callable, Mapping
+from typing import Any
 
 import jax
 import numpy as np
 
 from nurture.core import UserError
-from nurture.data.checks import as_int32, check_inputs, check_labels, check_memory
+from nurture.core.task import Task
+from nurture.data.checks import as_int32, check_inputs, check_memory, is_tokens
 
 _ROWS = 1 << 16  # rows of [n, C] that are held in float64 at a time while moments are summed
 
@@ -20,60 +22,64 @@ class Split:
   """Examples with a common leading axis n.
 
   Attributes:
-    inputs: uint8 [n, H, W, C] images, float32 [n, D] vectors, or uint8/int32 [n, T] tokens.
-    label: int32 [n], or [n, T] for sequences (such as the next token; -1 where nothing is asked); may carry noise.
+    inputs: field -> array that a model reads: uint8 or floating-point images [n, H, W, C] or vectors [n, D], or in a
+      field whose name ends in "tokens" integers [n, T]. An array alone is the field "image".
+    label: [n, ...] numbers, what its task says (see nurture.data.tasks); may carry noise.
     true_label: like `label`, before label noise.
     id: int32 [n], the example's index in the set as it was read: no split, subset or noise changes it.
 
   Raises:
-    UserError: for labels or ids that are not whole numbers of 32 bits. What else they must be, `Dataset` knows.
+    UserError: for ids that are not whole numbers of 32 bits. What else arrays must be, `Dataset` knows.
   """
 
-  inputs: np.ndarray
+  inputs: Mapping[str, np.ndarray]
   label: np.ndarray
   true_label: np.ndarray
   id: np.ndarray
 
   def __post_init__(self):
-    lengths = {len(self.inputs), len(self.label), len(self.true_label), len(self.id)}
+    if not isinstance(self.inputs, Mapping):
+      object.__setattr__(self, "inputs", {"image": self.inputs})
+    lengths = {*map(len, self.inputs.values()), len(self.label), len(self.true_label), len(self.id)}
     if len(lengths) != 1:
       raise ValueError(f"the arrays of a split have different lengths: {sorted(lengths)}")
     if self.label.shape != self.true_label.shape:
       raise ValueError(f"label {self.label.shape} and true_label {self.true_label.shape} have different shapes")
-    label = as_int32(self.label, "labels")
-    whole = {"label": label, "id": as_int32(self.id, "ids")}
-    whole["true_label"] = label if self.true_label is self.label else as_int32(self.true_label, "true labels")
-    for name, values in whole.items():
-      object.__setattr__(self, name, values)
+    object.__setattr__(self, "id", as_int32(self.id, "ids"))
 
   @classmethod
-  def clean(cls, inputs: np.ndarray, label: np.ndarray) -> Split:
+  def clean(cls, inputs: np.ndarray | Mapping[str, np.ndarray], label: np.ndarray) -> Split:
     """Returns the split of a set as it was read: no noise, ids 0..n-1."""
-    label = as_int32(label, "labels")
-    return cls(inputs, label, label, np.arange(len(label), dtype=np.int32))
+    return cls(inputs, label, label, np.arange(len(label), dtype=np.int32))  # type: ignore[arg-type]
 
   def __len__(self) -> int:
     return len(self.id)
 
   def take(self, indices: np.ndarray) -> Split:
     """Returns the examples at these positions, in this order."""
-    return Split(self.inputs[indices], self.label[indices], self.true_label[indices], self.id[indices])
+    inputs = {field: values[indices] for field, values in self.inputs.items()}
+    return Split(inputs, self.label[indices], self.true_label[indices], self.id[indices])
 
-  def fields(self, input_name: str) -> dict[str, np.ndarray]:
-    """Returns the fields of a batch, without "weight", over all n examples."""
-    return {input_name: self.inputs, "label": self.label, "true_label": self.true_label, "id": self.id}
+  @property
+  def fields(self) -> dict[str, np.ndarray]:
+    """The fields of a batch, without "weight", over all n examples."""
+    return {**self.inputs, "label": self.label, "true_label": self.true_label, "id": self.id}
 
   @functools.cached_property
-  def moments(self) -> tuple[np.ndarray, np.ndarray]:
-    """Mean and standard deviation over all but the last axis of the inputs, [C] float64 each, in stored units.
+  def moments(self) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    """Mean and standard deviation over all but the last axis of each input that is no tokens, [C] float64, as stored.
 
     Two passes in float64, made on the first use and kept.
     """
-    rows = self.inputs.reshape(-1, self.inputs.shape[-1])
-    parts = [rows[i : i + _ROWS] for i in range(0, len(rows), _ROWS)]
-    mean = sum(part.sum(axis=0, dtype=np.float64) for part in parts) / len(rows)
-    variance = sum(np.square(part - mean).sum(axis=0) for part in parts) / len(rows)
-    return mean, np.sqrt(variance)
+    return {field: _moments(values) for field, values in self.inputs.items() if not is_tokens(field)}
+
+
+def _moments(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+  rows = values.reshape(-1, values.shape[-1])
+  parts = [rows[i : i + _ROWS] for i in range(0, len(rows), _ROWS)]
+  mean = sum(part.sum(axis=0, dtype=np.float64) for part in parts) / len(rows)
+  variance = sum(np.square(part - mean).sum(axis=0) for part in parts) / len(rows)
+  return mean, np.sqrt(variance)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -85,45 +91,37 @@ class Dataset:
     train: examples to train on.
     validation: examples taken from the training file; may be empty.
     test: examples of the test file.
-    num_classes: K.
-    class_names: K names.
+    task: what is asked of a network; the labels of all splits are kept in its type.
     num_examples: every id in `train` and `validation` lies in [0, num_examples): the length of the training
       file before any split.
-    input_name: "image" or "tokens", the field of a batch that the model reads.
     checksums: file name -> sha256 of what was read.
     generate: (key, n) -> {field: [n, ...]} fresh training examples, in JAX; None for a set that cannot be generated.
 
   Raises:
-    UserError: for labels that are no classes, inputs that no model reads (see `check_inputs`), inputs of different
-      shapes in different splits, fewer than two classes, an empty training split, and ids outside of
-      [0, num_examples) or given twice.
+    UserError: for labels that the task does not know, inputs that no model reads (see `check_inputs`), inputs of
+      different fields or shapes in different splits, an empty training split, and ids outside of [0, num_examples) or
+      given twice.
   """
 
   name: str
   train: Split
   validation: Split
   test: Split
-  num_classes: int
-  class_names: tuple[str, ...]
+  task: Task
   num_examples: int
-  input_name: str = "image"
   checksums: Mapping[str, str] = dataclasses.field(default_factory=dict)
   generate: Callable[[jax.Array, int], Mapping[str, jax.Array]] | None = None
 
   def __post_init__(self):
-    if len(self.class_names) != self.num_classes:
-      raise ValueError(f"{self.name} has {self.num_classes} classes, but {len(self.class_names)} names of classes")
-    if self.num_classes < 2:
-      raise UserError(f"the classes of {self.name} are {list(self.class_names)}; give at least two to tell apart.")
-    splits = {"train": self.train, "validation": self.validation, "test": self.test}
     if not len(self.train):
       raise UserError(f"{self.name} has no training example; give at least one.")
-    for part, split in splits.items():
-      self._check(split, f"the {part} split of {self.name}")
-      if (split.inputs.shape[1:], split.inputs.dtype) != (self.train.inputs.shape[1:], self.train.inputs.dtype):
+    for part in ("train", "validation", "test"):
+      split = self._checked(getattr(self, part), f"the {part} split of {self.name}")
+      object.__setattr__(self, part, split)
+      if _kinds(split) != _kinds(self.train):
         raise UserError(
-          f"{self.name} has inputs {_kind(self.train)} to train on, but {_kind(split)} in the {part} split; give both "
-          "the same size and type."
+          f"{self.name} has inputs {_words(self.train)} to train on, but {_words(split)} in the {part} split; give "
+          "both the same size and type."
         )
     ids = np.concatenate([self.train.id, self.validation.id])
     if ids.min() < 0 or ids.max() >= self.num_examples or len(np.unique(ids)) < len(ids):
@@ -132,21 +130,24 @@ class Dataset:
         f"to {self.num_examples - 1}, because tables have one row an example."
       )
 
-  def _check(self, split: Split, where: str) -> None:
-    tokens = self.input_name == "tokens"
-    check_inputs(split.inputs, tokens, where)
-    if split.label.ndim > 1 and not (tokens and split.label.shape == split.inputs.shape):
-      raise UserError(f"{where} has labels {split.label.shape} for inputs {split.inputs.shape}; give one an example.")
-    for labels in (split.label,) if split.label is split.true_label else (split.label, split.true_label):
-      check_labels(
-        labels, self.num_classes, where, "mend the label, or leave the example out", unasked=split.label.ndim > 1
-      )
+  def _checked(self, split: Split, where: str) -> Split:
+    for field, values in split.inputs.items():
+      check_inputs(values, is_tokens(field), where if len(split.inputs) == 1 else f"the field {field!r} of {where}")
+    label = self.task.check_labels(split.label, split.inputs, where)
+    if split.true_label is split.label:
+      return split if label is split.label else dataclasses.replace(split, label=label, true_label=label)
+    true_label = self.task.check_labels(split.true_label, split.inputs, where)
+    return dataclasses.replace(split, label=label, true_label=true_label)
 
   @classmethod
-  def read(cls, name: str, train: Split, test: Split, class_names: tuple[str, ...], **others) -> Dataset:
+  def read(cls, name: str, train: Split, test: Split, task: Task, **others: Any) -> Dataset:
     """Returns a set as it was read: all of the training file in `train`, nothing in `validation`."""
-    empty = train.take(np.arange(0))
-    return cls(name, train, empty, test, len(class_names), class_names, len(train), **others)
+    return cls(name, train, train.take(np.arange(0)), test, task, len(train), **others)
+
+  @property
+  def input_shapes(self) -> dict[str, tuple[int, ...]]:
+    """The shape of one example of each input field: (H, W, C), (D,) or (T,)."""
+    return {field: values.shape[1:] for field, values in self.train.inputs.items()}
 
   def split(self, name: str) -> Split:
     """Returns "train", "validation" or "test".
@@ -163,11 +164,18 @@ class Dataset:
     return splits[name]
 
 
-def _kind(split: Split) -> str:
-  return f"{split.inputs.dtype} {list(split.inputs.shape[1:])}"
+def _kinds(split: Split) -> dict[str, tuple[Any, ...]]:
+  return {field: (values.shape[1:], values.dtype) for field, values in split.inputs.items()}
 
 
-def padded_batches(split: Split, batch_size: int, input_name: str) -> list[dict[str, np.ndarray]]:
+def _words(split: Split) -> str:
+  one = lambda values: f"{values.dtype} {list(values.shape[1:])}"
+  if list(split.inputs) == ["image"] or list(split.inputs) == ["tokens"]:
+    return one(*split.inputs.values())
+  return ", ".join(f"{field} {one(values)}" for field, values in split.inputs.items())
+
+
+def padded_batches(split: Split, batch_size: int) -> list[dict[str, np.ndarray]]:
   """Cuts a split into batches of one shape, in order, for averages that are exact over the set.
 
   Every batch has "weight" [B] float32. The last one is filled with copies of row 0 that have weight 0 and id -1. A
@@ -179,7 +187,7 @@ def padded_batches(split: Split, batch_size: int, input_name: str) -> list[dict[
   """
   if batch_size < 1:
     raise UserError(f"the evaluation batch size is {batch_size}; give at least 1.")
-  fields = split.fields(input_name)
+  fields = split.fields
   row = sum(v.nbytes // max(len(v), 1) for v in fields.values())
   check_memory(row * batch_size, f"an evaluation batch of {batch_size} examples", "give a smaller one")
   batches = []

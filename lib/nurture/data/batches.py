@@ -10,18 +10,20 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from nurture.core import Batch, UserError, build, lookup
+from nurture.core import Batch, UserError, build, lookup, model_input
 from nurture.core.rng import stream
+from nurture.core.task import check_served
 from nurture.data.arrays import Dataset, Split
 from nurture.data.augment import AUGMENTATIONS, Augmentation
+from nurture.data.checks import is_tokens
 from nurture.data.normalize import NORMALIZATIONS
 
 Fields = dict[str, jax.Array]
 
 
-def device_fields(split: Split, input_name: str) -> Fields:
-  """Returns a split on the device in its stored types: {input_name, "label", "true_label", "id"}, each [n, ...]."""
-  return {name: jnp.asarray(field) for name, field in split.fields(input_name).items()}
+def device_fields(split: Split) -> Fields:
+  """Returns a split on the device in its stored types: inputs, "label", "true_label" and "id", each [n, ...]."""
+  return {name: jnp.asarray(field) for name, field in split.fields.items()}
 
 
 def gather(fields: Fields, indices: jax.Array) -> Batch:
@@ -35,34 +37,34 @@ class Preprocess:
   """Augments and normalizes batches of one data set. All methods but `inputs_in_order` can be traced.
 
   Attributes:
-    input_name: "image" or "tokens".
-    normalizer: stored image -> float32 image; not used for tokens.
+    normalizers: field that the model reads -> map of its stored values, [B, ...] each.
     augmentations: label -> row of AUGMENTATIONS, in the order of the config.
   """
 
-  input_name: str
-  normalizer: Callable[[jax.Array], jax.Array]
+  normalizers: Mapping[str, Callable[[jax.Array], jax.Array]]
   augmentations: Mapping[str, Augmentation]
 
-  def inputs(self, batch: Batch) -> jax.Array:
-    """Returns the model input of a batch as stored: normalized, not augmented; tokens as int32."""
-    stored = batch[self.input_name]
-    return stored.astype(jnp.int32) if self.input_name == "tokens" else self.normalizer(stored)
+  def normalized(self, batch: Batch) -> Batch:
+    """Returns a batch as stored with its inputs ready for the model: normalized, not augmented; tokens as int32."""
+    return {**batch, **{field: normalizer(batch[field]) for field, normalizer in self.normalizers.items()}}
 
-  def inputs_in_order(self, split: Split, size: int) -> Iterator[tuple[np.ndarray, jax.Array]]:
+  def inputs(self, batch: Batch) -> Any:
+    """Returns the model input of a batch as stored; see `normalized`."""
+    return model_input(self.normalized(batch), self.normalizers)
+
+  def inputs_in_order(self, split: Split, size: int) -> Iterator[tuple[np.ndarray, Any]]:
     """Yields a split in its order as (ids [B], model inputs [B, ...]); the last batch is what is left."""
     make = jax.jit(self.inputs)
     for start in range(0, len(split), size):
       rows = split.take(np.arange(start, min(start + size, len(split))))
-      yield rows.id, make({self.input_name: jnp.asarray(rows.inputs)})
+      yield rows.id, make(jax.tree.map(jnp.asarray, dict(rows.inputs)))
 
   def train_batch(self, key: jax.Array, batch: Batch) -> Batch:
     """Returns the batch augmented and normalized, its input ready for the model.
 
     Each augmentation draws from the stream of its label, so adding one leaves the draws of the others alone.
     """
-    batch = self._augment(key, batch, "before")
-    batch = {**batch, self.input_name: self.inputs(batch)}
+    batch = self.normalized(self._augment(key, batch, "before"))
     return self._augment(key, batch, "after")
 
   def _augment(self, key: jax.Array, batch: Batch, stage: str) -> Batch:
@@ -86,20 +88,29 @@ def preprocess(config: Mapping[str, Any], dataset: Dataset) -> Preprocess:
     UserError: for an unknown row, or an augmentation that does not fit the inputs.
   """
   augmentations = {}
-  shape = input_shape(dataset)
   for label, piece in config["augment"].items():
     path = f"config.data.augment.{label}"
     augmentation = build(AUGMENTATIONS, piece, path=path, generate=dataset.generate)
-    fits = augmentation.tokens if dataset.input_name == "tokens" else len(shape) == 3 or not augmentation.spatial
-    if not fits:
+    check_served(AUGMENTATIONS, piece, dataset.task.name, dataset.name, path)
+    if not _fits(augmentation, dataset):
       needs = "images [H, W, C]" if augmentation.spatial else "images or vectors"
-      raise UserError(f"{path} needs {needs}, but {dataset.name} has {dataset.input_name} {shape}; remove it.")
+      shapes = ", ".join(f"{field} {shape}" for field, shape in dataset.input_shapes.items())
+      raise UserError(f"{path} needs {needs}, but {dataset.name} has {shapes}; remove it.")
     augmentations[label] = augmentation
   fit = lookup(NORMALIZATIONS, config["normalize"], path="config.data.normalize")
-  normalizer = fit(dataset.train) if dataset.input_name == "image" else lambda tokens: tokens
-  return Preprocess(dataset.input_name, normalizer, augmentations)
+  normalizers = {
+    field: _whole if is_tokens(field) else fit(dataset.train, field) for field in dataset.train.inputs
+  }
+  return Preprocess(normalizers, augmentations)
 
 
-def input_shape(dataset: Dataset) -> tuple[int, ...]:
-  """Returns the shape of one model input, without the batch axis: (H, W, C), (D,) or (T,)."""
-  return dataset.train.inputs.shape[1:]
+def _whole(tokens: jax.Array) -> jax.Array:
+  return tokens.astype(jnp.int32)
+
+
+def _fits(augmentation: Augmentation, dataset: Dataset) -> bool:
+  """Tells if a data set has what an augmentation changes: the field "image", or any of tokens."""
+  image = dataset.input_shapes.get("image")
+  if image is None:
+    return augmentation.tokens
+  return len(image) == 3 or not augmentation.spatial

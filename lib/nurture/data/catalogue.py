@@ -7,11 +7,11 @@ import json
 import os
 import zlib
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
-from nurture.core import UserError, build
+from nurture.core import Task, UserError, build
 from nurture.core.build import suggest
 from nurture.core.hints import Whole, check_argument
 from nurture.data.arrays import Dataset, Split
@@ -19,6 +19,7 @@ from nurture.data.batches import preprocess
 from nurture.data.files import Cifar10, Cifar100, Digits, FashionMnist, Mnist, Text
 from nurture.data.label_noise import LABEL_NOISE
 from nurture.data.synthetic import Copy, Multiplication, Parity
+from nurture.data.tasks import Classification, Regression
 from nurture.data.tfds_source import Tfds
 
 DATASETS = {
@@ -43,6 +44,7 @@ _FIELDS = {  # name: (type, in words)
   "label_noise": (str | Mapping, "{} or a row of LABEL_NOISE"),
   "noisy_validation": (bool, "true or false"),
   "normalize": (str, "a name"),
+  "normalize_labels": (Literal["none", "standardize"], "'none' or 'standardize'"),
   "augment": (Mapping, "a dict of rows of AUGMENTATIONS by label"),
 }
 
@@ -58,8 +60,8 @@ def load(config: Mapping[str, Any], data_dir: str | os.PathLike) -> Dataset:
 
   Args:
     config: the data section: {"source", "seed", "validation", "subset", "test_subset", "label_noise",
-      "noisy_validation", "normalize", "augment"}, all of them required. "source" may also be a name, and
-      "tfds:SET" stands for {"name": "tfds", "dataset": SET}.
+      "noisy_validation", "normalize", "normalize_labels", "augment"}, all of them required. "source" may also be a
+      name, and "tfds:SET" stands for {"name": "tfds", "dataset": SET}.
     data_dir: the directory that holds the files; what each set needs in it stands at its class.
 
   Raises:
@@ -78,7 +80,8 @@ def load(config: Mapping[str, Any], data_dir: str | os.PathLike) -> Dataset:
   test = noisy.test
   if config["test_subset"]:
     test, _ = _draw(test, config["test_subset"], rng("test_subset"), "config.data.test_subset")
-  dataset = dataclasses.replace(dataset, train=rest, validation=held, test=test)
+  task = _scaled(dataset, config["normalize_labels"], rest)
+  dataset = dataclasses.replace(dataset, train=rest, validation=held, test=test, task=task)
   preprocess(config, dataset)  # checks the rest of the config, and computes the moments before anything is traced
   return dataset
 
@@ -129,11 +132,21 @@ def _with_noise(dataset: Dataset, config: str | Mapping[str, Any], rng: np.rando
     return dataset
   noise = build(LABEL_NOISE, config, path="config.data.label_noise")
   train = dataset.train
-  if train.label.ndim != 1:
-    raise UserError(f"config.data.label_noise needs one label an example, but {dataset.name} has a sequence; set it "
-                    "to {}.")
-  label = noise(train.true_label, dataset.num_classes, rng)
+  if not isinstance(dataset.task, Classification) or train.label.ndim != 1:
+    raise UserError(f"config.data.label_noise needs one class an example, but {dataset.name} asks for "
+                    f"{dataset.task.name}; set it to {{}}.")
+  label = noise(train.true_label, dataset.task.num_outputs, rng)
   return dataclasses.replace(dataset, train=dataclasses.replace(train, label=label))
+
+
+def _scaled(dataset: Dataset, scale: str, train: Split) -> Task:
+  """Returns the task with the labels' unit, which is that of the examples to train on."""
+  if scale == "none":
+    return dataset.task
+  if not isinstance(dataset.task, Regression):
+    raise UserError(f"config.data.normalize_labels needs numbers as labels, but {dataset.name} asks for "
+                    f"{dataset.task.name}; set it to 'none'.")
+  return dataset.task.standardized(train.label)
 
 
 def _draw(split: Split, count: int, rng: np.random.Generator, path: str, leave: int = 0) -> tuple[Split, Split]:

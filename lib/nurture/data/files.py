@@ -15,6 +15,7 @@ from nurture.data.arrays import Dataset, Split
 from nurture.data.checks import check_labels
 from nurture.data.folder import Folder, shown
 from nurture.data.formats import read_idx, read_names, read_records, read_text
+from nurture.data.tasks import Classification, PerPosition
 
 _AGAIN = "download the file again"
 _DIGIT_NAMES = tuple("0123456789")
@@ -50,14 +51,14 @@ class Mnist:
       return Split.clean(images[..., None], check_labels(labels, 10, folder.where(file(part, "labels-idx1")), _AGAIN))
 
     train, test = read("train", self.train_examples), read("t10k", self.test_examples)
-    sizes = {"train": train.inputs.shape[1:3], "t10k": test.inputs.shape[1:3]}
+    sizes = {"train": train.inputs["image"].shape[1:3], "t10k": test.inputs["image"].shape[1:3]}
     if sizes["train"] != sizes["t10k"]:
       wrong = " and ".join(
         f"{folder.where(file(part, 'images-idx3'))} holds images of {height} x {width} pixels"
         for part, (height, width) in sizes.items() if (height, width) != (28, 28)
       )
       raise UserError(f"{wrong}, but those of {self.name} have 28 x 28; {_AGAIN}.")
-    return Dataset.read(self.name, train, test, self.class_names, checksums=folder.checksums)
+    return Dataset.read(self.name, train, test, Classification(self.class_names), checksums=folder.checksums)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -96,7 +97,7 @@ class Cifar10:
 
     train = read(*(f"data_batch_{i}.bin" for i in range(1, 6)))
     names = read_names(folder, f"{base}/batches.meta.txt", 10)
-    return Dataset.read("cifar10", train, read("test_batch.bin"), names, checksums=folder.checksums)
+    return Dataset.read("cifar10", train, read("test_batch.bin"), Classification(names), checksums=folder.checksums)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -124,7 +125,7 @@ class Cifar100:
 
     train, test = read("train.bin", self.train_examples), read("test.bin", self.test_examples)
     names = read_names(folder, names_file, num_classes)
-    return Dataset.read("cifar100", train, test, names, checksums=folder.checksums)
+    return Dataset.read("cifar100", train, test, Classification(names), checksums=folder.checksums)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -149,7 +150,7 @@ class Digits:
     in_test[_stratified(label, self.test_examples, np.random.default_rng(0))] = True
     train, test = (Split.clean(images[part], label[part]) for part in (~in_test, in_test))
     checksums = {"sklearn digits": hashlib.sha256(images.tobytes() + label.tobytes()).hexdigest()}
-    return Dataset.read("digits", train, test, _DIGIT_NAMES, checksums=checksums)
+    return Dataset.read("digits", train, test, Classification(_DIGIT_NAMES), checksums=checksums)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -183,13 +184,13 @@ class Text:
     if len(vocabulary) < 2:
       raise UserError(f"{file} is one character, {chr(vocabulary[0])!r}, again and again; give a text.")
     names = tuple(map(chr, vocabulary))
-    return Dataset.read("text", train, test, names, input_name="tokens", checksums=folder.checksums)
+    return Dataset.read("text", train, test, PerPosition(names), checksums=folder.checksums)
 
 
 def _windows(tokens: np.ndarray, context: int) -> Split:
   count = len(tokens) // (context + 1)
   windows = tokens[: count * (context + 1)].reshape(count, context + 1)
-  return Split.clean(windows[:, :-1], windows[:, 1:])
+  return Split.clean({"tokens": windows[:, :-1]}, windows[:, 1:])
 
 
 def _stratified(label: np.ndarray, count: int, rng: np.random.Generator) -> np.ndarray:

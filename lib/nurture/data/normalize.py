@@ -1,4 +1,4 @@
-"""Normalization of stored pixels: affine maps, fitted to the training split on the host."""
+"""Normalization of a stored input field: affine maps, fitted to the training split on the host."""
 
 from __future__ import annotations
 
@@ -29,22 +29,22 @@ class Affine:
     return (inputs.astype(jnp.float32) - self.mean.reshape(shape)) * self.scale.reshape(shape)
 
 
-def unit(split: Split) -> Affine:
+def unit(split: Split, field: str = "image") -> Affine:
   """uint8 pixels to [0, 1], x / 255; inputs that are floating point are left alone."""
-  largest = 255 if split.inputs.dtype == np.uint8 else 1
+  largest = 255 if split.inputs[field].dtype == np.uint8 else 1
   return _affine(np.zeros(1), np.full(1, largest))
 
 
-def standardize(split: Split) -> Affine:
+def standardize(split: Split, field: str = "image") -> Affine:
   """Mean 0 and standard deviation 1 of each channel (of each feature for [n, D]) over the training split.
 
   A channel that never varies becomes 0.
   """
-  mean, std = split.moments
+  mean, std = split.moments[field]
   return _affine(mean, np.where(std > 0, std, 1.0))
 
 
-def none(split: Split) -> Affine:
+def none(split: Split, field: str = "image") -> Affine:
   """The stored values, as float32."""
   return _affine(np.zeros(1), np.ones(1))
 

@@ -26,6 +26,7 @@ from nurture.core.hints import Count, Range, Seed
 from nurture.core.rng import stream
 from nurture.data.arrays import Dataset, Split
 from nurture.data.checks import check_memory
+from nurture.data.tasks import PerPosition
 
 _WORDS = 5  # of 4 bytes for each token while a split is made: three results, and up to two that its program holds
 
@@ -83,14 +84,14 @@ class SequenceTask(abc.ABC):
 
     def split(name: str, n: int) -> Split:
       fields = jax.device_get(_generate(self, stream(root, name), n))
-      return Split.clean(fields["tokens"], fields["label"])
+      return Split.clean({"tokens": fields["tokens"]}, fields["label"])
 
     train, test = split("train", self.num_examples), split("test", self.test_examples)
     digest = hashlib.sha256()
-    for array in (train.inputs, train.label, test.inputs, test.label):
+    for array in (train.inputs["tokens"], train.label, test.inputs["tokens"], test.label):
       digest.update(np.ascontiguousarray(array).data)
     return Dataset.read(
-      self.name, train, test, self.class_names, input_name="tokens", checksums={repr(self): digest.hexdigest()},
+      self.name, train, test, PerPosition(self.class_names), checksums={repr(self): digest.hexdigest()},
       generate=self.generate,
     )
 

@@ -21,6 +21,7 @@ from nurture.core.trees import digest
 from nurture.data.arrays import Dataset, Split
 from nurture.data.checks import check_labels, check_memory
 from nurture.data.folder import data_root, is_file, reason, shown
+from nurture.data.tasks import Classification
 
 _FORMAT = 1  # of the cached file; a file of another format is made anew
 
@@ -69,7 +70,7 @@ class Tfds:
     for part, split in (("train", self.train_split), ("test", self.test_split)):
       label = _check_labels(arrays[f"{part}_label"], len(names), self.dataset, part, split)
       splits[part] = Split.clean(arrays[f"{part}_image"], label)
-    return Dataset.read(name, splits["train"], splits["test"], names, checksums={name: digest(arrays)})
+    return Dataset.read(name, splits["train"], splits["test"], Classification(names), checksums={name: digest(arrays)})
 
   def _file_name(self) -> str:
     fields = json.dumps(dataclasses.asdict(self), sort_keys=True)

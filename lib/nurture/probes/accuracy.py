@@ -10,6 +10,7 @@ import jax.numpy as jnp
 
 from nurture.core import Batch, Network
 from nurture.core.hints import Whole
+from nurture.core.task import CLASSES
 from nurture.probes.spec import SplitProbe, counted
 
 Tree = Any
@@ -28,6 +29,8 @@ class Accuracy(SplitProbe):
 
   split: str
   limit: Whole = 0
+
+  tasks = CLASSES
 
   def __call__(self, net: Network, variables: Tree, piece: Batch) -> dict[str, jax.Array]:
     """Returns the sums {"correct", "loss", "count"} over one batch, and {"solved", "sequences"} of sequences."""

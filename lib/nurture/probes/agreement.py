@@ -11,6 +11,7 @@ import jax.numpy as jnp
 from nurture.core import Batch, Network
 from nurture.core.hints import Whole
 from nurture.core.references import outputs_of
+from nurture.core.task import CLASSES
 from nurture.probes.spec import SplitProbe, counted
 from nurture.similarity import kappa
 
@@ -37,6 +38,8 @@ class Agreement(SplitProbe):
   reference: str
   split: str = "test"
   limit: Whole = 0
+
+  tasks = CLASSES
 
   def __call__(self, net: Network, variables: Tree, piece: Batch) -> dict[str, jax.Array]:
     """Returns counts over one batch; positions with label -1 do not count."""

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 
 from nurture.core import Batch, Network
 from nurture.core.hints import Count, Whole
+from nurture.core.task import CLASSES
 from nurture.probes.spec import SplitProbe, counted
 
 Tree = Any
@@ -36,6 +37,8 @@ class Calibration(SplitProbe):
   split: str
   limit: Whole = 0
   bins: Count = 15
+
+  tasks = CLASSES
 
   def __call__(self, net: Network, variables: Tree, piece: Batch) -> dict[str, jax.Array]:
     """Returns sums over one batch; those over the bins are [M]."""

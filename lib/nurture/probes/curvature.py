@@ -8,7 +8,8 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from nurture.core import Batch, Network
+from nurture.core import Batch, Network, UserError
+from nurture.core.task import ONE_CLASS
 from nurture.curvature.hvp import Operator, gauss_newton, hessian
 from nurture.probes.sample import SampleProbe, in_chunks, in_float32
 from nurture.probes.spec import ProbeSpec
@@ -32,6 +33,9 @@ class CurvatureProbe(SampleProbe):
 
   def prepare(self, spec: ProbeSpec, key: jax.Array) -> list[Tree]:
     """Returns one piece: {"chunks": the sample, "key"}."""
+    if self.matrix == "gauss_newton" and spec.data.task.name not in ONE_CLASS:
+      raise UserError(f"the probe {self.name!r} takes the Gauss-Newton matrix of the cross-entropy of classes, and the "
+                      f"task is {spec.data.task.name}; set its matrix to 'hessian'.")
     [sample] = super().prepare(spec, key)
     return [{"chunks": in_chunks(sample, self.chunk), "key": key}]
 

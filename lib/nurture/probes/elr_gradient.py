@@ -10,6 +10,7 @@ import jax.numpy as jnp
 
 from nurture.core import Batch, Network, linalg
 from nurture.core.hints import Whole
+from nurture.core.task import ONE_CLASS
 from nurture.probes.loss_states import LossStateProbe
 from nurture.transforms.losses import target_memory
 
@@ -61,6 +62,8 @@ class ElrGradient(LossStateProbe):
   field = "targets"
   keeps = "keeps no running average of predictions"
   example = "elr"
+
+  tasks = ONE_CLASS
 
   def __call__(self, net: Network, variables: Tree, piece: Batch) -> dict[str, dict[str, jax.Array]]:
     """Returns sums over one batch, by group."""

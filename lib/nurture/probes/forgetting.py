@@ -10,6 +10,7 @@ import jax.numpy as jnp
 
 from nurture.core import Batch, Network
 from nurture.core.hints import Whole
+from nurture.core.task import ONE_CLASS
 from nurture.probes.loss_states import LossStateProbe
 from nurture.transforms.losses.example_rows import read_rows
 
@@ -44,6 +45,8 @@ class Forgetting(LossStateProbe):
   field = "forgotten"
   keeps = "does not count forgetting events"
   example = "forgetting_events"
+
+  tasks = ONE_CLASS
 
   def __call__(self, net: Network, variables: Tree, piece: Batch) -> dict[str, dict[str, jax.Array]]:
     """Returns counts over one batch, by group."""

@@ -35,9 +35,6 @@ class Laziness(KernelProbe):
     split, limit: the examples, as in `SplitProbe`.
     reduce, method, block: as in `KernelProbe`.
 
-  Raises:
-    UserError: (in prepare) for sequences with a label at each position.
-
   Reference: Chizat et al. 2019, arXiv:1812.07956; Fort et al. 2020, arXiv:2010.15110.
   """
 

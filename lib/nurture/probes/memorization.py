@@ -10,8 +10,8 @@ import jax.numpy as jnp
 
 from nurture.core import Batch, Network
 from nurture.core.hints import Whole
-from nurture.probes.sample import check_one_label_each
-from nurture.probes.spec import ProbeSpec, SplitProbe
+from nurture.core.task import ONE_CLASS
+from nurture.probes.spec import SplitProbe
 
 Tree = Any
 
@@ -35,15 +35,7 @@ class Memorization(SplitProbe):
   split: str = "train"
   limit: Whole = 0
 
-  def prepare(self, spec: ProbeSpec, key: jax.Array) -> list[Batch]:
-    """Returns the split's batches.
-
-    Raises:
-      UserError: for labels of sequences.
-    """
-    batches = super().prepare(spec, key)
-    check_one_label_each(batches[0], self.name)
-    return batches
+  tasks = ONE_CLASS
 
   def __call__(self, net: Network, variables: Tree, piece: Batch) -> dict[str, jax.Array]:
     """Returns counts over one batch."""

@@ -12,6 +12,7 @@ import numpy as np
 
 from nurture.core import Network, UserError, linalg
 from nurture.core.hints import NonNegative, Range, Whole
+from nurture.core.task import ONE_CLASS
 from nurture.data import AUGMENTATIONS
 from nurture.probes.sample import whole_sample
 from nurture.probes.spec import ProbeSpec, SplitProbe
@@ -75,6 +76,8 @@ class MutualInformation(SplitProbe):
   shift: Whole = 2
   noise: NonNegative = 0.0
 
+  tasks = ONE_CLASS
+
   def __post_init__(self):
     if len(self.classes) != 2 or self.classes[0] == self.classes[1]:
       raise ValueError(f"classes is {self.classes}; give two different ones")
@@ -83,8 +86,8 @@ class MutualInformation(SplitProbe):
 
   def prepare(self, spec: ProbeSpec, key: jax.Array) -> list[Tree]:
     """Returns one piece: {"batch": the examples, "keys": one a draw}."""
-    rows = whole_sample(spec, self.split, 0, self.name)
-    if self.shift and rows[spec.data.input_name].ndim != 4:
+    rows = whole_sample(spec, self.split, 0)
+    if self.shift and len(spec.data.inputs.get("image", ())) != 3:
       raise UserError(f"the probe {self.name!r} shifts images; set its shift to 0 and its noise above 0 for other "
                       "inputs, or remove it.")
     label = np.asarray(rows["label"])

@@ -36,7 +36,7 @@ class NoiseScale(SampleProbe):
     batch: examples of a small batch; 1 gives the least variance and the most work.
 
   Raises:
-    UserError: (in prepare) for sequences with a label at each position, or examples for less than two small batches.
+    UserError: (in prepare) for examples for less than two small batches.
 
   Reference: McCandlish et al. 2018, arXiv:1812.06162.
   """

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from nurture.core import Batch, UserError
+from nurture.core import Batch
 from nurture.probes.spec import ProbeSpec, SplitProbe
 
 Tree = Any
@@ -17,39 +17,19 @@ Tree = Any
 class SampleProbe(SplitProbe):
   """A probe whose one piece is the first examples of a split, without padding."""
 
+  tasks: ClassVar[tuple[str, ...]] = ("classification", "regression")
+
   def prepare(self, spec: ProbeSpec, key: jax.Array) -> list[Any]:
-    """Returns one piece, the sample.
-
-    Raises:
-      UserError: for sequences with a label at each position.
-    """
+    """Returns one piece, the sample."""
     del key
-    return [whole_sample(spec, self.split, self.limit, self.name)]
+    return [whole_sample(spec, self.split, self.limit)]
 
 
-def whole_sample(spec: ProbeSpec, split: str, limit: int, name: str) -> Batch:
-  """Returns the first examples of a split as one batch without padding; limit 0 takes all.
-
-  Args:
-    spec: of the data.
-    split: "train", "validation" or "test".
-    limit: examples.
-    name: of the probe, for the message.
-
-  Raises:
-    UserError: for sequences with a label at each position.
-  """
+def whole_sample(spec: ProbeSpec, split: str, limit: int) -> Batch:
+  """Returns the first examples of a split as one batch without padding; limit 0 takes all."""
   batches = jax.device_get(spec.batches(split, limit))
-  check_one_label_each(batches[0], name)
   rows = {field: np.concatenate([batch[field] for batch in batches]) for field in batches[0]}
   return {field: jnp.asarray(values[rows["weight"] > 0]) for field, values in rows.items()}
-
-
-def check_one_label_each(batch: Batch, name: str) -> None:
-  """Raises UserError for sequences with a label at each position; `name` is the probe's."""
-  if batch["label"].ndim != 1:
-    raise UserError(f"the probe {name!r} needs one label an example, and these data have one a position; remove it, or "
-                    "give the task one label a sequence.")
 
 
 def in_chunks(sample: Batch, size: int) -> Batch:

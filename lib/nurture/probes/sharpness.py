@@ -36,8 +36,8 @@ class Sharpness(CurvatureProbe):
     matrix, chunk: of the products, as in `CurvatureProbe`.
 
   Raises:
-    UserError: (in prepare) for sequences with a label at each position; (when called) for more eigenvalues than
-      parameters.
+    UserError: (in prepare) for the Gauss-Newton matrix of what is no classification; (when called) for more
+      eigenvalues than parameters.
   """
 
   split: str = "train"

@@ -37,7 +37,7 @@ class SpectralDensity(CurvatureProbe):
     width: of the Gaussians, as a share of the span.
 
   Raises:
-    UserError: (in prepare) for sequences with a label at each position.
+    UserError: (in prepare) for the Gauss-Newton matrix of what is no classification.
 
   Reference: Ghorbani et al. 2019, arXiv:1901.10159.
   """

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 from nurture.core import Batch, Network
 from nurture.core.hints import Whole
 from nurture.core.references import outputs_of
+from nurture.core.task import CLASSES
 from nurture.probes.spec import SplitProbe, counted
 
 Tree = Any
@@ -47,6 +48,8 @@ class Stability(SplitProbe):
   split: str
   limit: Whole = 0
   of: str = ""
+
+  tasks = CLASSES
 
   def __call__(self, net: Network, variables: Tree, piece: Batch) -> dict[str, jax.Array]:
     """Returns moments of one batch by class: "count" [K], "p_true" [], and about two origins "first" [2, K, K] (class,

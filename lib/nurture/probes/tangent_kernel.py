@@ -10,6 +10,7 @@ import jax.numpy as jnp
 
 from nurture.core import Batch, Network
 from nurture.core.hints import Count, Whole
+from nurture.core.task import ONE_CLASS
 from nurture.ntk import metrics
 from nurture.ntk.empirical import ntk
 from nurture.probes.sample import SampleProbe, in_float32
@@ -30,6 +31,8 @@ class KernelProbe(SampleProbe):
   reduce: Reduction
   method: Method
   block: int
+
+  tasks = ONE_CLASS
 
   def kernel(self, net: Network, variables: Tree, piece: Batch) -> jax.Array:
     """Returns the kernel [n, n] of the piece, of parameters in float32 at least."""
@@ -60,7 +63,7 @@ class TangentKernel(KernelProbe):
     reduce, method, block: as in `KernelProbe`.
 
   Raises:
-    UserError: (in prepare) for sequences with a label at each position, or fewer examples than `top`.
+    UserError: (in prepare) for fewer examples than `top`.
   """
 
   split: str = "train"

@@ -18,6 +18,7 @@ from nurture.core import DataSpec, Network, UserError, build, hints, memory, tre
 from nurture.core.build import suggest
 from nurture.core.hints import NonNegative, Whole
 from nurture.core.schedules import as_schedule
+from nurture.core.task import check_served
 from nurture.probes import PROBES
 from nurture.training import phases
 from nurture.training import step as steps
@@ -91,14 +92,11 @@ class Experiment:
         f"config.batch_size is {config['batch_size']}, but the training split of {dataset.name} has "
         f"{len(dataset.train)} examples; give a batch of at most that."
       )
-    spec = DataSpec(
-      num_examples=dataset.num_examples,
-      num_classes=dataset.num_classes,
-      input_shape=data.input_shape(dataset),
-      batch_size=config["batch_size"],
-      input_name=dataset.input_name,
-      class_names=tuple(dataset.class_names),
-    )
+    spec = DataSpec(dataset.task, dataset.num_examples, config["batch_size"], dataset.input_shapes)
+    for section, table in (("targets", TARGETS), ("losses", LOSSES), ("probes", PROBES)):
+      for label, fields in config[section].items():
+        if fields.get("name") in table:  # what is not there is said where it is built
+          check_served(table, fields, spec.task.name, dataset.name, f"config.{section}.{label}")
     references = {label: Reference.read(config, label, spec) for label in config["references"]}
     bare = cls(config, spec, len(dataset.train), functools.partial(read, section), references, {})
     arrays = {label: one.load(spec, bare.inputs_in_order, len(dataset.train)) for label, one in references.items()}
@@ -124,7 +122,7 @@ class Experiment:
     """A sha256 of the variables of every frozen reference, by config path."""
     return {f"config.references.{n}": trees.digest(one.variables) for n, one in self.arrays.items() if one.variables}
 
-  def inputs_in_order(self) -> Iterable[tuple[np.ndarray, jax.Array]]:
+  def inputs_in_order(self) -> Iterable[tuple[np.ndarray, Any]]:
     """Returns the training split in its order as batches of (ids [B], model inputs [B, ...])."""
     dataset = self.read()
     preprocess = data.preprocess(phases.at(self.config, None)["data"], dataset)
@@ -155,7 +153,7 @@ class Experiment:
         raise UserError(f"config.losses.{label}.weight is missing; give the term's weight in the loss, such as 1.0.")
       weight = as_schedule(fields.pop("weight"), path=f"config.losses.{label}.weight", hint=NonNegative)
       losses[label] = steps.WeightedTerm(build(LOSSES, fields, path=f"config.losses.{label}"), weight)
-    model = build(models.MODELS, config["model"], path="config.model", num_classes=self.spec.num_classes)
+    model = build(models.MODELS, config["model"], path="config.model", num_classes=self.spec.num_outputs)
     parts = Parts(
       spec=self.spec,
       steps=config["steps"],
@@ -221,6 +219,7 @@ class Experiment:
       references=lambda batch: steps.evaluation_context(parts, state, batch, root, arrays).references,
       loss_states=state.loss_states,
       initial=lambda: steps.init(parts, root).variables,
+      task=self.spec.task,
     )
     return network, variables
 
@@ -231,7 +230,7 @@ class Experiment:
   def abstract_fields(self) -> dict[str, jax.ShapeDtypeStruct]:
     """Returns the shapes of the training split on the device."""
     dataset = self.read()
-    one = jax.eval_shape(lambda: data.device_fields(dataset.train.take(np.arange(1)), dataset.input_name))
+    one = jax.eval_shape(lambda: data.device_fields(dataset.train.take(np.arange(1))))
     return {n: jax.ShapeDtypeStruct((self.num_train, *field.shape[1:]), field.dtype) for n, field in one.items()}
 
   def abstract_rows(self) -> jax.ShapeDtypeStruct:

@@ -18,7 +18,7 @@ from nurture.probes import PROBES, ProbeSpec
 from nurture.training.config import Config
 from nurture.training.experiment import Experiment, HyperParameters
 from nurture.training.references import Arrays
-from nurture.training.step import State, evaluate, input_dtype
+from nurture.training.step import State, evaluate
 
 Tree = Any
 
@@ -75,7 +75,7 @@ class Programs:
   def fields(self) -> data.Fields:
     """The training split on the devices."""
     dataset = self.experiment.read()
-    return jax.device_put(data.device_fields(dataset.train, dataset.input_name), self.replicated)
+    return jax.device_put(data.device_fields(dataset.train), self.replicated)
 
   @functools.cached_property
   def arrays(self) -> dict[str, Arrays]:
@@ -93,7 +93,7 @@ class Programs:
       examples = dataset.split(split)
       examples = examples.take(np.arange(min(limit, len(examples)))) if limit else examples
       size = min(config["evaluation"]["batch_size"], len(examples))
-      return jax.device_put(data.padded_batches(examples, size, dataset.input_name), self.replicated)
+      return jax.device_put(data.padded_batches(examples, size), self.replicated)
 
     spec, attached = ProbeSpec(experiment.spec, batches, experiment.parts().model), {}
     for label, fields in config["probes"].items():
@@ -263,7 +263,7 @@ def _members_that_fit(experiment: Experiment) -> int:
   if jax.default_backend() == "cpu":
     return 1 if experiment.has_convolution else max(1, int(_CPU_CACHE // trees.num_bytes(state)))
   spec = experiment.spec
-  inputs = jax.ShapeDtypeStruct((spec.batch_size, *spec.input_shape), input_dtype(spec))
+  inputs = jax.eval_shape(lambda: spec.example(spec.batch_size))
   outputs = jax.eval_shape(lambda s, x: evaluate(experiment.parts(), s, s.variables, x), state, inputs)
   member = 4 * (trees.num_bytes(state) + trees.num_bytes(outputs))
   statistics = jax.local_devices()[0].memory_stats() or {}

@@ -20,7 +20,7 @@ import numpy as np
 from flax import linen as nn
 
 from nurture import models
-from nurture.core import Batch, DataSpec, Outputs, UserError, build, memory, model_at, rng, trees
+from nurture.core import Batch, DataSpec, Outputs, UserError, build, memory, model_at, model_input, rng, trees
 from nurture.core.hints import Seed, Whole
 from nurture.core.taps import select
 from nurture.reporting import read_config
@@ -28,7 +28,7 @@ from nurture.reporting.schema import ANY
 from nurture.similarity import Gram, flatten, gram
 from nurture.training.config import to_json
 from nurture.training.run_directory import member_variables
-from nurture.training.step import Parts, State, input_dtype, scheduled_values
+from nurture.training.step import Parts, State, scheduled_values
 
 Tree = Any
 
@@ -37,7 +37,7 @@ _CALIBRATION_UPDATES = 100
 _LARGEST = 8 * 2**30  # bytes of all Gram matrices together
 _AT_ONCE = 4 * 2**30  # bytes of activations in host memory
 # What is read of the config of the run that a reference comes from.
-_DATA = {"data": {"normalize": ANY, "source": ANY, "seed": ANY, "validation": ANY}}
+_DATA = {"data": {"normalize": ANY, "normalize_labels": ANY, "source": ANY, "seed": ANY, "validation": ANY}}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -132,7 +132,7 @@ class Reference:
       raise UserError(f"{path}.view is 'unmixed', but config.data.augment has no mixup; set it to ''.")
     if not entry.parameters:
       with model_at(f"{path}.model"):
-        module = build(models.MODELS, entry.model, path=f"{path}.model", num_classes=spec.num_classes)
+        module = build(models.MODELS, entry.model, path=f"{path}.model", num_classes=spec.num_outputs)
       if entry.cache and config["data"]["augment"]:
         changing = ", ".join(config["data"]["augment"])
         raise UserError(f"{path}.cache keeps what the network says of inputs that never change, but "
@@ -165,7 +165,7 @@ class Reference:
     """
     if train and arrays.row is not None:
       return arrays.lookup(batch["id"])
-    inputs = batch[parts.spec.input_name]
+    inputs = model_input(batch, parts.spec.inputs)
     if self.entry.view:
       inputs = batch.get(self.entry.view, inputs)
     if self.module is not None:
@@ -206,7 +206,7 @@ class Reference:
       variables = jax.device_get(variables)
       if not self.entry.cache:
         return Arrays(variables)
-      one = jax.ShapeDtypeStruct((1, *spec.input_shape), input_dtype(spec))
+      one = jax.eval_shape(spec.example)
       return abstract(self._evaluated, variables, spec, one, count, self.entry.cache, self.path)
 
   def fill(self, arrays: Arrays, inputs: Inputs) -> Arrays:
@@ -219,7 +219,7 @@ class Reference:
   def _variables(self, spec: DataSpec) -> Tree:
     # A stream of its own: an untrained guide must not start as the member with the same seed does.
     key = rng.stream(jax.random.key(self.entry.seed), "references.init")
-    make = lambda key: self.module.init(key, jnp.zeros((1, *spec.input_shape), input_dtype(spec)))
+    make = lambda key: self.module.init(key, spec.example())
     if not self.entry.run:
       make = jax.jit(make)
       size = trees.num_bytes(jax.eval_shape(make, key))
@@ -242,9 +242,10 @@ class Reference:
 
   def _check_data(self, theirs: Mapping[str, Any]) -> None:
     """Refuses a network that reads inputs on another scale, or has seen this run's validation examples."""
-    if theirs["normalize"] != self.data["normalize"]:
-      raise UserError(f"{self.path}.run was trained with config.data.normalize={theirs['normalize']!r}, and this "
-                      f"config has {self.data['normalize']!r}; make them equal.")
+    for field in ("normalize", "normalize_labels"):
+      if theirs[field] != self.data[field]:
+        raise UserError(f"{self.path}.run was trained with config.data.{field}={theirs[field]!r}, and this config has "
+                        f"{self.data[field]!r}; make them equal.")
     if not self.data["validation"] or theirs["source"] != to_json(self.data["source"]):
       return
     for field in ("seed", "validation"):

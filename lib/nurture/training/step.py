@@ -17,7 +17,7 @@ import jax.numpy as jnp
 import optax
 
 from nurture import data
-from nurture.core import Batch, Context, DataSpec, Outputs, UserError, rng, trees
+from nurture.core import Batch, Context, DataSpec, Outputs, UserError, model_input, rng, trees
 from nurture.core.schedules import Schedule
 
 Tree = Any
@@ -76,9 +76,8 @@ class Parts:
 def init(parts: Parts, root: jax.Array) -> State:
   """Returns the state before the first step."""
   at = functools.partial(rng.stream, root)
-  example = jnp.zeros((1, *parts.spec.input_shape), input_dtype(parts.spec))
   keys = {"params": at("init"), "dropout": at("init.dropout")}
-  variables = parts.model.init(keys, example, **scheduled_values(parts, jnp.int32(0)))
+  variables = parts.model.init(keys, parts.spec.example(), **scheduled_values(parts, jnp.int32(0)))
   params = variables["params"]
   return State(
     step=jnp.int32(0),
@@ -157,7 +156,7 @@ def loss_and_grad(
   def loss_of(params):
     outputs, changed = parts.model.apply(
       {**state.variables, "params": params},
-      batch[parts.spec.input_name],
+      model_input(batch, parts.spec.inputs),
       train=True,
       rngs={"dropout": at("dropout")},
       mutable=collections,
@@ -189,7 +188,7 @@ def inspect(
   (_, (values, _, _, outputs)), gradient = loss_and_grad(parts, state, batch, root, references)
   weights = {label: parts.losses[label].weight(state.step) for label in values}
   return [
-    (parts.spec.input_name, context.batch[parts.spec.input_name]),
+    *((field, context.batch[field]) for field in parts.spec.inputs),
     *((f"logits of the reference {label}", one.logits) for label, one in context.references.items()),
     ("targets", context.targets),
     ("logits", outputs.logits),
@@ -208,7 +207,7 @@ def evaluation_terms(
   Padded examples (weight 0) do not count in terms of one value an example. Nothing is augmented.
   """
   context = evaluation_context(parts, state, batch, root, references)
-  outputs = evaluate(parts, state, variables, context.batch[parts.spec.input_name])
+  outputs = evaluate(parts, state, variables, model_input(context.batch, parts.spec.inputs))
   _, values, _ = compute_loss(parts, state, dataclasses.replace(context, outputs=outputs), root)
   return {label: parts.losses[label].weight(state.step) * value for label, value in values.items()}
 
@@ -217,11 +216,10 @@ def evaluation_context(
   parts: Parts, state: State, batch: Batch, root: jax.Array, references: Mapping[str, Tree]
 ) -> Context:
   """Returns the context of a batch as stored, in evaluation."""
-  batch = {**batch, parts.spec.input_name: parts.preprocess.inputs(batch)}
-  return make_context(parts, state, batch, root, references, train=False)
+  return make_context(parts, state, parts.preprocess.normalized(batch), root, references, train=False)
 
 
-def evaluate(parts: Parts, state: State, variables: Tree, inputs: jax.Array) -> Outputs:
+def evaluate(parts: Parts, state: State, variables: Tree, inputs: Any) -> Outputs:
   """Returns the model's outputs in evaluation mode, with what is scheduled as it stands at this step."""
   return parts.model.apply(variables, inputs, train=False, **scheduled_values(parts, state.step))
 
@@ -241,8 +239,7 @@ def make_context(
     step=step,
     key=root,
     batch=batch,
-    # An ignored position has label -1, whose one-hot row is all zero.
-    targets=data.mixed_targets(batch, jax.nn.one_hot(batch["label"], parts.spec.num_classes, dtype=jnp.float32)),
+    targets=data.mixed_targets(batch, parts.spec.task.targets(batch)),
     outputs=None,  # type: ignore[arg-type]  # the model has not run yet
     references=outputs,
     progress=step.astype(jnp.float32) / parts.steps,
@@ -280,11 +277,6 @@ def _check_value(label: str, value: jax.Array, per_example: tuple[int, ...]) -> 
                     "nurture.transforms.losses.positions.per_example.")
   if not jnp.issubdtype(dtype, jnp.floating):
     raise UserError(f"config.losses.{label} gives values of type {dtype}, which have no gradient; return real numbers.")
-
-
-def input_dtype(spec: DataSpec) -> Any:
-  """Returns the type of a model input."""
-  return jnp.int32 if spec.input_name == "tokens" else jnp.float32
 
 
 def scheduled_values(parts: Parts, step: jax.Array) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from jaxtyping import Array, Float
 
 from nurture.core import Context, DataSpec, UserError
 from nurture.core.taps import kind
+from nurture.core.task import CLASSES
 from nurture.transforms.losses.positions import per_example
 
 
@@ -29,6 +30,8 @@ class CrossEntropy:
   """
 
   of: Literal["logits", "members"] = "logits"
+
+  tasks = CLASSES
 
   def init(self, spec: DataSpec) -> tuple[()]:
     del spec

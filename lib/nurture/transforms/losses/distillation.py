@@ -11,6 +11,7 @@ from jaxtyping import Array, Float
 
 from nurture.core import Context, DataSpec
 from nurture.core.hints import Positive
+from nurture.core.task import CLASSES
 from nurture.transforms.losses.positions import per_example
 from nurture.transforms.teachers import check_teachers, log_mean_softmax, teacher_logits
 
@@ -53,6 +54,8 @@ class Distillation:
   student_temperature: Positive
   scale: Literal["none", "t_squared"]
   form: Literal["kl", "ce"] = "kl"
+
+  tasks = CLASSES
 
   def __post_init__(self):
     check_teachers(self.teachers)

@@ -11,6 +11,7 @@ from jaxtyping import Array, Float
 
 from nurture.core import Context, DataSpec
 from nurture.core.hints import NonNegative, Share
+from nurture.core.task import ONE_CLASS
 from nurture.transforms.losses import target_memory
 from nurture.transforms.losses.example_rows import example_ids
 
@@ -60,6 +61,8 @@ class EarlyLearningRegularization:
   lam: NonNegative = 3.0
   beta: Share = 0.7
   form: Literal["clamped", "exact"] = "clamped"
+
+  tasks = ONE_CLASS
 
   def init(self, spec: DataSpec) -> target_memory.Memory:
     return target_memory.empty(spec)

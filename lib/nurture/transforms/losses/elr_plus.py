@@ -14,6 +14,7 @@ from nurture.core.hints import NonNegative, Share, Whole
 from nurture.core.references import outputs_of
 from nurture.core.schedules import exponential_ramp
 from nurture.core.taps import select
+from nurture.core.task import ONE_CLASS
 from nurture.transforms.losses import target_memory
 from nurture.transforms.losses.cross_entropy import CrossEntropy
 from nurture.transforms.losses.elr import clamped
@@ -73,6 +74,8 @@ class EarlyLearningRegularizationPlus:
   reference: str = "average"
   multiply_labels: bool = False
   ramp_steps: Whole = 0
+
+  tasks = ONE_CLASS
 
   def init(self, spec: DataSpec) -> dict[str, target_memory.Memory]:
     return {name: target_memory.empty(spec) for name in _NETWORKS}

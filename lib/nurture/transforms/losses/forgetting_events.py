@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Shaped
 
 from nurture.core import Context, DataSpec
+from nurture.core.task import ONE_CLASS
 from nurture.transforms.losses.example_rows import example_ids, read_rows, write_rows
 
 
@@ -29,6 +30,8 @@ class ForgettingEvents:
 
   Reference: Toneva et al. 2019, arXiv:1812.05159, section 3.
   """
+
+  tasks = ONE_CLASS
 
   def init(self, spec: DataSpec) -> dict[str, Shaped[Array, " n"]]:
     zeros = lambda dtype: jnp.zeros(spec.num_examples, dtype)

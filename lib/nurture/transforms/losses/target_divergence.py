@@ -10,6 +10,7 @@ from jaxtyping import Array, Float
 
 from nurture.core import Context, DataSpec
 from nurture.core.hints import NonNegative, Share
+from nurture.core.task import ONE_CLASS
 from nurture.transforms.losses import target_memory
 from nurture.transforms.losses.example_rows import example_ids
 
@@ -40,6 +41,8 @@ class TargetDivergence:
 
   lam: NonNegative = 1.0
   beta: Share = 0.7
+
+  tasks = ONE_CLASS
 
   def init(self, spec: DataSpec) -> target_memory.Memory:
     return target_memory.empty(spec)

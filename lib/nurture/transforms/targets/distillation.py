@@ -10,6 +10,7 @@ from jaxtyping import Array, Float
 
 from nurture.core import Context
 from nurture.core.hints import Positive, Share
+from nurture.core.task import CLASSES
 from nurture.transforms.teachers import check_teachers, teacher_logits
 
 
@@ -41,6 +42,8 @@ class DistillationTargets:
   teachers: tuple[str, ...]
   temperature: Positive = 1.0
   hard_weight: Share = 0.0
+
+  tasks = CLASSES
 
   def __post_init__(self):
     check_teachers(self.teachers)

@@ -10,6 +10,7 @@ from jaxtyping import Array, Float
 
 from nurture.core import Context
 from nurture.core.hints import Share
+from nurture.core.task import CLASSES
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,6 +30,8 @@ class LabelSmoothing:
 
   alpha: Share
   convention: Literal["uniform", "other_classes"]
+
+  tasks = CLASSES
 
   def __call__(self, ctx: Context, targets: Float[Array, "B *T K"]) -> Float[Array, "B *T K"]:
     del ctx
