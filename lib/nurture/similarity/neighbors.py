@@ -6,12 +6,10 @@ from typing import Annotated
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Float
+from jaxtyping import Array, Float
 
 from nurture.core.hints import Range, check_argument
 from nurture.similarity.gram import Gram, kernels, squared_distances
-
-Array = jax.Array
 
 
 def knn_overlap(x: Float[Array, "n d_x"] | Gram, y: Float[Array, "n d_y"] | Gram, *, k: int = 10) -> Float[Array, ""]:
