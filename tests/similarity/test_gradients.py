@@ -128,7 +128,7 @@ def test_descent_makes_features_alike():
 
 
 def test_neighbours_pass_no_gradient_to_a_kernel_that_is_zero():
-  kernel = gram(jnp.asarray(np.random.default_rng(0).normal(size=(9, 3)))).values
+  kernel = gram(jnp.asarray(np.random.default_rng(0).normal(size=(N, 3)))).values
   overlap = lambda k: MEASURES["knn_overlap"].function(Gram(k), Gram(kernel))
-  value, slope = jax.value_and_grad(overlap)(jnp.zeros((9, 9)))
+  value, slope = jax.value_and_grad(overlap)(jnp.zeros((N, N)))
   assert value == 0 and not slope.any()
