@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from nurture.similarity import MEASURES, gram, linear_cka, procrustes
+from nurture.similarity import MEASURES, Gram, gram, linear_cka, procrustes
 
 EVERY = pytest.mark.parametrize("name", MEASURES)
 WIDTHS = ((5, 4), (20, 17))  # fewer features than samples, and more
@@ -125,3 +125,10 @@ def test_descent_makes_features_alike():
   step = lambda x, _: (x - 5.0 * jax.grad(loss)(x, y), loss(x, y))
   _, losses = jax.jit(lambda x: jax.lax.scan(step, x, None, 300))(x)
   assert losses[0] > 0.3 and losses[-1] < 0.05
+
+
+def test_neighbours_pass_no_gradient_to_a_kernel_that_is_zero():
+  kernel = gram(jnp.asarray(np.random.default_rng(0).normal(size=(N, 3)))).values
+  overlap = lambda k: MEASURES["knn_overlap"].function(Gram(k), Gram(kernel))
+  value, slope = jax.value_and_grad(overlap)(jnp.zeros((N, N)))
+  assert value == 0 and not slope.any()

@@ -4,16 +4,13 @@ from __future__ import annotations
 
 from typing import Annotated
 
-import jax
 import jax.numpy as jnp
-from jaxtyping import Float
+from jaxtyping import Array, Float
 
 from nurture.core import linalg
 from nurture.core.hints import Range, check_argument
 from nurture.similarity.decompositions import left_singular, principal_subspace
 from nurture.similarity.gram import features, normalized, standardized
-
-Array = jax.Array
 
 
 def cca(x: Float[Array, "n d_x"], y: Float[Array, "n d_y"]) -> Float[Array, ""]:

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from typing import Literal
 
-import jax
 import jax.numpy as jnp
-from jaxtyping import Float, Shaped
+from jaxtyping import Array, Float, Shaped
 
 from nurture.core import UserError, linalg
 from nurture.core.hints import Positive, check_argument
@@ -23,8 +22,6 @@ from nurture.similarity.gram import (
   self_product,
   squared_distances,
 )
-
-Array = jax.Array
 
 
 def linear_cka(

@@ -6,11 +6,9 @@ from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Float, Int
+from jaxtyping import Array, Float, Int
 
 from nurture.core import linalg
-
-Array = jax.Array
 
 
 def left_singular(m: Array, group: Callable[[Array], Array]) -> tuple[Array, Array]:

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import jax
 import jax.numpy as jnp
-from jaxtyping import Float, Shaped
+from jaxtyping import Array, Float, Shaped
 
 from nurture.core import UserError
 from nurture.similarity.gram import as_float
-
-Array = jax.Array
 
 
 def error_consistency(

@@ -7,11 +7,9 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Float, Int, Num, Shaped
+from jaxtyping import Array, Float, Int, Num, Shaped
 
 from nurture.core import UserError, linalg
-
-Array = jax.Array
 
 
 @jax.tree_util.register_dataclass

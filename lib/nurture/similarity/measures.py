@@ -7,8 +7,7 @@ import functools
 import math
 from collections.abc import Callable
 
-import jax
-from jaxtyping import Float
+from jaxtyping import Array, Float
 
 from nurture.similarity.cca import cca, pwcca, svcca
 from nurture.similarity.cka import linear_cka, rbf_cka
@@ -17,8 +16,6 @@ from nurture.similarity.neighbors import knn_overlap
 from nurture.similarity.procrustes import procrustes
 from nurture.similarity.regression import linear_regression
 from nurture.similarity.rsa import rsa
-
-Array = jax.Array
 
 
 @dataclasses.dataclass(frozen=True)

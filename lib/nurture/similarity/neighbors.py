@@ -6,12 +6,10 @@ from typing import Annotated
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Float
+from jaxtyping import Array, Float
 
 from nurture.core.hints import Range, check_argument
 from nurture.similarity.gram import Gram, kernels, squared_distances
-
-Array = jax.Array
 
 
 def knn_overlap(x: Float[Array, "n d_x"] | Gram, y: Float[Array, "n d_y"] | Gram, *, k: int = 10) -> Float[Array, ""]:
@@ -41,7 +39,7 @@ def knn_overlap(x: Float[Array, "n d_x"] | Gram, y: Float[Array, "n d_y"] | Gram
   check_argument("k", k, Annotated[int, Range(least=1, most=n - 1)], fix)
   shared = jnp.sum(_neighbors(kx, k) & _neighbors(ky, k)) / (n * k)
   vary = jnp.trace(kx) * jnp.trace(ky)  # 0 for constant input, NaN for NaN
-  return jnp.where(vary > 0, shared, jax.lax.stop_gradient(vary)).astype(kx.dtype)
+  return jnp.where(vary > 0, shared, vary).astype(kx.dtype)
 
 
 def _neighbors(kernel: Array, k: int) -> Array:

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Float
+from jaxtyping import Array, Float
 
 from nurture.core import linalg
 from nurture.similarity.decompositions import nuclear_norm_of_product
 from nurture.similarity.gram import Gram, checked, features, kernels, normalized
-
-Array = jax.Array
 
 
 def procrustes(x: Float[Array, "n d_x"] | Gram, y: Float[Array, "n d_y"] | Gram) -> Float[Array, ""]:

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import jax
 import jax.numpy as jnp
-from jaxtyping import Float
+from jaxtyping import Array, Float
 
 from nurture.core import linalg
 from nurture.similarity.decompositions import principal_subspace
 from nurture.similarity.gram import features, normalized, standardized
-
-Array = jax.Array
 
 
 def linear_regression(x: Float[Array, "n d_x"], y: Float[Array, "n d_y"]) -> Float[Array, ""]:

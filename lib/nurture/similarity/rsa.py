@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Float
+from jaxtyping import Array, Float
 
 from nurture.similarity.gram import Gram, cosine, features, kernels, self_product
-
-Array = jax.Array
 
 
 def rsa(
