@@ -11,7 +11,7 @@ from nurture.reporting import axis_of, words_of
   ("train/wrong_memorized", "Training: wrong labels memorized", "fraction of wrong labels", True),
   ("deployed/accuracy", "Deployed: accuracy", "fraction of examples", True),
   ("kernel/effective_rank", "Kernel: effective rank", "effective rank", False),
-  ("norm/002_block0.attention", "Norm: layer 2, block0 attention", "layer 2, block0 attention", False),
+  ("norm/002_block0.attention", "Norm: layer 2, block0 attention", "norm", False),
   ("weights/dense_10/kernel/std", "Weights: dense 10 kernel std", "dense 10 kernel std", False),
   ("accuracy/accuracy", "Accuracy", "fraction of examples", True),
   ("loss", "Training loss", "training loss", False),

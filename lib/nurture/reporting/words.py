@@ -24,6 +24,7 @@ _QUANTITIES = {
   "largest": ("largest eigenvalue", ""),
   "smallest": ("smallest eigenvalue", ""),
 }
+_TAP = re.compile(r"^0*(\d+)_")  # the number of a tap: what is measured of it is the probe's
 _AXES = {"lr": "learning rate", "T": "temperature"}  # of a grid
 _ALONE = {"loss": "Training loss", "gradient_norm": "Gradient norm"}  # what the step itself measures
 
@@ -52,7 +53,7 @@ def words_of(metric: str) -> Words:
     return Words(_sentence(_spaced(probe)), _spaced(probe))
   if probe == "loss":
     return Words(f"Training loss, term {quantity}", "loss")
-  words, axis = _QUANTITIES.get(quantity, (_spaced(_layered(quantity)), ""))
+  words, axis = _QUANTITIES.get(quantity, (_spaced(_layered(quantity)), _spaced(probe) if _TAP.match(quantity) else ""))
   if probe in _SPLITS and quantity in ("accuracy", "sequence_accuracy", "loss"):
     title = f"{_SPLITS[probe]} {words}"
   else:
@@ -67,7 +68,7 @@ def axis_of(name: str) -> str:
 
 def _layered(quantity: str) -> str:
   """Returns a quantity of a tap, "002_block0.attention", as "layer 2, block0 attention"."""
-  layered = re.sub(r"^0*(\d+)_", r"layer \1, ", quantity)
+  layered = _TAP.sub(r"layer \1, ", quantity)
   return layered.replace("/", " ").replace(".", " ")
 
 
