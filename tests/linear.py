@@ -63,7 +63,7 @@ def make_parts(**changes):
   parts = {
     "spec": class_spec(num_examples=4, num_classes=K, input_shape=(D,), batch_size=4),
     "steps": 10,
-    "preprocess": Preprocess("image", lambda x: x.astype(jnp.float32), {}),
+    "preprocess": Preprocess({"image": lambda x: x.astype(jnp.float32)}, {}),
     "model": Linear(),
     "scheduled": {}, "references": {}, "targets": {},
     "losses": {"ce": term(LOSSES["cross_entropy"]())},

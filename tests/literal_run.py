@@ -12,7 +12,9 @@ from nurture import reporting
 CONFIG = {
   "seed": 0,
   "steps": 100,
-  "data": {"normalize": "standardize", "source": {"name": "digits"}, "seed": 0, "validation": 0},
+  "data": {
+    "normalize": "standardize", "normalize_labels": "none", "source": {"name": "digits"}, "seed": 0, "validation": 0,
+  },
   "gradients": {"noise": {"name": "annealed_noise", "eta": 0.01, "gamma": 0.55}},
   "optimizer": {"name": "sgd", "learning_rate": 0.1},
 }

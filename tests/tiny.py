@@ -19,7 +19,7 @@ def tiny_config(**changes):
     "data": {
       "source": {"name": "digits"}, "seed": 0, "validation": 0, "subset": 64, "test_subset": 40,
       "label_noise": {"name": "symmetric", "rate": 0.25, "include_true": False}, "noisy_validation": True,
-      "normalize": "unit", "augment": {},
+      "normalize": "unit", "normalize_labels": "none", "augment": {},
     },
     "model": {
       "name": "mlp", "depth": 1, "width": 8, "activation": "relu", "norm": "none", "dropout": 0.0, "kernel_init": "he",

@@ -72,7 +72,7 @@ def config() -> dict:
     "seed": 0, "steps": 1_000_000, "batch_size": _BATCH.value,
     "data": {
       "source": {"name": "digits"}, "seed": 0, "validation": 0, "subset": 500, "test_subset": 0, "label_noise": {},
-      "noisy_validation": True, "normalize": "standardize", "augment": {},
+      "noisy_validation": True, "normalize": "standardize", "normalize_labels": "none", "augment": {},
     },
     "model": {"name": "mlp", "depth": _DEPTH.value, "width": _WIDTH.value, "kernel_init": "lecun"},
     "scheduled": {}, "references": {}, "targets": {}, "losses": {"ce": CE}, "gradients": {},

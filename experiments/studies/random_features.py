@@ -128,7 +128,7 @@ def read_images(name: str, data_dir: str, count: int, seed: int) -> tuple[np.nda
   """Returns random training images [count, H, W, C] float64, of mean 0 and variance 1 over all, labels, checksums."""
   dataset = data.load({
     "source": name, "seed": seed, "validation": 0, "subset": count, "test_subset": 0, "label_noise": {},
-    "noisy_validation": False, "normalize": "none", "augment": {},
+    "noisy_validation": False, "normalize": "none", "normalize_labels": "none", "augment": {},
   }, data_dir)
   if dataset.train.inputs["image"].ndim != 4:
     raise UserError(f"--dataset={name} holds no images; give cifar10, mnist, fashion_mnist or digits.")

@@ -139,9 +139,10 @@ def test_norm_bytes_and_digest_at_their_edges():
 def test_records_cannot_be_written_to():
   spec = class_spec(num_examples=1, num_classes=2, input_shape=(3,), batch_size=1)
   context = Context(step=0, key=None, batch={}, targets=None, outputs=None, references={}, progress=0.0)
-  for record, field in ((spec, "num_classes"), (context, "targets")):
+  for record, field in ((spec, "num_examples"), (context, "targets")):
     with pytest.raises(dataclasses.FrozenInstanceError):
       setattr(record, field, 1)
-  assert (spec.input_name, spec.class_names) == ("image", ())
+  assert spec.num_outputs == 2 and spec.example(4).shape == (4, 3) and spec.example().dtype == jnp.float32
+  assert class_spec(1, 2, (5,), 1, field="tokens").example().dtype == jnp.int32
   network = Network(model=None, inputs=None, apply=None, loss=None)
   assert network.terms({}, {}) == {} == network.references({}) == network.initial() and not network.loss_states

@@ -30,7 +30,7 @@ def test_gather_takes_whole_rows_and_weighs_them_one():
   batch = jax.jit(gather)(fields, jnp.array([3, 19, 3]))
   assert set(batch) == {"image", "label", "true_label", "id", "weight"}
   np.testing.assert_array_equal(batch["id"], [3, 19, 3])
-  np.testing.assert_array_equal(batch["image"], data.train.inputs[[3, 19, 3]])
+  np.testing.assert_array_equal(batch["image"], data.train.inputs["image"][[3, 19, 3]])
   np.testing.assert_array_equal(batch["label"], data.train.label[[3, 19, 3]])
   np.testing.assert_array_equal(batch["weight"], np.ones(3, np.float32))
 
@@ -106,7 +106,7 @@ def test_tokens_become_int32_and_nothing_else(key):
   data = _dataset((5,), "tokens")
   pre = preprocess(_config("standardize"), data)
   batch = pre.train_batch(key, gather(device_fields(data.train), jnp.arange(20)))
-  np.testing.assert_array_equal(batch["tokens"], data.train.inputs["image"])
+  np.testing.assert_array_equal(batch["tokens"], data.train.inputs["tokens"])
   assert batch["tokens"].dtype == jnp.int32 and data.input_shapes == {"tokens": (5,)}
 
 
@@ -120,7 +120,7 @@ def test_vectors_can_be_mixed(key):
   data = _dataset((5,), "image")
   pre = preprocess(_config(mix=_MIXUP), data)
   batch = pre.train_batch(key, gather(device_fields(data.train), jnp.arange(4)))
-  x, lam = data.train.inputs[:4] / 255, np.asarray(batch["mix_weight"])[0]
+  x, lam = data.train.inputs["image"][:4] / 255, np.asarray(batch["mix_weight"])[0]
   np.testing.assert_allclose(batch["image"], lam * x + (1 - lam) * x[batch["mix_index"]], atol=1e-6)
 
 

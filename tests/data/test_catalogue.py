@@ -30,12 +30,12 @@ def _config(**changes):
   return {
     "source": {"name": "mnist", "train_examples": 200, "test_examples": 40},
     "seed": 0, "validation": 50, "subset": 0, "test_subset": 0, "label_noise": _NOISE, "noisy_validation": True,
-    "normalize": "unit", "augment": {}, **changes,
+    "normalize": "unit", "normalize_labels": "none", "augment": {}, **changes,
   }  # fmt: skip
 
 
 def _consistent(split):
-  np.testing.assert_array_equal(split.inputs[:, 0, 0, 0], split.id)
+  np.testing.assert_array_equal(split.inputs["image"][:, 0, 0, 0], split.id)
   np.testing.assert_array_equal(split.true_label, split.id * 7 % 10)
   assert np.all(np.diff(split.id) > 0)
 
@@ -141,7 +141,7 @@ def test_a_bad_config_is_one_sentence(data_dir, changes, words):
 @pytest.mark.parametrize("noise, words", [
   (lambda labels, k, rng: labels + 1, "the train split of mnist gives example 7 the label 10"),  # 7 * 7 % 10 is 9
   (lambda labels, k, rng: labels - 1, "the train split of mnist gives example 0 the label -1"),
-  (lambda labels, k, rng: labels * 0.5, "labels hold 3.5 in example 1; give whole numbers"),
+  (lambda labels, k, rng: labels * 0.5, "labels of the train split of mnist hold 3.5 in example 1; give whole numbers"),
 ])
 def test_noise_that_makes_no_classes_is_refused(data_dir, monkeypatch, noise, words):
   monkeypatch.setitem(catalogue.LABEL_NOISE, "own", lambda: noise)
@@ -152,7 +152,7 @@ def test_noise_that_makes_no_classes_is_refused(data_dir, monkeypatch, noise, wo
 def test_noise_on_sequences_is_refused(tmp_path):
   (tmp_path / "a.txt").write_text("hello world " * 200)
   source = {"name": "text", "path": "a.txt"}
-  with pytest.raises(UserError, match="data.label_noise needs one label an example"):
+  with pytest.raises(UserError, match="data.label_noise needs one class an example"):
     load(_config(source=source), tmp_path)
   data = load(_config(source=source, label_noise={}, validation=2), tmp_path)
   assert set(data.train.inputs) == {"tokens"} and data.validation.label.shape == (2, 64)

@@ -38,17 +38,22 @@ def _with(value, like=_LABELS):
 @pytest.mark.parametrize("label, words", [
   (_with(-1), "the train split of toy gives example 4 the label -1, but labels go from 0 to 2; mend"),
   (_with(3), "example 4 the label 3, but labels go from 0 to 2; mend"),
-  (_with(0.5), "labels hold 0.5 in example 4; give whole numbers"),
-  (_with(np.nan), "labels hold nan in example 4"),
-  (_with(np.inf), "labels hold inf in example 4"),
-  (_with(2**32 + 1), "labels hold 4294967297 in example 4"),  # is 1 in 32 bits
-  (_LABELS.astype(str), "labels have the type <U"),
-  (np.eye(_N, _K), r"has labels \(6, 3\) for inputs \(6, 4, 4, 1\); give one an example"),
-  (_LABELS[:, None], r"has labels \(6, 1\)"),
+  (_with(0.5), "labels of the train split of toy hold 0.5 in example 4; give whole numbers"),
+  (_with(np.nan), "labels of the train split of toy hold nan in example 4"),
+  (_with(np.inf), "labels of the train split of toy hold inf in example 4"),
+  (_with(2**32 + 1), "labels of the train split of toy hold 4294967297 in example 4"),  # is 1 in 32 bits
+  (_LABELS.astype(str), "labels of the train split of toy have the type <U"),
 ])
 def test_labels_that_are_no_classes(label, words):
   _refused(words, lambda: _read(label=label))
   _refused(words.replace("train", "test"), lambda: _read(test=Split.clean(_IMAGES, label)))
+
+
+@pytest.mark.parametrize("label", [np.eye(_N, _K), _LABELS[:, None]])
+def test_labels_of_another_shape(label):
+  sentence = f"train split of toy has labels {label.shape}".replace("(", r"\(").replace(")", r"\)")
+  _refused(rf"{sentence} for tokens that are missing; give one a token", lambda: _read(label=label))
+  _refused(rf"{sentence}; give one an example", lambda: dataclasses.replace(_read(), train=Split.clean(_IMAGES, label)))
 
 
 @pytest.mark.parametrize("label", [_LABELS.astype(t) for t in (np.uint8, np.int64, np.float32)] + [_LABELS > 0])
@@ -64,7 +69,9 @@ def test_noisy_and_true_labels_are_both_checked():
     _refused("the label 7", lambda f=field: dataclasses.replace(
       data, train=dataclasses.replace(data.train, **{f: _with(7)})
     ))
-    _refused("hold 0.5", lambda f=field: dataclasses.replace(data.train, **{f: _with(0.5)}))
+    _refused("hold 0.5", lambda f=field: dataclasses.replace(
+      data, train=dataclasses.replace(data.train, **{f: _with(0.5)})
+    ))
 
 
 def test_sequences_may_ask_nothing_but_no_other_label_is_outside():
@@ -107,7 +114,7 @@ def test_ids_are_rows_of_a_table_each_once(changes):
 
 def test_sets_without_anything_to_learn():
   one = np.zeros(_N, int)
-  _refused(r"classes of toy are \['a'\]; give at least two", lambda: _read(label=one, classes=("a",)))
+  _refused(r"classes are \['a'\]; give at least two", lambda: _read(label=one, classes=("a",)))
   _refused("toy has no training example", lambda: _read(_IMAGES[:0], _LABELS[:0]))
 
 
@@ -123,7 +130,7 @@ def test_what_memory_cannot_hold_is_refused_before_it_is_made(monkeypatch, tmp_p
 
 
 def test_an_absurd_evaluation_batch_is_refused():
-  _refused(f"an evaluation batch of {2**50} examples would take", lambda: padded_batches(_read().train, 2**50, "image"))
+  _refused(f"an evaluation batch of {2**50} examples would take", lambda: padded_batches(_read().train, 2**50))
 
 
 def test_a_conversion_copies_only_what_it_must():

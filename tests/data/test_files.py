@@ -275,7 +275,7 @@ def test_lists_of_names_in_all_encodings(tmp_path, data, words):
   _write_cifar10(tmp_path)
   (tmp_path / "cifar-10-batches-bin" / "batches.meta.txt").write_bytes(data)
   if words is None:
-    assert Cifar10(examples_per_file=2).load(tmp_path).class_names == tuple(_CLASSES.split("\n"))
+    assert Cifar10(examples_per_file=2).load(tmp_path).task.outputs == tuple(_CLASSES.split("\n"))
     return
   with pytest.raises(UserError, match=f"batches.meta.txt .*{words}") as error:
     Cifar10(examples_per_file=2).load(tmp_path)
@@ -309,10 +309,10 @@ def test_text_windows_predict_the_next_character(tmp_path):
   cut = len(text) - round(0.25 * len(text))
   for split, part in ((data.train, text[:cut]), (data.test, text[cut:])):
     assert len(split) == len(part) // 8
-    windows = "".join(decode(tokens) + decode(label[-1:]) for tokens, label in zip(split.inputs["image"], split.label))
+    windows = "".join(decode(tokens) + decode(label[-1:]) for tokens, label in zip(split.inputs["tokens"], split.label))
     assert windows == part[: len(part) // 8 * 8]
-    np.testing.assert_array_equal(split.inputs[:, 1:], split.label[:, :-1])
-  assert set(data.train.inputs) == {"tokens"} and data.train.inputs["image"].dtype == np.uint8
+    np.testing.assert_array_equal(split.inputs["tokens"][:, 1:], split.label[:, :-1])
+  assert set(data.train.inputs) == {"tokens"} and data.train.inputs["tokens"].dtype == np.uint8
 
 
 @pytest.mark.parametrize("data", ["ab".encode("utf-8-sig") + b"ab" * 50, gzip.compress(b"ab" * 52)], ids=_NAME_BYTES)
@@ -320,7 +320,7 @@ def test_a_byte_order_mark_is_no_character_and_a_packed_text_is_unpacked(tmp_pat
   (tmp_path / "t.txt").write_bytes(data)
   text = Text(path="t.txt", context=4).load(tmp_path)
   assert text.task.outputs == ("a", "b") and text.task.num_outputs == 2
-  np.testing.assert_array_equal(text.train.inputs[0], [0, 1, 0, 1])
+  np.testing.assert_array_equal(text.train.inputs["tokens"][0], [0, 1, 0, 1])
 
 
 @pytest.mark.parametrize("data, words", [
@@ -386,7 +386,7 @@ def test_what_the_system_refuses_is_not_called_damage(tmp_path, monkeypatch):
 def test_counts_and_paths_come_from_a_config_too(tmp_path):
   config = {
     "source": {"name": "mnist", "train_examples": 0}, "seed": 0, "validation": 0, "subset": 0, "test_subset": 0,
-    "label_noise": {}, "noisy_validation": True, "normalize": "unit", "augment": {},
+    "label_noise": {}, "noisy_validation": True, "normalize": "unit", "normalize_labels": "none", "augment": {},
   }
   with pytest.raises(UserError, match="data.source.train_examples is 0; give a whole number"):
     load(config, tmp_path)

@@ -28,7 +28,7 @@ def config_of(task, **changes):
   fields = {"name": task.name, **dataclasses.asdict(task)}
   return {
     "source": fields, "seed": 0, "validation": 0, "subset": 0, "test_subset": 0, "label_noise": {},
-    "noisy_validation": True, "normalize": "none", "augment": {}, **changes,
+    "noisy_validation": True, "normalize": "none", "normalize_labels": "none", "augment": {}, **changes,
   }
 
 
@@ -85,7 +85,7 @@ def test_drawn_tokens_are_uniform(task):
 
 def test_products_of_more_bits_than_a_machine_word_are_exact():
   data = Multiplication(40, 40, num_examples=20, test_examples=20).load()
-  a, b, c = data.train.inputs[:, :40], data.train.inputs[:, 41:81], data.train.label[:, 81:]
+  a, b, c = data.train.inputs["tokens"][:, :40], data.train.inputs["tokens"][:, 41:81], data.train.label[:, 81:]
   for row in zip(a, b, c):
     x, y, product = map(integer, row)
     assert x * y == product > 2**64
@@ -94,16 +94,17 @@ def test_products_of_more_bits_than_a_machine_word_are_exact():
 @every_task
 def test_classes_are_the_tokens_and_both_kinds_of_model_take_them(task):
   data = task.load()
-  assert data.task.num_outputs == len(data.task.outputs) == 1 + data.train.inputs["tokens"].max() and data.train.inputs["tokens"].min() == 0
+  assert data.task.num_outputs == 1 + data.train.inputs["tokens"].max() and data.train.inputs["tokens"].min() == 0
   assert set(data.train.inputs) == {"tokens"} and data.num_examples == N and len(data.validation) == 0
   for split in (data.train, data.test):
     assert split.inputs["tokens"].dtype == split.label.dtype == np.int32
-    assert split.label.max() < data.num_classes and np.all((split.label >= 0).any(axis=1))
+    assert split.label.max() < data.task.num_outputs and np.all((split.label >= 0).any(axis=1))
     np.testing.assert_array_equal(split.label, split.true_label)
   for name, fields in {"rnn": {"width": 4}, "decoder": {"width": 8, "depth": 1, "heads": 2}}.items():
-    model = models.build(name, num_classes=data.num_classes, **fields)
+    model = models.build(name, num_classes=data.task.num_outputs, **fields)
     run = lambda tokens, model=model: model.init_with_output(jax.random.key(0), tokens)[0].logits
-    assert jax.eval_shape(run, data.train.inputs[:2]).shape == (*data.train.label[:2].shape, data.num_classes)
+    logits = jax.eval_shape(run, data.train.inputs["tokens"][:2])
+    assert logits.shape == (*data.train.label[:2].shape, data.task.num_outputs)
 
 
 def test_the_seed_of_the_source_decides_both_splits_and_nothing_else_does():
@@ -143,7 +144,7 @@ def test_infinite_batches_are_new_and_a_function_of_seed_and_step(task):
   assert set(one) == {"tokens", "label", "true_label", "id", "weight"}
   jax.tree.map(np.testing.assert_array_equal, two, again)
   assert np.any(one["tokens"] != two["tokens"]) and np.any(two["tokens"] != other["tokens"])
-  assert np.any(one["tokens"] != data.train.inputs[:50])
+  assert np.any(one["tokens"] != data.train.inputs["tokens"][:50])
   np.testing.assert_array_equal(one["id"], -1)
   np.testing.assert_array_equal(one["weight"], 1)
   np.testing.assert_array_equal(one["label"], one["true_label"])

@@ -49,7 +49,8 @@ from nurture.data.tfds_source import Tfds
 data = Tfds(**json.loads(sys.argv[2])).load(sys.argv[1])
 print(json.dumps({
   "modules": [m for m in ("tensorflow", "tensorflow_datasets") if m in sys.modules],
-  "ids": data.train.id.tolist(), "pixels": data.train.inputs[:, 0, 0, 0].tolist(), "labels": data.train.label.tolist(),
+  "ids": data.train.id.tolist(), "pixels": data.train.inputs["image"][:, 0, 0, 0].tolist(),
+  "labels": data.train.label.tolist(),
   "shape": data.test.inputs["image"].shape, "names": data.task.outputs, "checksums": dict(data.checksums),
 }))
 """
@@ -98,7 +99,8 @@ def test_a_damaged_cache_is_one_sentence(prepared, tmp_path):
     copy.write_bytes(damaged)
     with pytest.raises(UserError, match="is damaged .*delete it"):
       Tfds("tiny_images").load(tmp_path)
-  arrays = {"train_image": data.train.inputs[:-1], "train_label": data.train.label[:-1], "class_names": np.array(["a"])}
+  arrays = {"train_image": data.train.inputs["image"][:-1], "train_label": data.train.label[:-1]}
+  arrays["class_names"] = np.array(["a"])
   arrays |= {"test_image": data.test.inputs["image"], "test_label": data.test.label}
   np.savez(copy, format=1, counts=[80, 80, 7, 7], **arrays)
   with pytest.raises(UserError, match=r"holds \(79, 79, 7, 7\) rows, but \(80, 80, 7, 7\) were written"):

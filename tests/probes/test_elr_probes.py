@@ -32,7 +32,7 @@ def network(**loss_states):
 
 def measure(probe, net, logits, label, true_label, ids, batch_size):
   split = Split(np.asarray(logits, np.float32), np.asarray(label), np.asarray(true_label), np.asarray(ids))
-  batches = lambda name, limit: jax.tree.map(jnp.asarray, padded_batches(split, batch_size, "image"))
+  batches = lambda name, limit: jax.tree.map(jnp.asarray, padded_batches(split, batch_size))
   pieces = probe.prepare(ProbeSpec(class_spec(N, K, (K,), 2), batches), jax.random.key(0))
   sums = [jax.jit(functools.partial(probe, net))({}, piece) for piece in pieces]
   return probe.finish(functools.reduce(lambda a, b: jax.tree.map(jnp.add, a, b), sums))

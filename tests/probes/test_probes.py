@@ -24,7 +24,8 @@ class Rows:
   def __len__(self):
     return len(self._fields["id"])
 
-  def fields(self, input_name):
+  @property
+  def fields(self):
     return self._fields
 
 
@@ -37,7 +38,7 @@ def rows(label, true_label=None, **more):
 def measure(config, net, variables, data=None, batch_size=2):
   spec = ProbeSpec(
     class_spec(num_examples=9, num_classes=K, input_shape=(K,), batch_size=2),
-    lambda split, limit: jax.tree.map(jnp.asarray, padded_batches(data, batch_size, "image")),
+    lambda split, limit: jax.tree.map(jnp.asarray, padded_batches(data, batch_size)),
     net.model,
   )
   probe = build(PROBES, config)

@@ -227,7 +227,7 @@ def test_on_an_accelerator_as_many_members_train_at_once_as_half_of_its_memory_h
   stats, devices, members, monkeypatch
 ):
   experiment = dataclasses.replace(read(tiny_config(probes={})), has_convolution=True)
-  inputs = jnp.zeros((8, *experiment.spec.input_shape))
+  inputs = experiment.spec.example(8)
   state = experiment.abstract_state()
   outputs = jax.eval_shape(lambda s, x: experiment.parts().model.apply(s.variables, x), state, inputs)
   member = 4 * (trees.num_bytes(state) + trees.num_bytes(outputs))

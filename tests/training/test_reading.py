@@ -34,7 +34,7 @@ def test_no_validation_example_is_trained_on(held_out):
   assert not set(train.id.tolist()) & set(validation.id.tolist())
   np.testing.assert_array_equal(held_out.fields["id"], train.id)
   np.testing.assert_array_equal(held_out.fields["label"], train.label)
-  np.testing.assert_array_equal(held_out.fields["image"], train.inputs)
+  np.testing.assert_array_equal(held_out.fields["image"], train.inputs["image"])
   experiment = held_out.experiment
   assert experiment.num_train == 50 and experiment.spec.num_examples == experiment.read().num_examples > 70
   rows = np.asarray(held_out.rows({"seed": jnp.zeros(1, jnp.uint32), "values": {}}, 0, length=60)).ravel()
@@ -45,7 +45,7 @@ def test_references_are_filled_from_the_training_split_in_its_order(held_out):
   batches = list(held_out.experiment.inputs_in_order())
   assert [len(ids) for ids, _ in batches] == [16, 16, 16, 2] == [len(x) for _, x in batches]
   np.testing.assert_array_equal(np.concatenate([ids for ids, _ in batches]), held_out.experiment.read().train.id)
-  expected = held_out.experiment.read().train.inputs.astype(np.float32) / 255
+  expected = held_out.experiment.read().train.inputs["image"].astype(np.float32) / 255
   np.testing.assert_allclose(np.concatenate([x for _, x in batches]), expected, rtol=1e-6)
   kept, guide = held_out.arrays["guide"], held_out.experiment.references["guide"]
   logits = guide.module.apply(held_out.arrays["guide"].variables, jnp.asarray(expected)).logits
@@ -86,9 +86,9 @@ def test_a_batch_may_be_as_large_as_the_training_split_and_no_larger():
 
 def test_facts_of_the_data_reach_the_experiment(held_out):
   spec = held_out.experiment.spec
-  assert (spec.num_classes, spec.input_name, spec.batch_size) == (10, "image", 8)
-  assert spec.input_shape == held_out.experiment.read().train.inputs.shape[1:]
-  assert spec.class_names == tuple(held_out.experiment.read().class_names) and len(spec.class_names) == 10
+  assert (spec.num_outputs, spec.batch_size, spec.task.name) == (10, 8, "classification")
+  assert spec.inputs == {"image": held_out.experiment.read().train.inputs["image"].shape[1:]}
+  assert spec.task == held_out.experiment.read().task and spec.task.outputs == tuple("0123456789")
   assert held_out.experiment.config["data"]["validation"] == 20
 
 

@@ -308,7 +308,7 @@ def test_a_term_reads_the_member_of_the_run_that_its_reference_names(tmp_path, m
     first_loss[member] = results["members"][0]["metrics"]["loss"]
     # The same number by hand: one full batch, so the order does not matter.
     config = plain(tiny_config(data__label_noise={}, seed=9, data__seed=0))
-    images = jnp.asarray(data.load(config["data"], ".").train.inputs / np.float32(255))
+    images = jnp.asarray(data.load(config["data"], ".").train.inputs["image"] / np.float32(255))
     model = models.build(config["model"], num_classes=10)
     start = model.init(rng.stream(jax.random.key(9), "init"), images[:1])
     guide_logits = model.apply(member_variables(tmp_path / "guide", member), images).logits

@@ -81,7 +81,7 @@ def test_every_reader_has_a_key_of_its_own_and_another_at_every_step():
     return jnp.mean(ctx.outputs.logits, axis=-1)
 
   parts = make_parts(
-    preprocess=Preprocess("image", lambda x: x, {"shift": Augmentation()}),
+    preprocess=Preprocess({"image": lambda x: x}, {"shift": Augmentation()}),
     model=Dropping(),
     references={"a": Guide(), "b": Guide()},
     targets={"a": Call(target), "b": Call(target)},
@@ -147,8 +147,6 @@ def test_the_state_before_the_first_step():
   again = parts.model.init(rng.stream(ROOT, "init"), jnp.zeros((1, D)))
   assert trees.digest(again["params"]) == trees.digest(state.variables["params"])
   assert trees.digest(steps.init(parts, jax.random.key(6)).variables) != trees.digest(state.variables)
-  assert steps.input_dtype(parts.spec) == jnp.float32
-  assert steps.input_dtype(dataclasses.replace(parts.spec, input_name="tokens")) == jnp.int32
 
 
 def test_what_a_step_computes_is_listed_in_the_order_of_the_data():
@@ -171,7 +169,7 @@ def test_what_a_step_computes_is_listed_in_the_order_of_the_data():
 def test_targets_are_mixed_with_the_images_in_training_only_and_before_they_are_transformed():
   mixup = AUGMENTATIONS["mixup"](alpha=1.0, symmetric=True)
   parts = make_parts(
-    preprocess=Preprocess("image", lambda x: x, {"mix": mixup}),
+    preprocess=Preprocess({"image": lambda x: x}, {"mix": mixup}),
     targets={"first": Call(lambda ctx, targets: jnp.round(targets, 1))},
   )
   state = steps.init(parts, ROOT)
@@ -193,7 +191,7 @@ def test_targets_are_mixed_with_the_images_in_training_only_and_before_they_are_
    "loss term more times its weight"),
   ({"losses": {"ce": term(lambda ctx: jnp.log(-jnp.ones(4)))}}, "loss term ce"),
   ({"targets": {"bad": Call(lambda ctx, targets: targets / 0)}}, "targets"),
-  ({"preprocess": Preprocess("image", lambda x: jnp.log(x), {})}, "image"),
+  ({"preprocess": Preprocess({"image": lambda x: jnp.log(x)}, {})}, "image"),
 ])
 def test_the_first_tensor_that_is_not_finite_is_the_one_at_fault(changes, first):
   parts = make_parts(**changes)

@@ -9,16 +9,17 @@ from typing import Annotated, ClassVar, Literal
 
 import numpy as np
 
-from nurture.core import UserError
+from nurture.core import Task, UserError
 from nurture.core.hints import Count, Range
 from nurture.data.arrays import Dataset, Split
 from nurture.data.checks import check_labels
 from nurture.data.folder import Folder, shown
 from nurture.data.formats import read_idx, read_names, read_records, read_text
-from nurture.data.tasks import Classification, PerPosition
+from nurture.data.tasks import Classification, Pairs, PerPosition, Regression
 
 _AGAIN = "download the file again"
 _DIGIT_NAMES = tuple("0123456789")
+_DIGIT_WORDS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 _FASHION_NAMES = (
   "T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot",
 )
@@ -135,9 +136,16 @@ class Digits:
   The values 0..16 become uint8 round(255 v / 16), halves to even. The 360 test examples are a fixed draw in
   which each class has its share (largest remainders); both parts keep the file's order, and an id is the
   position in its part. Needs no data directory.
+
+  Attributes:
+    test_examples: of the 1,797.
+    label: "class", the digit. "ink" makes it a regression of the mean pixel, from 0 to 1, which is a linear function of
+      the image. "name" makes pairs of it: the second view of an image is the field "tokens" [n, 5], the letters of its
+      name (1 is "a", 26 is "z", 0 stands behind shorter names), and what has one name belongs together.
   """
 
   test_examples: Annotated[int, Range(least=1, most=1796)] = 360
+  label: Literal["class", "ink", "name"] = "class"
 
   def load(self, data_dir: str | os.PathLike = "") -> Dataset:
     """Returns the set; `data_dir` is not read."""
@@ -148,9 +156,22 @@ class Digits:
     label = source.target.astype(np.int32)
     in_test = np.zeros(len(label), bool)
     in_test[_stratified(label, self.test_examples, np.random.default_rng(0))] = True
-    train, test = (Split.clean(images[part], label[part]) for part in (~in_test, in_test))
     checksums = {"sklearn digits": hashlib.sha256(images.tobytes() + label.tobytes()).hexdigest()}
-    return Dataset.read("digits", train, test, Classification(_DIGIT_NAMES), checksums=checksums)
+    inputs: dict[str, np.ndarray] = {"image": images}
+    task: Task = Classification(_DIGIT_NAMES)
+    if self.label == "ink":
+      label, task = (images.mean(axis=(1, 2, 3)) / 255).astype(np.float32), Regression(("ink",))
+    elif self.label == "name":
+      inputs, task = {**inputs, "tokens": _letters(_DIGIT_WORDS)[label]}, Pairs()
+    part = lambda rows: Split.clean({field: values[rows] for field, values in inputs.items()}, label[rows])
+    train, test = part(~in_test), part(in_test)
+    return Dataset.read("digits", train, test, task, checksums=checksums)
+
+
+def _letters(words: tuple[str, ...]) -> np.ndarray:
+  """Returns lower-case words as [n, longest] int32: 1 is "a", 26 is "z", 0 stands behind shorter words."""
+  longest = max(map(len, words))
+  return np.array([[ord(c) - ord("a") + 1 for c in word] + [0] * (longest - len(word)) for word in words], np.int32)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -26,7 +26,7 @@ from nurture.core.hints import Count, Range, Seed
 from nurture.core.rng import stream
 from nurture.data.arrays import Dataset, Split
 from nurture.data.checks import check_memory
-from nurture.data.tasks import PerPosition
+from nurture.data.tasks import Generation, PerPosition
 
 _WORDS = 5  # of 4 bytes for each token while a split is made: three results, and up to two that its program holds
 
@@ -41,6 +41,8 @@ class SequenceTask(abc.ABC):
       probe of the training split measures sequences that were not trained on.
     test_examples: test sequences, which do not depend on num_examples.
     seed: of both splits. data.seed draws validation split and subsets from them, and moves no sequence.
+    written: whether each token of the answer stands in the input at the next position, instead of a blank: what a
+      network needs that is to write the answer itself, token by token (the task "generation").
   """
 
   min_length: Count
@@ -48,6 +50,7 @@ class SequenceTask(abc.ABC):
   num_examples: Count = 10_000
   test_examples: Count = 1_000
   seed: Seed = 0
+  written: bool = False
 
   name: ClassVar[str]
 
@@ -71,6 +74,15 @@ class SequenceTask(abc.ABC):
   def generate(self, key: jax.Array, n: int) -> dict[str, jax.Array]:
     """Returns n fresh examples {"tokens", "label", "true_label"}, each [n, T] int32. Can be traced."""
 
+  def examples(self, key: jax.Array, n: int) -> dict[str, jax.Array]:
+    """Returns n fresh examples as networks see them, like `generate`; the answer is in the input if `written`."""
+    fields = self.generate(key, n)
+    if not self.written:
+      return fields
+    label = fields["label"]
+    before = jnp.pad(label[:, :-1], ((0, 0), (1, 0)), constant_values=-1)
+    return {**fields, "tokens": jnp.where((before >= 0) & (label >= 0), before, fields["tokens"])}
+
   def load(self, data_dir: str | os.PathLike = "") -> Dataset:
     """Returns both splits; `data_dir` is not read.
 
@@ -90,10 +102,9 @@ class SequenceTask(abc.ABC):
     digest = hashlib.sha256()
     for array in (train.inputs["tokens"], train.label, test.inputs["tokens"], test.label):
       digest.update(np.ascontiguousarray(array).data)
-    return Dataset.read(
-      self.name, train, test, PerPosition(self.class_names), checksums={repr(self): digest.hexdigest()},
-      generate=self.generate,
-    )
+    task = (Generation if self.written else PerPosition)(self.class_names)
+    checksums = {repr(self): digest.hexdigest()}
+    return Dataset.read(self.name, train, test, task, checksums=checksums, generate=self.examples)
 
   def _lengths(self, key: jax.Array, n: int) -> jax.Array:
     return jax.random.randint(key, (n, 1), self.min_length, self.max_length + 1, jnp.int32)
@@ -218,7 +229,7 @@ class Multiplication(SequenceTask):
 
 @functools.partial(jax.jit, static_argnums=(0, 2))
 def _generate(task: SequenceTask, key: jax.Array, n: int) -> dict[str, jax.Array]:
-  return task.generate(key, n)  # compiled once for all equal tasks
+  return task.examples(key, n)  # compiled once for all equal tasks
 
 
 def _product(a: jax.Array, b: jax.Array) -> jax.Array:

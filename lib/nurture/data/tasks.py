@@ -46,7 +46,9 @@ class Classification(Task):
     try:
       return as_int32(label, f"the labels of {where}")
     except UserError as error:
-      raise UserError(f"{str(error).rstrip('.')}, or choose the task 'regression'.") from error
+      if label.dtype.kind == "f" and np.isfinite(label).all():
+        raise UserError(f"{str(error).rstrip('.')}, or choose the task 'regression'.") from error
+      raise
 
   def targets(self, batch: Mapping[str, jax.Array]) -> jax.Array:
     # An ignored position has label -1, whose one-hot row is all zero.
@@ -97,13 +99,13 @@ class Regression(Task):
   def check_labels(self, label: np.ndarray, inputs: Mapping[str, np.ndarray], where: str) -> np.ndarray:
     if label.dtype.kind not in "biuf":
       raise UserError(f"the labels of {where} have the type {label.dtype}; give numbers.")
-    given, label = label, label.reshape(len(label), -1).astype(np.float32)
-    if given.ndim > 2 or label.shape[1:] != (self.num_outputs,):
+    given, label = label, (label[:, None] if label.ndim == 1 else label).astype(np.float32)
+    if label.shape[1:] != (self.num_outputs,):
       raise UserError(f"{where} has labels {given.shape}; give {self.num_outputs} numbers an example "
                       f"({', '.join(self.outputs)}).")
     if not np.isfinite(label).all():
       row, column = np.argwhere(~np.isfinite(label))[0]
-      number = given.reshape(label.shape)[row, column]
+      number = given.reshape(label.shape)[row, column]  # before it was rounded to 32 bits
       raise UserError(f"{where} gives example {row} the {self.outputs[column]} {number}, which is no finite number of "
                       f"32 bits; {_FIX}.")
     return label

@@ -25,6 +25,7 @@ from nurture.models.resnet import RESNETS
 from nurture.models.rnn import RNNS
 from nurture.models.simplenet import SIMPLENETS
 from nurture.models.taps import Taps
+from nurture.models.two_towers import TwoTowers
 from nurture.models.vanillanet import VANILLANETS
 from nurture.models.vit import VITS
 
@@ -35,6 +36,7 @@ MODELS = {
   "lenet5": LENET5,
   "mlp": MLP,
   "pair": Pair,
+  "two_towers": TwoTowers,
   "vgg11": VGG11,
   "vgg13": VGG13,
   "vgg16": VGG16,

@@ -22,6 +22,8 @@ from nurture.probes.laziness import Laziness
 from nurture.probes.memorization import Memorization
 from nurture.probes.mutual_information import MutualInformation
 from nurture.probes.noise_scale import NoiseScale
+from nurture.probes.recall import Recall
+from nurture.probes.regression_error import RegressionError
 from nurture.probes.representation import Representation
 from nurture.probes.sample import SampleProbe
 from nurture.probes.sharpness import Sharpness
@@ -32,6 +34,7 @@ from nurture.probes.tangent_kernel import TangentKernel
 from nurture.probes.tap_norms import TapNorms
 from nurture.probes.term_gradients import TermGradients
 from nurture.probes.weight_statistics import WeightStatistics
+from nurture.probes.writing import Writing
 
 PROBES = {
   "accuracy": Accuracy,
@@ -45,6 +48,8 @@ PROBES = {
   "memorization": Memorization,
   "mutual_information": MutualInformation,
   "noise_scale": NoiseScale,
+  "recall": Recall,
+  "regression_error": RegressionError,
   "representation": Representation,
   "sharpness": Sharpness,
   "spectral_density": SpectralDensity,
@@ -53,6 +58,7 @@ PROBES = {
   "tap_norms": TapNorms,
   "term_gradients": TermGradients,
   "weight_statistics": WeightStatistics,
+  "writing": Writing,
 }
 
 __all__ = ["PROBES", "Probe", "ProbeSpec", "SampleProbe", "SplitProbe"]

@@ -93,10 +93,10 @@ class Experiment:
         f"{len(dataset.train)} examples; give a batch of at most that."
       )
     spec = DataSpec(dataset.task, dataset.num_examples, config["batch_size"], dataset.input_shapes)
-    for section, table in (("targets", TARGETS), ("losses", LOSSES), ("probes", PROBES)):
-      for label, fields in config[section].items():
+    for place, table in (("targets", TARGETS), ("losses", LOSSES), ("probes", PROBES)):
+      for label, fields in config[place].items():
         if fields.get("name") in table:  # what is not there is said where it is built
-          check_served(table, fields, spec.task.name, dataset.name, f"config.{section}.{label}")
+          check_served(table, fields, spec.task.name, dataset.name, f"config.{place}.{label}")
     references = {label: Reference.read(config, label, spec) for label in config["references"]}
     bare = cls(config, spec, len(dataset.train), functools.partial(read, section), references, {})
     arrays = {label: one.load(spec, bare.inputs_in_order, len(dataset.train)) for label, one in references.items()}

@@ -17,7 +17,7 @@ import jax.numpy as jnp
 import optax
 
 from nurture import data
-from nurture.core import Batch, Context, DataSpec, Outputs, UserError, model_input, rng, trees
+from nurture.core import Batch, Context, DataSpec, Outputs, Task, UserError, model_input, rng, trees
 from nurture.core.schedules import Schedule
 
 Tree = Any
@@ -162,19 +162,21 @@ def loss_and_grad(
       mutable=collections,
       **scheduled_values(parts, state.step),
     )
-    _check_predictions(outputs.logits, context.targets)
+    _check_predictions(outputs.logits, context.targets, parts.spec.task)
     total, values, states = compute_loss(parts, state, dataclasses.replace(context, outputs=outputs), root)
     return total, (values, states, changed, outputs)
 
   return jax.value_and_grad(loss_of, has_aux=True)(state.variables["params"])
 
 
-def _check_predictions(logits: jax.Array, targets: jax.Array) -> None:
+def _check_predictions(logits: jax.Array, targets: jax.Array, task: Task) -> None:
   if logits.shape != targets.shape:
     per = lambda array: "one for each position" if array.ndim == 3 else "one for each example"
-    raise UserError(f"config.model makes predictions {logits.shape} ({per(logits)}), but the data have labels "
-                    f"{targets.shape} ({per(targets)}); choose another model or data set, or set config.model.pool of "
-                    "a recurrent network.")
+    fix = "set config.model.pool of a recurrent network"
+    if task.name == "pairs":
+      per, fix = lambda array: "a similarity of any two" if array is targets else "no similarities", "take 'two_towers'"
+    raise UserError(f"config.model makes predictions {logits.shape} ({per(logits)}), but the data ask for "
+                    f"{targets.shape} ({per(targets)}); choose another model or data set, or {fix}.")
 
 
 def inspect(

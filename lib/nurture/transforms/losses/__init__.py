@@ -9,6 +9,7 @@ from typing import Any, Protocol
 from jaxtyping import Array, Float
 
 from nurture.core import Context, DataSpec
+from nurture.transforms.losses.contrastive import Contrastive
 from nurture.transforms.losses.cross_entropy import CrossEntropy
 from nurture.transforms.losses.discriminator import Discriminator
 from nurture.transforms.losses.distillation import Distillation
@@ -16,7 +17,9 @@ from nurture.transforms.losses.elr import EarlyLearningRegularization
 from nurture.transforms.losses.elr_plus import EarlyLearningRegularizationPlus
 from nurture.transforms.losses.forgetting_events import ForgettingEvents
 from nurture.transforms.losses.guidance import Guidance
+from nurture.transforms.losses.huber import Huber
 from nurture.transforms.losses.mse import MeanSquaredError
+from nurture.transforms.losses.ranking import Ranking
 from nurture.transforms.losses.target_divergence import TargetDivergence
 
 
@@ -34,6 +37,7 @@ class LossTerm(Protocol):
 
 
 LOSSES = {
+  "contrastive": Contrastive,
   "cross_entropy": CrossEntropy,
   "discriminator": Discriminator,
   "distillation": Distillation,
@@ -41,6 +45,8 @@ LOSSES = {
   "elr_plus": EarlyLearningRegularizationPlus,
   "forgetting_events": ForgettingEvents,
   "guidance": Guidance,
+  "huber": Huber,
   "mse": MeanSquaredError,
+  "ranking": Ranking,
   "target_divergence": TargetDivergence,
 }

@@ -1,4 +1,4 @@
-"""Squared error on logits or on probabilities."""
+"""Squared error of predictions, logits or probabilities."""
 
 from __future__ import annotations
 
@@ -15,17 +15,19 @@ from nurture.transforms.losses.positions import per_example
 
 @dataclasses.dataclass(frozen=True)
 class MeanSquaredError:
-  """The squared error, mean over the classes, without a factor of one half:
+  """The squared error, mean over the K classes or outputs, without a factor of one half:
 
       L_i = 1/K sum_k (f(z_i)_k - t_ik)^2
 
-  With f = softmax it is the Brier score divided by K. Shapes as in cross-entropy.
+  With f = softmax it is the Brier score divided by K. Shapes as in cross-entropy; numbers of a regression are [B, K].
 
   Args:
     on: f, "logits" (the identity) or "probabilities" (the softmax).
   """
 
   on: Literal["logits", "probabilities"] = "logits"
+
+  tasks = ("classification", "per_position", "generation", "regression")
 
   def init(self, spec: DataSpec) -> tuple[()]:
     del spec
