@@ -158,7 +158,7 @@ def _tests_of(root: pathlib.Path, reach: Mapping[str, Any], mutant: mutations.Mu
   """Returns the tests that reach the changed statement, file by file, the cheapest first.
 
   A statement outside functions runs at import, and what it makes may be read without a line of its file: those that
-  reach the file stand first, all others of the room behind them.
+  reach the file stand first, all others of the room behind them. So it is with a function that only an import calls.
   """
   tree = ast.parse((root / mutant.file).read_text())
   lines = _statement(tree, mutant.line)
@@ -166,7 +166,7 @@ def _tests_of(root: pathlib.Path, reach: Mapping[str, Any], mutant: mutations.Mu
   functions = (node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef))
   inside = any(node.body[0].lineno <= mutant.line <= node.end_lineno for node in functions)
   found = [test for test, numbers in touched.items() if (numbers & lines if inside else numbers)]
-  others = [] if inside else [test for test in reach if test not in set(found)]
+  others = [] if inside and found else [test for test in reach if test not in set(found)]
   return [*_cheapest_first(reach, found), *_cheapest_first(reach, others)]
 
 
