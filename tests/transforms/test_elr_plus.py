@@ -164,7 +164,7 @@ def test_a_ramp_of_less_than_no_steps_is_refused():
 
 
 @pytest.mark.parametrize("changes, words", [
-  ({"references": {}}, "ELR. reads the reference 'average'.*config.references, with the averaged parameters of the pair"),
+  ({"references": {}}, "ELR. reads the reference 'average'.*with the averaged parameters of the pair"),
   ({"model": {"name": "mlp", "depth": 1, "width": 8}}, "ELR. trains two networks, but config.model is one"),
 ])
 def test_mistakes_are_sentences(changes, words, tmp_path):
