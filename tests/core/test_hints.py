@@ -144,7 +144,7 @@ def test_an_object_that_was_built_by_hand_can_be_checked():
   ("-4.5", float | Literal["-log_n"], -4.5), ("-log_n", float | Literal["-log_n"], "-log_n"), (3, float, 3.0),
   (2**40, NonNegative, 2.0**40), (50_000, Positive | None, 50_000.0), (2**30, Count, 2**30),
   (True, bool, True), (None, Memory | None, None), ((1, 2), tuple[Count, ...], (1, 2)),
-  ((2**40, 1), tuple[NonNegative, ...], (2.0**40, 1.0)),
+  ((2**40, 1), tuple[NonNegative, ...], (2.0**40, 1.0)), (3, int | float, 3), (3, float | int, 3.0),
 ])
 def test_a_value_is_returned_as_its_field_holds_it(value, hint, expected):
   held = check("x", value, hint)

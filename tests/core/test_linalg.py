@@ -41,6 +41,10 @@ def test_powers_of_two():
   np.testing.assert_array_equal(
     linalg.power_of_two(x), np.float32([1, 1, 1, 2, 2, 2.0**-100, 2.0**126, 2.0**-4, 1, 1]))
   assert linalg.size_of(np.float32([0.3]), np.float32([[-5.0]]), jnp.zeros(0)) == 4 and linalg.size_of() == 1
+  signed = jnp.array([-3.0, 3.0, -0.3])
+  np.testing.assert_array_equal(linalg.power_of_two(signed), [2.0, 2.0, 0.25])
+  slope = jax.grad(lambda x: jnp.sum(linalg.power_of_two(x) * x))(signed)
+  np.testing.assert_array_equal(slope, [2.0, 2.0, 0.25])  # the power is a constant
 
 
 def symmetric(key, *shape):

@@ -54,6 +54,16 @@ def test_compiled_ramps_are_exact_at_every_epoch_and_at_the_end(count):
   np.testing.assert_array_equal(ramp(first - 1), np.arange(64) / 64)
 
 
+POLYNOMIAL = {
+  "name": "polynomial_schedule", "init_value": 1.0, "end_value": 0.0, "power": 1.0, "transition_steps": 9,
+}
+COSINE = {"name": "cosine_decay_schedule", "init_value": 1.0, "decay_steps": 9}
+DECAY = {"name": "exponential_decay", "init_value": 1.0, "transition_steps": 9}
+WARMUP = {
+  "name": "warmup_cosine_decay_schedule", "init_value": 0.0, "peak_value": 1.0, "warmup_steps": 1, "decay_steps": 9,
+}
+
+
 @pytest.mark.parametrize(("value", "message"), [
   ({"name": "epoch_ramp", "epochs": 0, "steps_per_epoch": 3}, "w.epochs is 0; give a number above 0"),
   ({"name": "step_ramp", "steps": -1}, "steps is -1"),
@@ -62,6 +72,14 @@ def test_compiled_ramps_are_exact_at_every_epoch_and_at_the_end(count):
   (True, "a number or a schedule"),
   ({"name": "cosine_decay"}, "did you mean 'cosine_decay_schedule'"),
   ({"name": "piecewise_constant_schedule", "init_value": 1.0, "boundaries": (1,), "scales": ()}, "one scale a bound"),
+  (POLYNOMIAL | {"power": -1.0}, "w.power is -1.0; give a number of at least 0"),
+  (POLYNOMIAL | {"transition_steps": 0}, "w.transition_steps is 0; give a whole number of at least 1"),
+  (POLYNOMIAL | {"transition_begin": -1}, "w.transition_begin is -1; give a whole number of at least 0"),
+  (COSINE | {"decay_steps": 0}, "w.decay_steps is 0; give a whole number of at least 1"),
+  (COSINE | {"alpha": 1.1}, "w.alpha is 1.1; give a number from 0 to 1"),
+  (COSINE | {"exponent": -1.0}, "w.exponent is -1.0; give a number of at least 0"),
+  (DECAY | {"decay_rate": 0.0}, "w.decay_rate is 0.0; give a number above 0"),
+  (WARMUP | {"warmup_steps": -1}, "w.warmup_steps is -1; give a whole number of at least 0"),
 ])
 def test_bad_schedules_are_one_sentence(value, message):
   with pytest.raises(UserError, match=message):

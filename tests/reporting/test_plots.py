@@ -8,10 +8,11 @@ import matplotlib.figure
 import numpy as np
 import pytest
 from matplotlib import image
+from matplotlib.font_manager import FontProperties
 
 from nurture.reporting import Intervals, Panel, curves, draw_means, intervals
 from nurture.reporting.results import mean_and_sem
-from nurture.reporting.style import COLORS, palette, palette_of, shade
+from nurture.reporting.style import COLORS, _wrapped, figure_of, palette, palette_of, shade
 
 STEPS = np.arange(5)
 
@@ -127,6 +128,25 @@ def test_every_text_lies_inside_the_figure(tmp_path, figure, columns):
   assert_inside(figure())
 
 
+def test_the_name_of_an_axis_keeps_to_its_panel(tmp_path, figure):
+  panels = [Panel(str(i), LONG, {"a": (STEPS, np.ones((3, 5)))}) for i in range(3)]
+  curves(tmp_path / "x.png", panels, columns=1)
+  figure().draw_without_rendering()
+  for axes in figure().axes:
+    assert axes.yaxis.label.get_window_extent().height < figure().bbox.height / 3
+
+
+@pytest.mark.parametrize("word", ["a_path/" * 40, "x" * 200, "short " + "y" * 200])
+def test_a_word_without_room_is_broken_into_as_few_lines_as_hold_it(word):
+  figure = figure_of(6, 3)
+  room = 300
+  lines = _wrapped(figure, word, 10, room).split("\n")
+  font, renderer = FontProperties(size=10), figure.canvas.get_renderer()
+  widths = [renderer.get_text_width_height_descent(line, font, False)[0] for line in lines]
+  assert "".join(lines) == word.replace(" ", "") and max(widths) <= 1.2 * room  # letters are not of one width
+  assert min(widths[word.startswith("short") : -1]) >= 0.7 * room
+
+
 def assert_inside(figure):
   figure.draw_without_rendering()
   width, height = figure.get_size_inches()
@@ -160,6 +180,7 @@ def test_an_arm_has_one_colour_and_its_levels_have_dashes_and_shades():
 @pytest.mark.parametrize("points", [
   {"a": {"method": "a"}, "b": {"method": "b"}},  # no levels
   {"lr=1": {"lr": 1}, "lr=2": {"lr": 2}},  # no methods
+  {"lr=1": {"method": "a", "lr": 1}, "lr=2": {"method": "a", "lr": 2}},  # one, of which nothing need be told apart
   {"all": {}},
 ])
 def test_without_methods_or_without_levels_every_point_has_its_own_colour(points):

@@ -107,6 +107,7 @@ def test_differences_of_decimals_lose_what_float64_adds():
   assert set(without_rounding(1e6 * (first - second), 1e6 * first)) == {3e4}
   assert set(without_rounding(1e-9 * (first - second), 1e-9 * first)) == {3e-11}
   np.testing.assert_array_equal(without_rounding(np.zeros(2), np.zeros(2)), 0)
+  np.testing.assert_allclose(without_rounding(np.array([1e-299]), np.array([1e-299])), 1e-299)  # 10^310 is no number
   near = np.array([1e-11, 2e-11])  # eleven digits below the numbers it is still a difference
   np.testing.assert_allclose(without_rounding(near, np.array([0.5, np.nan])), near, rtol=1e-9)
 

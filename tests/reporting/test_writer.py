@@ -5,6 +5,7 @@ import math
 import os
 import subprocess
 import sys
+import threading
 
 import jax.numpy as jnp
 import numpy as np
@@ -210,6 +211,7 @@ def test_every_cohort_has_events_of_its_own(path, tmp_path):
   with MetricsWriter(path, tmp_path / "events") as writer:
     writer.write([row(0, 0, loss=0.5), row(1, 0, loss=0.5)])
   assert sorted(os.listdir(tmp_path / "events")) == ["cohort_0", "cohort_1"]
+  assert not [thread for thread in threading.enumerate() if "AsyncWriter" in type(thread).__name__]  # all are closed
   (tmp_path / "file").write_text("")
   with pytest.raises(UserError, match=r"file/events/cohort_0 cannot be written \(Not a directory\)"):
     MetricsWriter(path, tmp_path / "file" / "events").write([row(0, 0, loss=0.5)])
