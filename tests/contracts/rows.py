@@ -1,6 +1,8 @@
 """One or more minimal configs for every row of every table that the contracts are checked on."""
 
 from nurture.core import Preset, build
+from nurture.core.task import served_by
+from nurture.data.tasks import TASKS
 from nurture.models import MODELS
 from nurture.probes import PROBES
 from nurture.transforms import GRADIENTS, LOSSES, OPTIMIZERS, PARAMETERS, TARGETS
@@ -17,9 +19,6 @@ PUBLISHED = tuple(
   if isinstance(row, Preset) and name not in ("gru", "lenet5", "lstm", "rnn", "vgg_small")
 )
 
-# Losses that keep a row an example, and so take one prediction an example.
-ONE_PREDICTION = ("elr", "elr_plus", "forgetting_events", "target_divergence")
-
 CONFIGS = {
   "models": {
     "mlp": [
@@ -32,6 +31,10 @@ CONFIGS = {
     "vgg_small": [{}],
     "vanillanet": [{"dims": (3, 4, 4), "strides": (2, 1), "stem_patch": 2, "act_num": 1, "dropout": 0.1}],
     "vanillanet_deployed": [{"dims": (3, 4, 4), "strides": (2, 1), "stem_patch": 2, "act_num": 1, "kernel_init": "he"}],
+    "two_towers": [{
+      "width": 3, "first": {"field": "image", "name": "mlp", "depth": 1, "width": 4, "norm": "batch"},
+      "second": {"field": "tokens", "name": "gru", "width": 4, "vocabulary": 10, "pool": "last"},
+    }],
     "pair": [{"model": {"name": "mlp", "depth": 1, "width": 4, "norm": "batch"}}],
     "simplenet": [
       {"layers": ((3, 3), "pool", (4, 1)), "dropout": 0.2},
@@ -60,6 +63,7 @@ CONFIGS = {
     "distillation": [{"teachers": ("teacher",), "temperature": 2.0, "hard_weight": 0.3}],
   },
   "losses": {
+    "contrastive": [{}],
     "cross_entropy": [{}],
     "discriminator": [{"teachers": ("teacher",), "form": "adversarial"}],
     "distillation": [
@@ -69,7 +73,9 @@ CONFIGS = {
     "elr_plus": [{"reference": "teacher"}, {"reference": "teacher", "multiply_labels": True, "ramp_steps": 10}],
     "forgetting_events": [{}],
     "guidance": [{"reference": "teacher", "taps": "dense", "guide_taps": "dense"}],
+    "huber": [{"delta": 0.5}],
     "mse": [{"on": "logits"}, {"on": "probabilities"}],
+    "ranking": [{}],
     "target_divergence": [{}],
   },
   "gradients": {
@@ -100,6 +106,8 @@ CONFIGS = {
     "memorization": [{"split": "train"}],
     "mutual_information": [{"split": "train", "shift": 0, "noise": 0.5}],
     "noise_scale": [{"limit": 0, "batch": 2}],
+    "recall": [{"limit": 0, "k": (1, 3)}],
+    "regression_error": [{"split": "test"}],
     "representation": [{"reference": "guide", "taps": "dense", "reference_taps": "dense"}],
     "sharpness": [{"limit": 0, "top": 2}, {"limit": 0, "matrix": "gauss_newton", "chunk": 3}],
     "spectral_density": [{"limit": 0, "steps": 4, "vectors": 2}],
@@ -108,8 +116,14 @@ CONFIGS = {
     "tap_norms": [{"kind": "dense", "limit": 0}],
     "term_gradients": [{"limit": 0}],
     "weight_statistics": [{}],
+    "writing": [{"split": "test", "limit": 0}],
   },
 }
+
+
+def tasks_of(table, config):
+  """Returns the names of the tasks that a row serves."""
+  return served_by(TABLES[table][config["name"]]) or tuple(TASKS)
 
 
 def configs(table):
@@ -118,8 +132,9 @@ def configs(table):
 
 
 def label(config):
-  """Names a config in the list of tests."""
-  return "-".join(str(value) for value in config.values() if isinstance(value, str))
+  """Names a config, or a task, in the list of tests."""
+  words = [config] if isinstance(config, str) else [value for value in config.values() if isinstance(value, str)]
+  return "-".join(words)
 
 
 def made(table, config):

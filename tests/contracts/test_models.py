@@ -14,18 +14,20 @@ from nurture.core.taps import kind
 from nurture.models.native import native
 from nurture.testing import class_spec
 from tests.contracts.laws import assert_close, assert_finite, assert_pure, assert_scans, shapes
-from tests.contracts.rows import ONE_PREDICTION, PUBLISHED, configs, label, made
+from tests.contracts.rows import PUBLISHED, configs, label, made, tasks_of
 
 B, K, T = 4, 10, 6
 CONFIGS = [config for config in configs("models") if config["name"] not in PUBLISHED]
 SEQUENCES = ("decoder", "gru", "lstm", "rnn")
+WIDE = ("logits", "embedding")  # taps that are float32 in any dtype
 
 
 def example(config):
-  """A batch of inputs: images, or tokens for the models of sequences."""
+  """A batch of inputs: images, tokens for the models of sequences, or both."""
   if config["name"] in SEQUENCES:
     return jax.random.randint(jax.random.key(5), (B, T), 0, K)
-  return jax.random.normal(jax.random.key(5), (B, 8, 8, 1))
+  image = jax.random.normal(jax.random.key(5), (B, 8, 8, 1))
+  return {"image": image, "tokens": example({"name": "gru"})} if config["name"] == "two_towers" else image
 
 
 def variables_of(module, key, x):
@@ -69,10 +71,11 @@ def check_shapes(module, x):
     outputs = jax.eval_shape(forward, variables)
     assert isinstance(outputs, Outputs)
     positions = (T,) if outputs.logits.ndim == 3 else ()
-    assert (outputs.logits.shape, outputs.logits.dtype) == ((B, *positions, K), jnp.float32)
+    width = B if isinstance(x, dict) else K  # two views are compared with those of the other examples
+    assert (outputs.logits.shape, outputs.logits.dtype) == ((B, *positions, width), jnp.float32)
     assert order and order == sorted(order) == list(outputs.taps)
     assert all(tap.shape[0] == B for tap in outputs.taps.values())
-    assert all(tap.dtype == dtype for name, tap in outputs.taps.items() if kind(name) != "logits")
+    assert all(tap.dtype == dtype for name, tap in outputs.taps.items() if kind(name) not in WIDE)
     trained, changed = jax.eval_shape(lambda variables, module=module: train(module, variables, x), variables)
     assert shapes(trained) == shapes(outputs)
     assert shapes(changed) == shapes({name: variables[name] for name in variables if name != "params"})
@@ -167,13 +170,13 @@ OF_LOGITS = [{"name": "pair", "model": {"name": "mlp", "depth": 1, "width": 4}},
 @pytest.mark.parametrize("config, loss", [
   *((config, loss) for config in CONFIGS for loss in ({"name": "cross_entropy"}, GUIDANCE)),
   *(
-    (config, loss) for config in OF_LOGITS for loss in configs("losses")
-    if loss["name"] != "guidance" and not (config["name"] in SEQUENCES and loss["name"] in ONE_PREDICTION)
+    (config, loss) for config in OF_LOGITS for loss in configs("losses") if loss["name"] != "guidance"
+    and ("per_position" if config["name"] in SEQUENCES else "classification") in tasks_of("losses", loss)
   ),
 ], ids=label)
 def test_every_model_and_every_loss(config, loss):
   module, term, x = made("models", config), made("losses", loss), example(config)
-  spec = class_spec(num_examples=B, num_classes=K, input_shape=x.shape[1:], batch_size=B)
+  spec = class_spec(num_examples=B, num_classes=K, input_shape=(), batch_size=B)
 
   def gradient(key):
     variables, state = variables_of(module, key, x), term.init(spec)
@@ -181,8 +184,8 @@ def test_every_model_and_every_loss(config, loss):
     def total(params):
       outputs, _ = train(module, {**variables, "params": params}, x)
       targets = jnp.full(outputs.logits.shape, 1 / K)
-      name = "tokens" if config["name"] in SEQUENCES else "image"
-      batch = {name: x, "label": jnp.zeros(B, jnp.int32), "id": jnp.arange(B), "weight": jnp.ones(B)}
+      fields = x if isinstance(x, dict) else {"tokens" if config["name"] in SEQUENCES else "image": x}
+      batch = {**fields, "label": jnp.zeros(B, jnp.int32), "id": jnp.arange(B), "weight": jnp.ones(B)}
       references = {"teacher": jax.lax.stop_gradient(outputs)}
       context = Context(jnp.int32(0), jax.random.key(0), batch, targets, None, references, jnp.float32(0))
       value, _ = term.apply(state, dataclasses.replace(context, outputs=outputs))

@@ -1,5 +1,6 @@
 """Contracts of probes."""
 
+import dataclasses
 import functools
 
 import jax
@@ -7,10 +8,11 @@ import jax.numpy as jnp
 import pytest
 
 from nurture.core import Network, Outputs
+from nurture.data.tasks import Generation, Pairs, Regression
 from nurture.probes import ProbeSpec
 from nurture.testing import class_spec
 from tests.contracts.laws import assert_close, assert_finite, assert_maps, assert_pure, shapes
-from tests.contracts.rows import configs, label, made
+from tests.contracts.rows import configs, label, made, tasks_of
 
 N, D, K = 7, 3, 4
 
@@ -63,12 +65,42 @@ NETWORK = Network(
     },
   },
 )
+PREFIX = 3  # tokens of a sequence that are given
+
+
+def of_pairs(variables, x):
+  z = apply(variables, x).logits
+  return Outputs(z @ z.T, {})
+
+
+def of_tokens(variables, tokens):
+  """Reads everything up to a token, so that what is written matters for what follows."""
+  read = jnp.cumsum(jax.nn.one_hot(tokens % D, D), axis=1)
+  return apply(variables, jnp.sin(read))
+
+
+# What a network and data of other tasks have otherwise: label of the examples, and how they are read.
+OF_TASK = {
+  "regression": ({"label": lambda index: jnp.sin(index[:, None] * (1.0 + jnp.arange(K))[None])}, {}),
+  "pairs": ({}, {"apply": of_pairs}),
+  "generation": (
+    {"tokens": lambda index: (index[:, None] + jnp.arange(6)[None]) % K,
+     "label": lambda index: jnp.where(
+       jnp.arange(6)[None] < PREFIX - 1, -1, (index[:, None] + 1 + jnp.arange(6)[None]) % K
+     )},
+    {"apply": of_tokens, "inputs": lambda batch: batch["tokens"]},
+  ),
+}
+SPECS = {
+  "regression": Regression(tuple("abcd"), (0.5,) * K, (2.0,) * K), "pairs": Pairs(),
+  "generation": Generation(tuple("abcd")),
+}
 # Unbiased sums of a batch need several examples, and their mean over batches depends on the cut.
 WHOLE = ("Representation",)
 VARIABLES = {"params": {"dense": {"kernel": jax.random.normal(jax.random.key(0), (D, K))}}, "batch_stats": {}}
 
 
-def spec(batch_size):
+def spec(batch_size, task="classification"):
   """The same N examples in pieces of any size, the last padded with rows that must not count."""
 
   def batches(split, limit):
@@ -80,19 +112,31 @@ def spec(batch_size):
       "image": image, "label": index % K, "true_label": jnp.where(index % 3 == 0, (index + 1) % K, index % K),
       "id": jnp.where(real, index, -1), "weight": real.astype(jnp.float32),
     }
+    rows |= {field: make(index) for field, make in OF_TASK.get(task, ({}, {}))[0].items()}
     cut = lambda start: jax.tree.map(lambda values: values[start : start + batch_size], rows)
     return [cut(start) for start in range(0, len(index), batch_size)]
 
-  return ProbeSpec(class_spec(N, K, (D,), batch_size), batches, Linear())
+  data = class_spec(N, K, (D,), batch_size)
+  return ProbeSpec(dataclasses.replace(data, task=SPECS.get(task, data.task)), batches, Linear())
 
 
-def check(probe):
+def network(task):
+  """Returns the network that is measured in a task."""
+  return NETWORK._replace(task=SPECS.get(task), **OF_TASK.get(task, ({}, {}))[1])
+
+
+def task_of(config):
+  """Returns a task that a row serves."""
+  return next(task for task in ("classification", *OF_TASK) if task in tasks_of("probes", config))
+
+
+def check(probe, task="classification"):
   """Pieces are alike, calls are pure and map over members, and results do not depend on how the data are cut."""
   results = []
   for batch_size in (7, 10) if type(probe).__name__ in WHOLE else (2, 7, 10):
-    pieces = probe.prepare(spec(batch_size), jax.random.key(0))
+    pieces = probe.prepare(spec(batch_size, task), jax.random.key(0))
     assert pieces and all(shapes(piece) == shapes(pieces[0]) for piece in pieces)
-    run = functools.partial(probe, NETWORK)
+    run = functools.partial(probe, network(task))
     sums = [jax.jit(run)(VARIABLES, piece) for piece in pieces]
     results.append(probe.finish(functools.reduce(lambda a, b: jax.tree.map(jnp.add, a, b), sums)))
   assert_pure(run, VARIABLES, pieces[0])
@@ -108,7 +152,7 @@ def check(probe):
 
 @pytest.mark.parametrize("config", configs("probes"), ids=label)
 def test_probes(config):
-  check(made("probes", config))
+  check(made("probes", config), task_of(config))
 
 
 class Twin:

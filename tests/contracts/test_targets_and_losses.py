@@ -8,39 +8,48 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from nurture.core import Context, Outputs, UserError
-from nurture.testing import class_spec
+from nurture.core import Context, DataSpec, Outputs
+from nurture.data.tasks import TASKS
 from nurture.transforms.losses.forgetting_events import ForgettingEvents
 from nurture.transforms.losses.target_divergence import TargetDivergence
 from tests.contracts.laws import assert_close, assert_finite, assert_maps, assert_pure, assert_scans, shapes
-from tests.contracts.rows import ONE_PREDICTION, configs, label, made
+from tests.contracts.rows import configs, label, made, tasks_of
 
 B, T, K = 4, 3, 5
 # Counts only; and one whose targets are the predictions themselves at the first visit.
 WITHOUT_GRADIENT = (ForgettingEvents, TargetDivergence)
-SPEC = class_spec(num_examples=9, num_classes=K, input_shape=(2,), batch_size=B)
+NAMES = tuple("abcde")
+SPECS = {
+  name: DataSpec(task() if name == "pairs" else task(NAMES), 9, B, {"image": (2,)}) for name, task in TASKS.items()
+}
+_POSITIONS = [[0, 1, -1], [2, 3, 4], [1, -1, -1], [4, 0, 2]]
+LABELS = {
+  "classification": [0, 3, 1, 4], "per_position": _POSITIONS, "generation": _POSITIONS, "pairs": [2, 0, 2, 1],
+  "regression": np.float32([[0, 3, 1, 4, -1], [0.5, 3, 2, -4, 0], [1, 1, 1, 1, 1], [-2, 0, 5, 1, 2]]),
+}
 
 
-def context(logits, sequence=False):
-  labels = jnp.array([[0, 1, -1], [2, 3, 4], [1, -1, -1], [4, 0, 2]]) if sequence else jnp.array([0, 3, 1, 4])
+def context(logits, task="classification"):
+  labels = jnp.asarray(LABELS[task])
   batch = {
     "image": jnp.ones((B, 2)), "label": labels, "true_label": labels, "id": jnp.array([7, 0, 3, 8]),
     "weight": jnp.ones(B), "mix_index": jnp.array([2, 0, 1, 3]), "mix_weight": jnp.full(B, 0.7),
   }
-  targets = jax.nn.one_hot(labels, K)
+  targets = SPECS[task].task.targets(batch)
   outputs = lambda z: Outputs(z, {"000_dense": z, "001_first.logits": z, "002_second.logits": z[::-1]})
   references = {"teacher": outputs(2 * jax.random.normal(jax.random.key(2), logits.shape))}
   return Context(jnp.int32(3), jax.random.key(0), batch, targets, outputs(logits), references, jnp.float32(0.5))
 
 
-def logits_of(sequence=False, dtype=jnp.float32):
-  return (2 * jax.random.normal(jax.random.key(1), (B, T, K) if sequence else (B, K))).astype(dtype)
+def logits_of(task="classification", dtype=jnp.float32):
+  shape = {"per_position": (B, T, K), "generation": (B, T, K), "pairs": (B, B)}.get(task, (B, K))
+  return (2 * jax.random.normal(jax.random.key(1), shape)).astype(dtype)
 
 
 def check_target(transform):
   """Targets stay float32 distributions (or nothing, at ignored positions), and the transform is pure."""
-  for sequence in (False, True):
-    ctx = dataclasses.replace(context(logits_of(sequence), sequence), outputs=None)
+  for task in ("classification", "per_position"):
+    ctx = dataclasses.replace(context(logits_of(task), task), outputs=None)
     soft = 0.5 * ctx.targets + 0.5 * ctx.targets.sum(axis=-1, keepdims=True) / K
     for targets in (ctx.targets, soft):
       new = assert_pure(transform, ctx, targets)
@@ -50,29 +59,32 @@ def check_target(transform):
     assert_maps(transform, ctx, soft)
 
 
-def check_loss(term, sequence=False):
+def check_loss(term, task="classification"):
   """The value is float32, [B] or [], finite with its gradient in any dtype; the state keeps its structure."""
+  spec = SPECS[task]
   for dtype in (jnp.float32, jnp.bfloat16):
-    logits = logits_of(sequence, dtype)
+    logits = logits_of(task, dtype)
 
     def run(state, logits):
-      return term.apply(state, context(logits, sequence))
+      return term.apply(state, context(logits, task))
 
     # Operation by operation, as without jit, in one dtype: the operations are those of the other, and each is compiled.
     check = functools.partial(assert_pure, run) if dtype == jnp.float32 else jax.jit(run)
-    value, _ = result = check(term.init(SPEC), logits)
+    value, _ = result = check(term.init(spec), logits)
     assert value.shape in ((), (B,)) and value.dtype == jnp.float32
-    gradient = jax.jit(jax.grad(lambda z, run=run: run(term.init(SPEC), z)[0].sum()))(logits)
+    gradient = jax.jit(jax.grad(lambda z, run=run: run(term.init(spec), z)[0].sum()))(logits)
     assert_finite((result, gradient))
     assert gradient.dtype == dtype and (np.any(gradient) or isinstance(term, WITHOUT_GRADIENT))
-    assert_maps(run, term.init(SPEC), logits)
-    assert_scans(lambda state, t, run=run, logits=logits: run(state, logits)[1], term.init(SPEC))
-  extreme = jnp.where(jax.nn.one_hot(jnp.arange(B) % K, K) > 0, 1e4, -1e4)
-  single = context(extreme)
-  value, gradient = jax.vjp(lambda z: term.apply(term.init(SPEC), context(z))[0], extreme)
+    assert_maps(run, term.init(spec), logits)
+    assert_scans(lambda state, t, run=run, logits=logits: run(state, logits)[1], term.init(spec))
+  width = logits.shape[-1]
+  largest = jax.nn.one_hot(jnp.arange(B) % width, width).reshape(B, *[1] * (logits.ndim - 2), width) > 0
+  extreme = jnp.broadcast_to(jnp.where(largest, 1e4, -1e4), logits.shape)
+  single = context(extreme, task)
+  value, gradient = jax.vjp(lambda z: term.apply(term.init(spec), context(z, task))[0], extreme)
   assert_finite((value, gradient(jnp.ones_like(value))))
-  assert shapes(term.init(SPEC)) == shapes(jax.eval_shape(lambda: term.init(SPEC)))
-  assert_close(single.targets, context(extreme).targets)
+  assert shapes(term.init(spec)) == shapes(jax.eval_shape(lambda: term.init(spec)))
+  assert_close(single.targets, context(extreme, task).targets)
 
 
 @pytest.mark.parametrize("config", configs("targets"), ids=label)
@@ -80,15 +92,11 @@ def test_targets(config):
   check_target(made("targets", config))
 
 
-@pytest.mark.parametrize("sequence", [False, True], ids=["single", "sequence"])
-@pytest.mark.parametrize("config", configs("losses"), ids=label)
-def test_losses(config, sequence):
-  term = made("losses", config)
-  if sequence and config["name"] in ONE_PREDICTION:
-    with pytest.raises(UserError, match="keeps one prediction an example"):
-      term.apply(term.init(SPEC), context(logits_of(sequence), sequence))
-    return
-  check_loss(term, sequence)
+@pytest.mark.parametrize("config, task", [
+  (config, task) for config in configs("losses") for task in tasks_of("losses", config) if task != "generation"
+], ids=label)
+def test_losses(config, task):
+  check_loss(made("losses", config), task)
 
 
 @pytest.mark.parametrize("mistake", [
@@ -143,7 +151,7 @@ class Twin:
 
 def test_a_right_loss_passes():
   check_loss(Twin())
-  check_loss(Twin(), sequence=True)
+  check_loss(Twin(), "per_position")
 
 
 @pytest.mark.parametrize("mistake", [

@@ -11,13 +11,12 @@ import jax.numpy as jnp
 import pytest
 
 from nurture.core import Outputs
-from nurture.testing import class_spec
 from tests.contracts import test_models as models
 from tests.contracts import test_probes as probes
 from tests.contracts import test_targets_and_losses as losses
 from tests.contracts import test_updates as updates
 from tests.contracts.laws import shapes
-from tests.contracts.rows import ONE_PREDICTION, configs, label, made
+from tests.contracts.rows import configs, label, made, tasks_of
 
 
 @pytest.fixture(autouse=True)
@@ -26,10 +25,9 @@ def x64():
     yield
 
 
-def context(dtype, sequence=False):
+def context(dtype, task="classification"):
   """As training makes it: logits, references and taps in the model's dtype, targets and weights in float32."""
-  shape = (4, 3, 5) if sequence else (4, 5)
-  ctx = losses.context(jnp.zeros(shape, dtype), sequence)
+  ctx = losses.context(jnp.zeros_like(losses.logits_of(task), dtype), task)
   outputs = jax.tree.map(lambda leaf: leaf.astype(dtype), (ctx.outputs, ctx.references))
   narrow = lambda leaf: leaf.astype({"f": jnp.float32, "i": jnp.int32}[leaf.dtype.kind])
   return dataclasses.replace(
@@ -37,9 +35,9 @@ def context(dtype, sequence=False):
   )
 
 
-def check_loss(term, dtype, sequence=False):
+def check_loss(term, dtype, task="classification"):
   """Values are float32, or float64 for such logits; states keep their dtypes; gradients are in that of the logits."""
-  ctx = context(dtype, sequence)
+  ctx = context(dtype, task)
 
   def run(state, logits):
     taps = {"000_dense": logits, "001_first.logits": logits, "002_second.logits": logits}
@@ -49,7 +47,7 @@ def check_loss(term, dtype, sequence=False):
     (_, new), gradient = jax.value_and_grad(lambda z: (run(state, z)[0].sum(), run(state, z)[1]), has_aux=True)(logits)
     return new, gradient
 
-  state = term.init(class_spec(num_examples=9, num_classes=5, input_shape=(2,), batch_size=4))
+  state = term.init(losses.SPECS[task])
   value, new = jax.eval_shape(run, state, ctx.outputs.logits)
   assert value.dtype in (jnp.float32, dtype) and value.dtype != jnp.bfloat16
   assert all(leaf.dtype != jnp.float64 for leaf in jax.tree.leaves(state)), "a state is float64"
@@ -61,8 +59,8 @@ def check_loss(term, dtype, sequence=False):
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float64"])
 @pytest.mark.parametrize("config", configs("losses"), ids=label)
 def test_losses(config, dtype):
-  for sequence in (False, True)[: 1 if config["name"] in ONE_PREDICTION else 2]:
-    check_loss(made("losses", config), jnp.dtype(dtype), sequence)
+  for task in tasks_of("losses", config):
+    check_loss(made("losses", config), jnp.dtype(dtype), task)
 
 
 @pytest.mark.parametrize("config", configs("targets"), ids=label)
@@ -94,17 +92,16 @@ def test_parameters(config):
 
 @pytest.mark.parametrize("config", configs("probes"), ids=label)
 def test_probes(config):
-  probe = made("probes", config)
-  [piece, *_] = probe.prepare(probes.spec(7), jax.random.key(0))
-  jax.eval_shape(lambda v: jax.vmap(lambda v: probe.finish(probe(probes.NETWORK, v, piece)))(v), jax.tree.map(
-    lambda leaf: leaf[None], probes.VARIABLES
-  ))
+  probe, task = made("probes", config), probes.task_of(config)
+  [piece, *_] = probe.prepare(probes.spec(7, task), jax.random.key(0))
+  measure = lambda variables: probe.finish(probe(probes.network(task), variables, piece))
+  jax.eval_shape(jax.vmap(measure), jax.tree.map(lambda leaf: leaf[None], probes.VARIABLES))
 
 
 @pytest.mark.parametrize("config", models.CONFIGS, ids=label)
 def test_models_train(config):
   module, x = made("models", config), models.example(config)
-  x = x.astype({"f": jnp.float32, "i": jnp.int32}[x.dtype.kind])
+  x = jax.tree.map(lambda leaf: leaf.astype({"f": jnp.float32, "i": jnp.int32}[leaf.dtype.kind]), x)
   variables = jax.eval_shape(lambda: models.variables_of(module, jax.random.key(0), x))
   assert {leaf.dtype for leaf in jax.tree.leaves(variables)} == {jnp.dtype("float32")}
   (_, changed), gradient = jax.eval_shape(lambda v: models.loss_of(module, v, x), variables)

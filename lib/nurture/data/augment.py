@@ -12,6 +12,7 @@ import jax.numpy as jnp
 
 from nurture.core import Batch
 from nurture.core.hints import NonNegative, Range, Share, Whole
+from nurture.core.task import CLASSES
 
 
 class Augmentation(abc.ABC):
@@ -127,6 +128,8 @@ class Mixup(Augmentation):
 
   alpha: NonNegative
   symmetric: bool
+
+  tasks = (*CLASSES, "regression")
 
   def __call__(self, key: jax.Array, batch: Batch) -> Batch:
     image = batch["image"]

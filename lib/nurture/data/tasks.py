@@ -99,13 +99,15 @@ class Regression(Task):
   def check_labels(self, label: np.ndarray, inputs: Mapping[str, np.ndarray], where: str) -> np.ndarray:
     if label.dtype.kind not in "biuf":
       raise UserError(f"the labels of {where} have the type {label.dtype}; give numbers.")
-    given, label = label, (label[:, None] if label.ndim == 1 else label).astype(np.float32)
+    given = label[:, None] if label.ndim == 1 else label
+    with np.errstate(over="ignore"):
+      label = given.astype(np.float32)
     if label.shape[1:] != (self.num_outputs,):
       raise UserError(f"{where} has labels {given.shape}; give {self.num_outputs} numbers an example "
                       f"({', '.join(self.outputs)}).")
     if not np.isfinite(label).all():
       row, column = np.argwhere(~np.isfinite(label))[0]
-      number = given.reshape(label.shape)[row, column]  # before it was rounded to 32 bits
+      number = given[row, column]
       raise UserError(f"{where} gives example {row} the {self.outputs[column]} {number}, which is no finite number of "
                       f"32 bits; {_FIX}.")
     return label

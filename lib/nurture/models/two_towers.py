@@ -26,7 +26,7 @@ class TwoTowers(nn.Module):
   The predictions s are [B, B]. The scale is learned: its logarithm starts at log(1 / temperature), and the scale is cut
   off at 100.
 
-  Taps: those of each network under its field, ending with its embedding [B, width], "image.embedding".
+  Taps: those of each network under "first." and "second.", ending with its "embedding" [B, width].
 
   Attributes:
     first, second: config of each network, with the field that it reads: {"field": "image", "name": "cnn", ...}.

@@ -42,6 +42,7 @@ class Contrastive:
 def _cross_entropy(
   similarity: Float[Array, "B B"], together: Bool[Array, "B B"], counts: Bool[Array, " B"]
 ) -> Float[Array, " B"]:
+  together = together & counts[None, :]
   log_p = jax.nn.log_softmax(jnp.where(counts[None, :], similarity, -jnp.inf), axis=-1)
   number = jnp.maximum(jnp.sum(together, axis=-1), 1).astype(jnp.float32)
   return -jnp.sum(jnp.where(together, log_p, 0.0), axis=-1) / number
