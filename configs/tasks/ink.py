@@ -2,7 +2,8 @@
 
   python -m experiments.train --config=configs/tasks/ink.py --workdir=runs/ink
 
-A linear network should meet it as exactly as least squares does; an MLP comes near. Squared error and Huber's loss, 3 seeds.
+A linear network should meet it as exactly as least squares does; an MLP comes near. Squared error and
+Huber's loss, 3 seeds; 41 s on 2 CPU cores beside other jobs.
 """
 
 from configs import base

@@ -3,7 +3,8 @@
   python -m experiments.train --config=configs/tasks/writing.py --workdir=runs/writing
 
 In training each position reads the right digits before it; "writing" measures what the network writes by itself, and
-"test" each digit behind the right ones. 3-bit numbers, new examples at every step, 3 seeds.
+"test" each digit behind the right ones. 3-bit numbers, new examples at every step, 3 seeds; 107 s on 2 CPU cores
+beside other jobs.
 """
 
 from configs import base

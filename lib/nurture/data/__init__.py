@@ -7,9 +7,10 @@ from nurture.data.catalogue import DATASETS, Reader, load
 from nurture.data.label_noise import LABEL_NOISE
 from nurture.data.normalize import NORMALIZATIONS
 from nurture.data.order import epoch_order_index
+from nurture.data.tasks import TASKS, Classification, Generation, Pairs, PerPosition, Regression
 
 __all__ = [
-  "AUGMENTATIONS", "DATASETS", "LABEL_NOISE", "NORMALIZATIONS", "Dataset", "Fields", "Preprocess", "Reader",
-  "Split", "device_fields", "epoch_order_index", "gather", "load", "mixed_targets",
-  "padded_batches", "preprocess",
+  "AUGMENTATIONS", "DATASETS", "LABEL_NOISE", "NORMALIZATIONS", "TASKS", "Classification", "Dataset", "Fields",
+  "Generation", "Pairs", "PerPosition", "Preprocess", "Reader", "Regression", "Split", "device_fields",
+  "epoch_order_index", "gather", "load", "mixed_targets", "padded_batches", "preprocess",
 ]

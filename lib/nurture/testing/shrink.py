@@ -76,7 +76,7 @@ def shrunk(path, part, root):
     source = WRITERS[source["name"]](root)
   elif "num_examples" in source:  # generated
     source = source | {"num_examples": 100, "test_examples": 20}
-  else:
+  elif source["name"] != "digits":
     source = {"name": "digits"}
   return put(config, {
     "data.source": source, "data.subset": min(config["data"]["subset"] or 80, 80),
