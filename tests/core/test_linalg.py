@@ -15,6 +15,7 @@ def test_norms_of_any_scale(scale):
   x = np.float32(scale) * np.array([[3.0, 0.0, -4.0], [0.0, 0.0, 12.0]], np.float32)
   np.testing.assert_allclose(linalg.norm(x) / scale, 13, rtol=1e-6)
   np.testing.assert_allclose(linalg.norm(x, axis=1) / scale, [5, 12], rtol=1e-6)
+  np.testing.assert_allclose(linalg.norm(-np.abs(x)) / scale, 13, rtol=1e-6)
   np.testing.assert_allclose(linalg.norm(x, axis=0) / scale, [3, 0, 160**0.5], rtol=1e-6)
   np.testing.assert_allclose(trees.norm({"a": x[0], "b": [x[1:], jnp.zeros(0)]}) / scale, 13, rtol=1e-6)
   np.testing.assert_allclose(jax.grad(linalg.norm)(x), x / (13 * np.float32(scale)), rtol=1e-6)

@@ -69,6 +69,7 @@ WARMUP = {
   ({"name": "step_ramp", "steps": -1}, "steps is -1"),
   ({"name": "step_ramp", "steps": 5, "shape": "square"}, "'linear', 'cosine'"),
   ("0.1", "w is '0.1', but a number or a schedule"),
+  (float("nan"), "w is nan; give a finite number"),
   (True, "a number or a schedule"),
   ({"name": "cosine_decay"}, "did you mean 'cosine_decay_schedule'"),
   ({"name": "piecewise_constant_schedule", "init_value": 1.0, "boundaries": (1,), "scales": ()}, "one scale a bound"),
@@ -100,6 +101,15 @@ def test_digest_sees_every_bit_name_type_and_shape():
     {**tree, "b": {"c": tree["b"]["c"].astype(np.uint32)}},
   ]
   assert len({trees.digest(other) for other in [tree, *others]}) == 6
+
+
+@pytest.mark.parametrize("leaves, finite", [
+  ([], True), ([np.arange(3)], True), ([np.ones(2, np.float32), np.arange(3)], True),
+  ([np.float32([1, np.nan])], False),
+  ([np.ones(2, np.float32), np.float32([[-np.inf]])], False),
+])
+def test_a_tree_is_finite_where_all_its_numbers_are(leaves, finite):
+  assert bool(trees.is_finite({str(i): jnp.asarray(leaf) for i, leaf in enumerate(leaves)})) == finite
 
 
 def test_norm_and_bytes():
