@@ -51,7 +51,7 @@ def test_names_are_found_above_chance(tmp_path):
 
 @pytest.mark.parametrize("base, changes, words", [
   (INK, {"losses": {"ce": {"name": "cross_entropy", "weight": 1.0}}},
-   "config.losses.ce is 'cross_entropy', which serves .*, but digits asks for regression; remove it, .*: guidance, huber"),
+   "config.losses.ce is 'cross_entropy', which serves .*, but digits asks for regression; remove .*: guidance, huber"),
   (INK, {"targets": {"soft": {"name": "label_smoothing", "alpha": 0.1, "convention": "uniform"}}},
    "config.targets.soft is 'label_smoothing', which serves .* serves regression: none"),
   (INK, {"probes": {"test": {"name": "accuracy", "split": "test", "every": 0}}},
@@ -59,10 +59,10 @@ def test_names_are_found_above_chance(tmp_path):
   ({}, {"losses": {"error": {"name": "huber", "weight": 1.0}}},
    "config.losses.error is 'huber', which serves regression, but digits asks for classification"),
   (INK, {"probes": {"k": {"name": "sharpness", "matrix": "gauss_newton", "every": 0, "limit": 9}}},
-   "'sharpness' takes the Gauss-Newton matrix of the cross-entropy of classes, and the task is regression; set its mat"),
+   "'sharpness' takes the Gauss-Newton matrix of the cross-entropy of classes, and the task is regression; set its"),
   (NAMES, {"model": {"name": "mlp", "depth": 1, "width": 4}}, "config.model"),
   (NAMES, {"model__first__field": "picture"}, "config.model.first.field is 'picture'; .*known: image, tokens"),
-  (NAMES, {"model__second__pool": "none"}, "config.model.second gives one vector a position, .*set config.model.second.p"),
+.*set config.model"),
   ({}, {"model": NAMES["model"]}, "config.model 'two_towers' reads two fields, and the data have one; choose another"),
 ])
 def test_what_does_not_serve_the_task_is_one_sentence(base, changes, words, tmp_path):

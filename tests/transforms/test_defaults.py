@@ -16,6 +16,7 @@ DEFAULTS = {
   "elr": {"lam": 3.0, "beta": 0.7, "form": "clamped"},  # Liu et al. 2020, CIFAR-10
   "elr_plus": {"lam": 3.0, "beta": 0.7, "reference": "average", "multiply_labels": False, "ramp_steps": 0},
   "guidance": {"measure": "linear_cka", "taps": "pre", "guide_taps": "pre", "layer_map": "uniform", "reduction": "sum"},
+  "huber": {"delta": 1.0},
   "mse": {"on": "logits"},
   "normalize_by_update_norm": {"scale_factor": 1.0, "eps": 1e-6},  # optax's
   "target_divergence": {"lam": 1.0, "beta": 0.7},

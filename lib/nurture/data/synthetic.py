@@ -1,6 +1,6 @@
-"""Sequence tasks that are generated from a seed: parity, copying, and multiplication of binary numbers.
+"""Sequences that are generated from a seed: parity, copying, and multiplication of binary numbers.
 
-Every task is one pure function `generate(key, n)` in JAX. `load` calls it once for each split, and the augmentation
+Every set is one pure function `generate(key, n)` in JAX. `load` calls it once for each split, and the augmentation
 "regenerate" once a step, which makes the training data infinite. The splits and the steps have random streams of their
 own, so no batch is drawn from the numbers behind the test split. Short sequences repeat all the same (there are four
 of two bits): only where the sequences far outnumber those trained on is test accuracy about unseen ones.
@@ -32,11 +32,11 @@ _WORDS = 5  # of 4 bytes for each token while a split is made: three results, an
 
 
 @dataclasses.dataclass(frozen=True)
-class SequenceTask(abc.ABC):
-  """What the tasks share. The length l of each example is uniform over [min_length, max_length].
+class GeneratedSequences(abc.ABC):
+  """What the sets share. The length l of each example is uniform over [min_length, max_length].
 
   Attributes:
-    min_length, max_length: of l, in the unit of the task.
+    min_length, max_length: of l, in the unit of the set.
     num_examples: training sequences. With "regenerate" only their number counts, as the length of an epoch, and a
       probe of the training split measures sequences that were not trained on.
     test_examples: test sequences, which do not depend on num_examples.
@@ -111,7 +111,7 @@ class SequenceTask(abc.ABC):
 
 
 @dataclasses.dataclass(frozen=True)
-class Parity(SequenceTask):
+class Parity(GeneratedSequences):
   """Whether a string of fair coins has an odd number of ones: 2 classes, asked once a string, by chance 1/2.
 
       tokens   x_0 x_1 ... x_{l-1}  pad  pad ...       x_t in {0, 1}, pad = 2,  T = max_length
@@ -144,7 +144,7 @@ class Parity(SequenceTask):
 
 
 @dataclasses.dataclass(frozen=True)
-class Copy(SequenceTask):
+class Copy(GeneratedSequences):
   """Repeats a string after a delimiter. A network that ignores the string has accuracy 1 / S.
 
       tokens   s_0 ... s_{l-1}  delimiter  blank ... blank    end   blank ...       T = 2 max_length + 1 (+ 1 with end)
@@ -190,7 +190,7 @@ class Copy(SequenceTask):
 
 
 @dataclasses.dataclass(frozen=True)
-class Multiplication(SequenceTask):
+class Multiplication(GeneratedSequences):
   """The product of two binary numbers of l bits each, least significant bit first.
 
       tokens   a_0 ... a_{l-1}  times  b_0 ... b_{l-1}  blank ... blank       blank ...       T = 4 max_length + 1
@@ -228,8 +228,8 @@ class Multiplication(SequenceTask):
 
 
 @functools.partial(jax.jit, static_argnums=(0, 2))
-def _generate(task: SequenceTask, key: jax.Array, n: int) -> dict[str, jax.Array]:
-  return task.examples(key, n)  # compiled once for all equal tasks
+def _generate(source: GeneratedSequences, key: jax.Array, n: int) -> dict[str, jax.Array]:
+  return source.examples(key, n)  # compiled once for all equal sources
 
 
 def _product(a: jax.Array, b: jax.Array) -> jax.Array:
