@@ -62,7 +62,7 @@ def test_names_are_found_above_chance(tmp_path):
    "'sharpness' takes the Gauss-Newton matrix of the cross-entropy of classes, and the task is regression; set its"),
   (NAMES, {"model": {"name": "mlp", "depth": 1, "width": 4}}, "config.model"),
   (NAMES, {"model__first__field": "picture"}, "config.model.first.field is 'picture'; .*known: image, tokens"),
-.*set config.model"),
+  (NAMES, {"model__second__pool": "none"}, "config.model.second gives one vector a position, .*second.pool, or choose"),
   ({}, {"model": NAMES["model"]}, "config.model 'two_towers' reads two fields, and the data have one; choose another"),
 ])
 def test_what_does_not_serve_the_task_is_one_sentence(base, changes, words, tmp_path):
