@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import hashlib
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -13,6 +14,7 @@ import numpy as np
 from nurture.core import UserError
 from nurture.core.task import Task
 from nurture.data.checks import as_int32, check_inputs, check_memory, is_tokens
+from nurture.data.classes import labelled
 
 _ROWS = 1 << 16  # rows of [n, C] that are held in float64 at a time while moments are summed
 
@@ -144,6 +146,54 @@ class Dataset:
     """Returns a set as it was read: all of the training file in `train`, nothing in `validation`."""
     return cls(name, train, train.take(np.arange(0)), test, task, len(train), **others)
 
+  @classmethod
+  def from_arrays(
+    cls,
+    train: tuple[Any, Any],
+    test: tuple[Any, Any],
+    task: str | Task = "classification",
+    name: str = "arrays",
+    outputs: tuple[str, ...] = (),
+  ) -> Dataset:
+    """Returns a set of arrays that are in memory, for `nurture.training.run(..., dataset=...)`.
+
+    Args:
+      train: (inputs, labels). Inputs are an array [n, ...] or {field: array}, as in `Split`; labels [n] or [n, D].
+      test: likewise.
+      task: "classification", whose labels are numbers or text, "regression", or a task of nurture.data.tasks.
+      name: of the set, in messages and in the manifest.
+      outputs: names of the classes or numbers; () takes the labels' own, or numbers them.
+
+    Raises:
+      UserError: for arrays that do not fit the task; see `Dataset`.
+    """
+    parts = [(_fields(inputs), np.asarray(label)) for inputs, label in (train, test)]
+    digest = hashlib.sha256()
+    for inputs, label in parts:
+      for field, values in {**inputs, "label": label}.items():
+        digest.update(f"{field} {values.dtype} {values.shape}\n".encode())
+        digest.update(np.ascontiguousarray(values).data if values.dtype != object else repr(values.tolist()).encode())
+    (train_inputs, train_label), (test_inputs, test_label) = parts
+    if isinstance(task, str):
+      columns = train_label.shape[1] if train_label.ndim == 2 else 1
+      numbered = outputs or tuple(f"output {i}" for i in range(columns))
+      train_label, test_label, made = labelled(task, train_label, test_label, numbered, name)
+      task = dataclasses.replace(made, outputs=outputs) if outputs else made  # type: ignore[type-var]
+    splits = Split.clean(train_inputs, train_label), Split.clean(test_inputs, test_label)
+    return cls.read(name, *splits, task, checksums={name: digest.hexdigest()})
+
+  @functools.cached_property
+  def described(self) -> dict[str, Any]:
+    """What the set holds, for the manifest: {"name", "task", "outputs", "splits": {part: {field: {...}}}}."""
+    splits = {"train": self.train, "validation": self.validation, "test": self.test}
+    return {
+      "name": self.name, "task": self.task.name, "outputs": list(self.task.outputs),
+      "splits": {
+        part: {field: _described(values) for field, values in {**split.inputs, "label": split.label}.items()}
+        for part, split in splits.items() if len(split)
+      },
+    }
+
   @property
   def input_shapes(self) -> dict[str, tuple[int, ...]]:
     """The shape of one example of each input field: (H, W, C), (D,) or (T,)."""
@@ -162,6 +212,15 @@ class Dataset:
       hint = " (config.data.validation sets its size)" if name == "validation" else ""
       raise UserError(f"the split {name!r} of {self.name} {what}{hint}; use one of {', '.join(known)}.")
     return splits[name]
+
+
+def _fields(inputs: Any) -> dict[str, np.ndarray]:
+  fields = inputs if isinstance(inputs, Mapping) else {"image": inputs}
+  return {field: np.asarray(values) for field, values in fields.items()}
+
+
+def _described(values: np.ndarray) -> dict[str, Any]:
+  return {"shape": list(values.shape), "dtype": str(values.dtype), "range": [float(values.min()), float(values.max())]}
 
 
 def _kinds(split: Split) -> dict[str, tuple[Any, ...]]:

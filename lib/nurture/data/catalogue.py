@@ -17,10 +17,25 @@ from nurture.core.hints import Whole, check_argument
 from nurture.data.arrays import Dataset, Split
 from nurture.data.batches import preprocess
 from nurture.data.files import Cifar10, Cifar100, Digits, FashionMnist, Mnist, Text
+from nurture.data.huggingface import HuggingFace
+from nurture.data.image_folder import ImageFolder
 from nurture.data.label_noise import LABEL_NOISE
+from nurture.data.npz import Npz
 from nurture.data.synthetic import Copy, Multiplication, Parity
+from nurture.data.table import Csv
 from nurture.data.tasks import Classification, Regression
 from nurture.data.tfds_source import Tfds
+
+
+@dataclasses.dataclass(frozen=True)
+class Given:
+  """The data set that was handed to `nurture.training.run(..., dataset=...)`, such as one of `Dataset.from_arrays`."""
+
+  def load(self, data_dir: str | os.PathLike) -> Dataset:
+    """Raises UserError: there is none."""
+    raise UserError("config.data.source is 'given', but no data set was given; hand one to nurture.training.run(..., "
+                    "dataset=...), or name another source.")
+
 
 DATASETS = {
   "digits": Digits,
@@ -33,7 +48,13 @@ DATASETS = {
   "copy": Copy,
   "multiplication": Multiplication,
   "tfds": Tfds,
+  "huggingface": HuggingFace,
+  "npz": Npz,
+  "image_folder": ImageFolder,
+  "csv": Csv,
+  "given": Given,
 }
+_SHORT = ("tfds", "huggingface")  # "tfds:SET" stands for {"name": "tfds", "dataset": SET}
 
 _FIELDS = {  # name: (type, in words)
   "source": (str | Mapping, "a row of DATASETS, such as {'name': 'mnist'}"),
@@ -49,7 +70,7 @@ _FIELDS = {  # name: (type, in words)
 }
 
 
-def load(config: Mapping[str, Any], data_dir: str | os.PathLike) -> Dataset:
+def load(config: Mapping[str, Any], data_dir: str | os.PathLike, given: Dataset | None = None) -> Dataset:
   """Reads a data set, puts noise on its labels, splits it and cuts it down, in this order.
 
   Noise is drawn once over the whole training file, so the same seed gives the same labels at any size of the
@@ -63,12 +84,14 @@ def load(config: Mapping[str, Any], data_dir: str | os.PathLike) -> Dataset:
       "noisy_validation", "normalize", "normalize_labels", "augment"}, all of them required. "source" may also be a
       name, and "tfds:SET" stands for {"name": "tfds", "dataset": SET}.
     data_dir: the directory that holds the files; what each set needs in it stands at its class.
+    given: the set that the source "given" means.
 
   Raises:
     UserError: for a bad config, and for files that are missing or damaged.
   """
   _check(config)
-  dataset = build(DATASETS, _source(config["source"]), path="config.data.source").load(data_dir)
+  source = build(DATASETS, _source(config["source"]), path="config.data.source")
+  dataset = given if given is not None and isinstance(source, Given) else source.load(data_dir)
   rng = lambda name: np.random.default_rng([config["seed"], zlib.crc32(name.encode())])
   noisy = _with_noise(dataset, config["label_noise"], rng("label_noise"))
 
@@ -89,13 +112,19 @@ def load(config: Mapping[str, Any], data_dir: str | os.PathLike) -> Dataset:
 class Reader:
   """Reads data sets, each once; the last two stay in memory, so that a sweep over data does not fill it.
 
+  Args:
+    data_dir: the directory that holds the files.
+    given: the set that the source "given" means.
+
   Attributes:
     checksums: of every data file read so far.
+    described: what every data set read so far holds; see `Dataset.described`.
   """
 
-  def __init__(self, data_dir: str | os.PathLike):
-    self.data_dir = data_dir
+  def __init__(self, data_dir: str | os.PathLike, given: Dataset | None = None):
+    self.data_dir, self.given = data_dir, given
     self.checksums: dict[str, str] = {}
+    self.described: list[dict[str, Any]] = []
     self._kept: dict[str, Dataset] = {}
 
   def __call__(self, config: Mapping[str, Any]) -> Dataset:
@@ -104,8 +133,10 @@ class Reader:
     if key not in self._kept:
       while len(self._kept) > 1:
         del self._kept[next(iter(self._kept))]
-      self._kept[key] = load(config, self.data_dir)
+      self._kept[key] = load(config, self.data_dir, self.given)
       self.checksums |= self._kept[key].checksums
+      described = self._kept[key].described
+      self.described += [described] * (described not in self.described)
     return self._kept[key]
 
 
@@ -122,8 +153,9 @@ def _check(config: Mapping[str, Any]) -> None:
 def _source(source: str | Mapping[str, Any]) -> dict[str, Any]:
   source = {"name": source} if isinstance(source, str) else dict(source)
   name = source.get("name")
-  if isinstance(name, str) and name.startswith("tfds:"):
-    source |= {"name": "tfds", "dataset": name.removeprefix("tfds:")}
+  row, _, dataset = name.partition(":") if isinstance(name, str) else ("", "", "")
+  if dataset and row in _SHORT:
+    source |= {"name": row, "dataset": dataset}
   return source
 
 

@@ -42,6 +42,7 @@ def run(
   argv: Sequence[str] = (),
   profile: bool = False,
   tensorboard: bool = False,
+  dataset: data.Dataset | None = None,
 ) -> Results:
   """Trains every member of a config, or what is left of it, and writes the run directory.
 
@@ -53,6 +54,7 @@ def run(
     argv: the command line, for the manifest.
     profile: whether to write a jax.profiler trace of a few dispatches to workdir/profile.
     tensorboard: whether to write TensorBoard events to workdir/tensorboard.
+    dataset: the one that config.data.source = {"name": "given"} means, such as a `nurture.data.Dataset.from_arrays`.
 
   Returns:
     What results.json holds: the summary of every group and the final metrics of every member.
@@ -64,10 +66,12 @@ def run(
   config, workdir = plain(config), pathlib.Path(workdir)
   check(config)
   members = members_of(config)
-  read_data = data.Reader(data_dir)
+  if dataset is not None and config["data"]["source"] not in ("given", {"name": "given"}):
+    raise UserError("a data set was given, but config.data.source names another; set it to {'name': 'given'}.")
+  read_data = data.Reader(data_dir, dataset)
   with claimed(workdir, config):
     cohorts = cohorts_of(config, members, functools.partial(Experiment.of, read=read_data))
-    _start(workdir, config, cohorts, read_data.checksums, argv)
+    _start(workdir, config, cohorts, read_data, argv)
     last = {"step": 0}
     with reporting.recorded(workdir, lambda: last["step"], _reason):
       finals = _train(config, cohorts, workdir, name, last, profile, tensorboard)
@@ -78,17 +82,17 @@ def run(
 
 
 def _start(
-  workdir: pathlib.Path, config: Config, cohorts: Sequence[Cohort], checksums: Mapping[str, str], argv: Sequence[str]
+  workdir: pathlib.Path, config: Config, cohorts: Sequence[Cohort], read: data.Reader, argv: Sequence[str]
 ) -> None:
   """Writes config.json and the manifest, or notes the resume in it.
 
   Args:
-    checksums: of the data files.
+    read: has read the data.
 
   Raises:
     UserError: if the data are not those that the run began with.
   """
-  checksums = _checksums(cohorts, checksums)
+  checksums = _checksums(cohorts, read.checksums)
   if reporting.exists(workdir / "manifest.json"):
     old = reporting.read_manifest(workdir)["checksums"]
     for file in sorted({*old, *checksums}):
@@ -102,6 +106,7 @@ def _start(
   members = [(member, cohort) for cohort in cohorts for member in cohort.members]
   members.sort(key=lambda pair: pair[0].index)
   manifest = reporting.collect(to_json(config), checksums, [member.seed for member, _ in members], argv)
+  manifest["data"] = read.described
   manifest["members"] = [
     {"member": member.index, "cohort": cohort.index, "seed": member.seed, "values": dict(member.values)}
     for member, cohort in members
