@@ -2,7 +2,7 @@
 
 A *table* is a literal dict from a name to a constructor: a dataclass, a linen module, a plain function,
 or a `Preset` of one of those. A *config* is a mapping with the key "name" and the constructor's
-arguments, or just the name.
+arguments, or just the name. Beside the rows of its table it may name code of the user's own, "module.path:Name".
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ import jax
 
 from nurture.core import hints
 from nurture.core.errors import UserError
+from nurture.core.extensions import imported, is_extension
 
 _LISTED = 40  # names that one sentence can hold
 
@@ -39,13 +40,15 @@ class Preset:
 
 
 def lookup(table: Mapping[str, Any], name: str, *, path: str = "") -> Any:
-  """Returns table[name].
+  """Returns table[name], or what "module.path:Name" stands for.
 
   Raises:
     UserError: if there is no such row; names the nearest one and lists all.
   """
   if isinstance(name, str) and name in table:
     return table[name]
+  if is_extension(name):
+    return imported(name, _dotted(path, "name"))
   raise UserError(f"{_dotted(path, 'name')} is {name!r}, which does not exist; {suggest(name, table)}.")
 
 

@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 import jax
 import numpy as np
 
-from nurture.core.build import Preset
+from nurture.core.build import Preset, lookup
 from nurture.core.errors import UserError
 
 # The tasks that rows serve which read predictions as logits of classes.
@@ -63,7 +63,7 @@ def check_served(table: Mapping[str, Any], config: str | Mapping[str, Any], task
 
   Args:
     table: of rows.
-    config: of a row that it has.
+    config: of a row.
     task: the name of the task.
     data: the name of the data set, for the message.
     path: of the row's config, for the message.
@@ -72,7 +72,7 @@ def check_served(table: Mapping[str, Any], config: str | Mapping[str, Any], task
     UserError: names the tasks that the row serves, and the rows that serve this one.
   """
   name = config if isinstance(config, str) else config["name"]
-  served = served_by(table[name])
+  served = served_by(lookup(table, name, path=path))
   if served is None or task in served:
     return
   others = ", ".join(sorted(other for other, row in table.items() if task in (served_by(row) or (task,)))) or "none"

@@ -16,6 +16,7 @@ from jax.interpreters import partial_eval
 from nurture import data, models
 from nurture.core import DataSpec, Network, UserError, build, hints, memory, trees
 from nurture.core.build import suggest
+from nurture.core.extensions import is_extension
 from nurture.core.hints import NonNegative, Whole
 from nurture.core.schedules import as_schedule
 from nurture.core.task import check_served
@@ -95,7 +96,7 @@ class Experiment:
     spec = DataSpec(dataset.task, dataset.num_examples, config["batch_size"], dataset.input_shapes)
     for place, table in (("targets", TARGETS), ("losses", LOSSES), ("probes", PROBES)):
       for label, fields in config[place].items():
-        if fields.get("name") in table:  # what is not there is said where it is built
+        if fields.get("name") in table or is_extension(fields.get("name")):  # others are refused where they are built
           check_served(table, fields, spec.task.name, dataset.name, f"config.{place}.{label}")
     references = {label: Reference.read(config, label, spec) for label in config["references"]}
     bare = cls(config, spec, len(dataset.train), functools.partial(read, section), references, {})

@@ -17,7 +17,7 @@ import jax
 import numpy as np
 
 from nurture import data, reporting
-from nurture.core import UserError, trees
+from nurture.core import UserError, extensions, trees
 from nurture.reporting.files import remove_file
 from nurture.training.checkpoint import Checkpoints
 from nurture.training.config import Config, check, plain, to_json
@@ -106,7 +106,7 @@ def _start(
   members = [(member, cohort) for cohort in cohorts for member in cohort.members]
   members.sort(key=lambda pair: pair[0].index)
   manifest = reporting.collect(to_json(config), checksums, [member.seed for member, _ in members], argv)
-  manifest["data"] = read.described
+  manifest["data"], manifest["extensions"] = read.described, extensions.sources()
   manifest["members"] = [
     {"member": member.index, "cohort": cohort.index, "seed": member.seed, "values": dict(member.values)}
     for member, cohort in members
