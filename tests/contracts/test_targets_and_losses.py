@@ -123,7 +123,7 @@ class Twin:
     self.mistake, self.calls = mistake, 0
 
   def init(self, spec):
-    return {"table": jnp.zeros((spec.num_examples, spec.num_outputs))}
+    return {"table": jnp.zeros((spec.num_examples, spec.num_classes))}
 
   def apply(self, state, ctx):
     logits = ctx.outputs.logits.astype(jnp.float32).reshape(B, -1)

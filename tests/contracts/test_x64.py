@@ -116,7 +116,7 @@ class Twin(losses.Twin):
     self.mistake = mistake
 
   def init(self, spec):
-    return {"table": jnp.zeros((spec.num_examples, spec.num_outputs), jnp.float32)}
+    return {"table": jnp.zeros((spec.num_examples, spec.num_classes), jnp.float32)}
 
   def apply(self, state, ctx):
     value, state = super().apply(state, ctx)

@@ -170,7 +170,7 @@ def test_records_cannot_be_written_to():
   for record, field in ((spec, "num_examples"), (context, "targets")):
     with pytest.raises(dataclasses.FrozenInstanceError):
       setattr(record, field, 1)
-  assert spec.num_outputs == 2 and spec.example(4).shape == (4, 3) and spec.example().dtype == jnp.float32
+  assert spec.num_classes == 2 and spec.example(4).shape == (4, 3) and spec.example().dtype == jnp.float32
   assert class_spec(1, 2, (5,), 1, field="tokens").example().dtype == jnp.int32
   network = Network(model=None, inputs=None, apply=None, loss=None)
   assert network.terms({}, {}) == {} == network.references({}) == network.initial() and not network.loss_states

@@ -86,7 +86,7 @@ def test_a_batch_may_be_as_large_as_the_training_split_and_no_larger():
 
 def test_facts_of_the_data_reach_the_experiment(held_out):
   spec = held_out.experiment.spec
-  assert (spec.num_outputs, spec.batch_size, spec.task.name) == (10, 8, "classification")
+  assert (spec.num_classes, spec.batch_size, spec.task.name) == (10, 8, "classification")
   assert spec.inputs == {"image": held_out.experiment.read().train.inputs["image"].shape[1:]}
   assert spec.task == held_out.experiment.read().task and spec.task.outputs == tuple("0123456789")
   assert held_out.experiment.config["data"]["validation"] == 20

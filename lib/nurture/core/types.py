@@ -81,8 +81,8 @@ class DataSpec:
   inputs: Mapping[str, tuple[int, ...]]
 
   @property
-  def num_outputs(self) -> int:
-    """K, the width of the network's last layer."""
+  def num_classes(self) -> int:
+    """K, the classes, or the numbers of a regression: the width of the network's last layer."""
     return self.task.num_outputs
 
   def example(self, rows: int = 1) -> Any:

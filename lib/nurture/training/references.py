@@ -132,7 +132,7 @@ class Reference:
       raise UserError(f"{path}.view is 'unmixed', but config.data.augment has no mixup; set it to ''.")
     if not entry.parameters:
       with model_at(f"{path}.model"):
-        module = build(models.MODELS, entry.model, path=f"{path}.model", num_classes=spec.num_outputs)
+        module = build(models.MODELS, entry.model, path=f"{path}.model", num_classes=spec.num_classes)
       if entry.cache and config["data"]["augment"]:
         changing = ", ".join(config["data"]["augment"])
         raise UserError(f"{path}.cache keeps what the network says of inputs that never change, but "

@@ -73,8 +73,8 @@ class Discriminator:
 
   def init(self, spec: DataSpec) -> dict[str, Params]:
     """Returns {"params", "momentum"} of D."""
-    hidden = self.hidden or (max(8, spec.num_outputs // 8), max(8, spec.num_outputs // 64))
-    sizes = (spec.num_outputs, *hidden, 2)
+    hidden = self.hidden or (max(8, spec.num_classes // 8), max(8, spec.num_classes // 64))
+    sizes = (spec.num_classes, *hidden, 2)
     keys = jax.random.split(jax.random.key(self.seed), len(sizes) - 1)
     params = {f"dense_{i}": _dense(key, *sizes[i : i + 2]) for i, key in enumerate(keys)}
     return {"params": params, "momentum": jax.tree.map(jnp.zeros_like, params)}

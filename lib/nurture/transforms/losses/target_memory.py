@@ -18,7 +18,7 @@ Memory = dict[str, jax.Array]
 
 def empty(spec: DataSpec) -> Memory:
   """Returns the memory before the first visit, a row for each id: nothing averaged, all of the mass missing."""
-  shape = (spec.num_examples, spec.num_outputs)
+  shape = (spec.num_examples, spec.num_classes)
   return {"targets": jnp.zeros(shape, jnp.float32), "missing": jnp.ones(shape[:1], jnp.float32)}
 
 
