@@ -86,21 +86,15 @@ class Programs:
   def probes(self) -> dict[str, AttachedProbe]:
     """The probes of the config by label, with their data on the devices."""
     experiment, config = self.experiment, self.experiment.config
-    dataset = experiment.read()
 
     @functools.cache  # several probes of one split share its arrays
     def batches(split: str, limit: int) -> list[Batch]:
-      examples = dataset.split(split)
-      examples = examples.take(np.arange(min(limit, len(examples)))) if limit else examples
-      size = min(config["evaluation"]["batch_size"], len(examples))
-      return jax.device_put(data.padded_batches(examples, size), self.replicated)
+      return jax.device_put(batches_of(experiment, split, limit), self.replicated)
 
     spec, attached = ProbeSpec(experiment.spec, batches, experiment.parts().model), {}
     for label, fields in config["probes"].items():
-      fields = dict(fields)
-      every = fields.pop("every")
-      probe = build(PROBES, fields, path=f"config.probes.{label}")
-      attached[label] = AttachedProbe(self.measure(probe), probe.prepare(spec, probe_key(config["seed"], label)), every)
+      probe, key = build_probe(label, fields), probe_key(config["seed"], label)
+      attached[label] = AttachedProbe(self.measure(probe), probe.prepare(spec, key), fields["every"])
     return attached
 
   def release(self) -> None:
@@ -190,6 +184,19 @@ class Programs:
       return finish(functools.reduce(lambda a, b: jax.tree.map(jnp.add, a, b), sums))
 
     return run
+
+
+def batches_of(experiment: Experiment, split: str, limit: int) -> list[dict[str, np.ndarray]]:
+  """Returns the evaluation batches of the first examples of a split, all of them for a limit of 0, in host memory."""
+  examples = experiment.read().split(split)
+  examples = examples.take(np.arange(min(limit, len(examples)))) if limit else examples
+  return data.padded_batches(examples, min(experiment.config["evaluation"]["batch_size"], len(examples)))
+
+
+def build_probe(label: str, fields: Mapping[str, Any]) -> Any:
+  """Builds the probe of a config; "every" is not the probe's."""
+  own = {name: value for name, value in fields.items() if name != "every"}
+  return build(PROBES, own, path=f"config.probes.{label}")
 
 
 def probe_key(seed: int, label: str) -> jax.Array:

@@ -1,0 +1,170 @@
+"""Trained networks, read back from a run directory with the data and all else that they were trained with."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import pathlib
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import numpy as np
+
+from nurture import data, reporting
+from nurture.core import Batch, Network, Outputs, Task, UserError, trees
+from nurture.probes import ProbeSpec
+from nurture.reporting.schema import ANY, COUNT
+from nurture.training.checkpoint import Checkpoints
+from nurture.training.config import plain, put
+from nurture.training.experiment import Experiment, check_probe, hyper_parameters
+from nurture.training.programs import batches_of, build_probe, probe_key
+from nurture.training.run_directory import cohort_directory, owner_of
+from nurture.training.step import State
+from nurture.training.sweep import members_of
+
+Tree = Any
+
+_MEMBERS = {"members": [{"member": COUNT, "cohort": COUNT, "seed": COUNT, "values": ANY}]}
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class TrainedNetwork:
+  """One member of a run at one of its checkpoints.
+
+  Attributes:
+    config: of this member, as plain dicts.
+    experiment: the config with its data and references.
+    seed: of the member.
+    step: number of updates that it has taken.
+    state: everything that training keeps of it, such as the optimizer's state and the rows of loss terms.
+    network: the functions by which probes see it; `network.loss(variables, batch)` is the experiment's loss.
+    variables: those that evaluation uses: the raw ones, or an average where config.evaluation.parameters says so.
+  """
+
+  config: dict[str, Any]
+  experiment: Experiment
+  seed: int
+  step: int
+  state: State
+  network: Network
+  variables: Tree
+
+  @property
+  def module(self) -> Any:
+    """The model."""
+    return self.network.model
+
+  @property
+  def task(self) -> Task:
+    """What was asked of it."""
+    return self.experiment.spec.task
+
+  @property
+  def data(self) -> data.Dataset:
+    """The data set, with its splits and its noise."""
+    return self.experiment.read()
+
+  def inputs(self, batch: Batch) -> Any:
+    """Returns the model input of a batch as stored: normalized as in training, without augmentation."""
+    return self.network.inputs(batch)
+
+  @functools.cached_property
+  def _apply(self) -> Any:
+    return jax.jit(self.network.apply)
+
+  def apply(self, inputs: Any) -> Outputs:
+    """Returns the outputs in evaluation mode, with what is scheduled as it stood at this step."""
+    return self._apply(self.variables, inputs)
+
+  def predictions(self, split: str = "test") -> np.ndarray:
+    """Returns what the network says of every example of a split, [n, ...], in its order: logits, or numbers."""
+    examples, found = self.data.split(split), []
+    for batch in data.padded_batches(examples, min(self.config["evaluation"]["batch_size"], len(examples))):
+      logits = self.apply(self.inputs(jax.tree.map(jax.numpy.asarray, batch))).logits
+      found.append(np.asarray(logits)[batch["weight"] > 0])
+    return np.concatenate(found)
+
+  def measure(self, probe: str | Mapping[str, Any]) -> dict[str, np.ndarray]:
+    """Returns what a probe measures: of the label of a probe in the config, or of the fields of another one.
+
+    Raises:
+      UserError: for a label that the config does not have, and for what is wrong with the fields.
+    """
+    label, fields = (probe, self.config["probes"].get(probe)) if isinstance(probe, str) else ("measured", probe)
+    if fields is None:
+      known = ", ".join(self.config["probes"]) or "none"
+      raise UserError(f"the config has no probe {label!r} (known: {known}); give one of these, or its fields.")
+    check_probe(label, {"every": 0, **fields}, self.data)
+    built, experiment = build_probe(label, fields), self.experiment
+    batches = lambda split, limit: jax.device_put(batches_of(experiment, split, limit))
+    pieces = built.prepare(
+      ProbeSpec(experiment.spec, batches, self.module), probe_key(self.config["seed"], label)
+    )
+    one = jax.jit(lambda variables, piece: built(self.network, variables, piece))
+    sums = [one(self.variables, piece) for piece in pieces]
+    return jax.device_get(built.finish(jax.tree.map(lambda *parts: sum(parts[1:], parts[0]), *sums)))
+
+
+def restore(
+  workdir: str | pathlib.Path,
+  member: int = 0,
+  step: int | None = None,
+  *,
+  data_dir: str | pathlib.Path = "data",
+  dataset: data.Dataset | None = None,
+) -> TrainedNetwork:
+  """Returns one member of a run, finished or not, as it stood at a checkpoint.
+
+  Args:
+    workdir: the run directory; nothing in it is changed.
+    member: its number, as results.json has it.
+    step: a step whose checkpoint was kept; None takes the newest.
+    data_dir: where data sets that are not embedded lie.
+    dataset: the set that the run was given, where its source is "given".
+
+  Raises:
+    UserError: if there is no such run, member or step, a checkpoint is damaged, or the run is of a version of nurture
+      whose configs or states were others.
+  """
+  workdir = pathlib.Path(workdir)
+  stored = reporting.read_config(workdir, unchanged=True)
+  entries = reporting.read_json(workdir / "manifest.json", _MEMBERS)["members"]
+  if not 0 <= member < len(entries):
+    raise UserError(f"{workdir} has {len(entries)} members, numbered from 0; member {member} does not exist.")
+  cohort = entries[member]["cohort"]
+  others = [entry for entry in entries if entry["cohort"] == cohort]
+  owner = owner_of(stored, cohort, [entry["seed"] for entry in others])
+  checkpoints = Checkpoints(cohort_directory(workdir, cohort), 1, owner)
+  kept = checkpoints.steps()
+  if step is not None and step not in kept:
+    known = ", ".join(map(str, kept)) or "none"
+    raise UserError(f"{workdir} has no checkpoint of step {step} (kept: {known}); name one of these, or train with a "
+                    "larger config.checkpoint.keep.")
+  step = kept[-1] if step is None and kept else step
+  arrays = checkpoints.read(step)
+  try:
+    config = plain(stored)
+    of_member = members_of(config)[member]
+    experiment = Experiment.of(put(config, of_member.assignments), data.Reader(data_dir, dataset))
+    state = _state(experiment, arrays, [entry["member"] for entry in others].index(member))
+  except UserError as error:
+    raise UserError(f"{workdir} cannot be restored: {str(error).rstrip('.')} (a run of another version of nurture is "
+                    "read by that version).") from error
+  hp = hyper_parameters(of_member.seed)
+  phase = max(start for start in experiment.phases if start <= int(state.step))
+  network, variables = experiment.network(state, hp, experiment.filled_arrays(), phase)
+  return TrainedNetwork(experiment.config, experiment, of_member.seed, int(state.step), state, network, variables)
+
+
+def _state(experiment: Experiment, arrays: Mapping[str, np.ndarray], position: int) -> State:
+  """Returns a member's state of the arrays of its cohort."""
+  shapes = experiment.abstract_state()
+  leaves = []
+  for name, leaf in trees.named_leaves({"state": shapes}):
+    found = arrays.get(name)
+    if found is None or found.shape[1:] != leaf.shape or found.dtype != leaf.dtype:
+      there = "missing" if found is None else f"{found.dtype} {found.shape[1:]}"
+      raise UserError(f"{name} is {there} in the checkpoint, and {leaf.dtype} {leaf.shape} is needed.")
+    leaves.append(jax.numpy.asarray(found[position]))
+  return jax.tree.unflatten(jax.tree.structure(shapes), leaves)
