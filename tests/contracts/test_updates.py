@@ -26,7 +26,8 @@ def check_gradient_transform(transform):
     params = parameters(dtype)
 
     def run(updates, params, key, step):
-      new, _ = transform.update(updates, transform.init(params), params, key=key, step=step, value=jnp.float32(1))
+      more = {"key": key, "step": step, "value": jnp.float32(1), "grad_fn": gradient}
+      new, _ = transform.update(updates, transform.init(params), params, **more)
       return new
 
     # Rounding to bfloat16 may fall to either side.
@@ -40,9 +41,8 @@ def check_gradient_transform(transform):
 
   def step(carry, t):
     params, state = carry
-    updates, state = transform.update(
-      gradient(params), state, params, key=rng.stream(jax.random.key(0), "x", t), step=t, value=jnp.float32(1)
-    )
+    more = {"key": rng.stream(jax.random.key(0), "x", t), "step": t, "value": jnp.float32(1), "grad_fn": gradient}
+    updates, state = transform.update(gradient(params), state, params, **more)
     return jax.tree.map(lambda p, u: p - 0.1 * u, params, updates), state
 
   assert_scans(step, (parameters(), transform.init(parameters())))

@@ -75,7 +75,7 @@ def test_updates(table):
   params = updates.parameters()
   for config in configs(table):
     link = made(table, config)
-    more = {"key": jax.random.key(0), "step": jnp.int32(0)} if table == "gradients" else {}
+    more = {"key": jax.random.key(0), "step": jnp.int32(0), "grad_fn": updates.gradient} if table == "gradients" else {}
     step = lambda state, link=link, more=more: link.update(params, state, params, value=jnp.float32(1), **more)
     new, state = jax.eval_shape(step, link.init(params))
     assert shapes(new) == shapes(params), config

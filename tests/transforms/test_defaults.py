@@ -10,7 +10,7 @@ from nurture.transforms import GRADIENTS, LOSSES, PARAMETERS, TARGETS
 DEFAULTS = {
   "adaptive_grad_clip": {"eps": 1e-3},  # Brock et al. 2021
   "add_decayed_weights": {"mask": "all"},
-  "annealed_noise": {"gamma": 0.55, "generator": "counter", "parameters": "all"},  # Neelakantan et al. 2015
+  "annealed_noise": {"gamma": 0.55, "generator": "counter", "parameters": "all", "seed": 0},  # Neelakantan et al. 2015
   "cross_entropy": {"of": "logits"},
   "discriminator": {"learning_rate": 0.01, "momentum": 0.9, "hidden": (), "final_relu": False, "seed": 0},
   "elr": {"lam": 3.0, "beta": 0.7, "form": "clamped"},  # Liu et al. 2020, CIFAR-10
@@ -19,6 +19,7 @@ DEFAULTS = {
   "huber": {"delta": 1.0},
   "mse": {"on": "logits"},
   "normalize_by_update_norm": {"scale_factor": 1.0, "eps": 1e-6},  # optax's
+  "sam": {"rho": 0.05, "adaptive": False},  # Foret et al. 2021
   "target_divergence": {"lam": 1.0, "beta": 0.7},
 }
 # Of two tables' rows that share a name.

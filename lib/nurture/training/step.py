@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import inspect as signatures
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -113,12 +114,27 @@ def update(
   (loss, (values, loss_states, changed, _)), gradient = loss_and_grad(parts, state, batch, root, references)
   gradient_norm = trees.norm(gradient)
 
+  def elsewhere(params: Tree) -> tuple[tuple[jax.Array, Any], Tree]:
+    """Returns the loss of this batch, and its gradient, at other parameters."""
+    variables = {**state.variables, "params": params}
+    return loss_and_grad(parts, dataclasses.replace(state, variables=variables), batch, root, references)
+
+  def value_fn(params: Tree, step: Any = None, grad_fn: Any = None, key: Any = None) -> jax.Array:
+    """Returns the loss elsewhere. A line search of optax hands on what it was given, and refuses what has no name."""
+    del step, grad_fn, key
+    return elsewhere(params)[0][0]
+
+  offered = {
+    "step": state.step, "value": loss, "grad": gradient, "value_fn": value_fn,
+    "grad_fn": lambda params, *_: elsewhere(params)[1],
+  }
   updates, gradient_states = gradient, dict(state.opt_state["gradients"])
   for label, link in parts.gradients.items():
-    updates, gradient_states[label] = link.update(
-      updates, state.opt_state["gradients"][label], params, key=at(f"gradients.{label}"), step=state.step, value=loss
+    taken = {**offered, "key": at(f"gradients.{label}")}
+    updates, gradient_states[label] = _transformed(
+      link, updates, state.opt_state["gradients"][label], params, taken
     )
-  updates, optimizer_state = parts.optimizer.update(updates, state.opt_state["optimizer"], params, value=loss)
+  updates, optimizer_state = _transformed(parts.optimizer, updates, state.opt_state["optimizer"], params, offered)
   new_params = optax.apply_updates(params, updates)
   parameter_states = {}
   for label, transform in parts.parameters.items():
@@ -142,6 +158,16 @@ def update(
   )
   terms = {f"loss/{label}": values.get(label, jnp.float32(0.0)) for label in state.loss_states}
   return new_state, {"loss": loss, **(terms if len(terms) > 1 else {}), "gradient_norm": gradient_norm}
+
+
+def _transformed(
+  transform: optax.GradientTransformation, updates: Tree, state: Tree, params: Tree, offered: Mapping[str, Any]
+) -> tuple[Tree, Tree]:
+  """Calls the update of a transformation with what it takes of the arguments that are offered."""
+  known = signatures.signature(transform.update).parameters.values()
+  if not any(parameter.kind is parameter.VAR_KEYWORD for parameter in known):
+    offered = {name: value for name, value in offered.items() if name in {parameter.name for parameter in known}}
+  return transform.update(updates, state, params, **offered)
 
 
 def loss_and_grad(

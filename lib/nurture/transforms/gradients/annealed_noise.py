@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import optax
 
 from nurture.core import UserError, rng, trees
-from nurture.core.hints import NonNegative
+from nurture.core.hints import NonNegative, Seed
 
 
 def annealed_noise(
@@ -17,13 +17,15 @@ def annealed_noise(
   gamma: NonNegative = 0.55,
   generator: Literal["counter", "threefry"] = "counter",
   parameters: Literal["all", "matrices"] = "all",
+  seed: Seed = 0,
 ) -> optax.GradientTransformationExtraArgs:
   """Adds independent normal noise to every entry of the gradient, less and less of it:
 
       g_t <- g_t + N(0, σ_t^2),    σ_t^2 = η / (1 + t)^γ
 
   Belongs behind clipping, which would cut the noise away, and before the optimizer, so that the learning rate
-  scales it. There is no state: the noise is a function of the `key` and the `step` t that update receives.
+  scales it. The noise is a function of the `key` and the `step` t that update receives. In a plain chain of optax,
+  which passes neither, the transform counts its updates itself and draws from `seed`.
 
   Args:
     eta: η, variance at the first update; may be traced. 0 changes no bit of the gradient.
@@ -31,15 +33,18 @@ def annealed_noise(
     generator: "counter" (nurture.core.rng.counter_normal) is about three times faster on CPU than "threefry"
       (jax.random).
     parameters: which leaves: all, or those of two or more axes.
+    seed: of the noise where update receives no key; a run has its own.
 
   Returns:
-    A transform whose update needs `key` and `step` and raises UserError for leaves that are not floating point.
+    A transform whose update raises UserError for leaves that are not floating point.
     Noise is drawn and added in float32 and the sum cast to the leaf's dtype.
 
   Reference: Neelakantan et al. 2015, arXiv:1511.06807, eq. 1.
   """
-  def update(updates, state, params=None, *, key, step, **extra):
+  def update(updates, state, params=None, *, key=None, step=None, **extra):
     del params, extra
+    step = state.count if step is None else step
+    key = jax.random.fold_in(jax.random.key(seed), step) if key is None else key
     for name, leaf in trees.named_leaves(updates):
       if not jnp.issubdtype(leaf.dtype, jnp.floating):
         raise UserError(f"annealed_noise cannot be added to {name}, whose type is {leaf.dtype}; "
@@ -57,6 +62,6 @@ def annealed_noise(
         total = (leaf.astype(jnp.float32) + std * z).astype(leaf.dtype)
         leaves[i] = jnp.where(std > 0, total, leaf)  # -0.0 + 0.0 is 0.0, which is not the same bits
         start += leaf.size
-    return jax.tree.unflatten(structure, leaves), state
+    return jax.tree.unflatten(structure, leaves), optax.ScaleByScheduleState(optax.safe_increment(state.count))
 
-  return optax.GradientTransformationExtraArgs(lambda params: optax.EmptyState(), update)
+  return optax.GradientTransformationExtraArgs(lambda params: optax.ScaleByScheduleState(jnp.int32(0)), update)
