@@ -42,7 +42,7 @@ def main(argv: Sequence[str]) -> None:
   rows = []
   for label, (level, edge, members) in chosen.items():
     alive = [m for m in members if m["died_at"] is None]
-    shown = f"{level}, edge" if edge else f"{level}"
+    shown = "–" if level is None else f"{level}, edge" if edge else f"{level}"
     dead = f" ({len(members) - len(alive)} dead)" if len(alive) < len(members) else ""
     summaries = [reporting.summarize_crossed(alive, name, _POOL.value) for name in (_BY.value, *_METRIC.value)]
     metrics = [reporting.format_mean_sem(s["mean"], s["sem"], s["n"]) for s in summaries]
@@ -65,7 +65,7 @@ def main(argv: Sequence[str]) -> None:
   plot = reporting.intervals(out / "plots" / "tuned.png", panels, styles=styles, of=_replicates())
   reporting.replace_file(out / "tuned.md", f"{table}\n\n![{', '.join(_METRIC.value)}](plots/tuned.png)\n")
   print(f"\n{plot}")
-  levels = {m["values"][_OVER.value] for members in arms.values() for m in members}
+  levels = {m["values"][_OVER.value] for members in arms.values() for m in members if _OVER.value in m["values"]}
   if len(levels) > 1 and all(isinstance(level, (int, float)) for level in levels):
     shown = dict.fromkeys((_BY.value, *_METRIC.value))
     print(over_levels(out / "plots" / f"over_{_OVER.value}.png", arms, shown, styles))
@@ -84,18 +84,22 @@ def over_levels(
   path: pathlib.Path, arms: Mapping[str, Sequence[reporting.Member]], metrics: Iterable[str],
   styles: Mapping[str, reporting.Style],
 ) -> pathlib.Path:
-  """Draws each metric of every arm over the levels of the axis, which are numbers; dead members are left out."""
+  """Draws each metric of every arm over the levels of the axis, which are numbers; dead members are left out.
+
+  An arm without the axis is the same at all levels.
+  """
+  at = lambda member: member["values"].get(_OVER.value)
+  run = sorted({at(m) for members in arms.values() for m in members if at(m) is not None})
   panels = []
   for name in metrics:
     series = {}
     for label, members in arms.items():
-      levels = sorted({m["values"][_OVER.value] for m in members})
-      alive = [[m for m in members if m["values"][_OVER.value] == x and m["died_at"] is None] for x in levels]
+      levels = sorted({at(m) for m in members if at(m) is not None}) or run
+      alive = [[m for m in members if at(m) in (x, None) and m["died_at"] is None] for x in levels]
       values = np.full((max(map(len, alive)), len(levels)), np.nan)
       for column, there in enumerate(alive):
         values[:len(there), column] = [reporting.metric_of(m, name) for m in there]
       series[label] = levels, values
-    run = sorted({level for levels, _ in series.values() for level in levels})
     words = reporting.words_of(name)
     panels.append(reporting.Panel(
       words.title, words.axis, series, xlabel=reporting.axis_of(_OVER.value), levels=run, log_x=run[0] > 0,

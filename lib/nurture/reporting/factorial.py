@@ -19,6 +19,8 @@ def responses(members: Sequence[Member], metric: str) -> tuple[list[str], np.nda
     UserError: if an axis has other than two levels, a member diverged, or the metric was not measured.
   """
   axes = list(members[0]["values"])
+  if any(set(member["values"]) != set(axes) for member in members):
+    raise UserError("the run has arms with axes of their own, which make no factorial design; see experiments.tuned.")
   levels = {axis: list(dict.fromkeys(member["values"][axis] for member in members)) for axis in axes}
   for axis, found in levels.items():
     if len(found) != 2:

@@ -20,7 +20,7 @@ def read_arms(directories: Sequence[Path], over: str, pool: Sequence[str]) -> di
 
   Args:
     directories: of the runs.
-    over: axis whose level will be chosen.
+    over: axis whose level will be chosen. Arms that do not have it, of runs in which others do, have nothing to choose.
     pool: axes whose levels are replicates. The other axes make the arms.
 
   Raises:
@@ -32,19 +32,21 @@ def read_arms(directories: Sequence[Path], over: str, pool: Sequence[str]) -> di
   seen: dict[str, Path] = {}
   known: dict[str, None] = {}
   for directory in directories:
-    for member in read_results(directory)["members"]:
+    members = read_results(directory)["members"]
+    here = dict.fromkeys(axis for member in members for axis in member["values"])
+    known |= here
+    if over not in here:
+      raise UserError(f"{directory} has no axis {over!r} in its grid; {suggest(over, here)}.")
+    for member in members:
       axes = member["values"]
-      known |= dict.fromkeys(axes)
-      if over not in axes:
-        raise UserError(f"{directory} has no axis {over!r} in its grid; {suggest(over, axes)}.")
       rest = {axis: level for axis, level in axes.items() if axis != over and axis not in pool}
       label, point = label_of(rest), list(rest.values())
       if points.setdefault(label, point) != point:
         raise UserError(f"{directory} has two arms that are called {label!r}; train with other names of the levels.")
-      same = json.dumps([label, axes[over], [axes.get(axis) for axis in pool], member["seed"]])
+      same = json.dumps([label, axes.get(over), [axes.get(axis) for axis in pool], member["seed"]])
       if same in seen:
         raise UserError(f"{seen[same]} and {directory} both have seed {member['seed']} of {label!r} at {over}="
-                        f"{axes[over]}; give each run once, and runs of other seeds.")
+                        f"{axes.get(over)}; give each run once, and runs of other seeds.")
       seen[same] = directory
       arms.setdefault(label, []).append(member)
   for axis in pool:
@@ -54,7 +56,7 @@ def read_arms(directories: Sequence[Path], over: str, pool: Sequence[str]) -> di
 
 
 def choose_level(members: Sequence[Member], over: str, by: str) -> tuple[Any, bool, list[Member]]:
-  """Returns (best level, whether it is the first or last of several, its members).
+  """Returns (best level, whether it is the first or last of several, its members); None for an arm without the axis.
 
   The best level has the fewest members that diverged; among those, the smallest mean of a metric whose name ends in
   "loss", or the largest of any other; among equal ones, it is the first.
@@ -64,7 +66,7 @@ def choose_level(members: Sequence[Member], over: str, by: str) -> tuple[Any, bo
   """
   levels: dict[Any, list[Member]] = {}
   for member in members:
-    levels.setdefault(member["values"][over], []).append(member)
+    levels.setdefault(member["values"].get(over), []).append(member)
   sign = 1 if by.endswith("loss") else -1
 
   def cost(level):

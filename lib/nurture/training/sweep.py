@@ -9,6 +9,15 @@
 gives 40 members: every seed at every point of the grid. An axis may move several paths at once
 ("path": ("model.depth", "model.width"), "levels": ((2, 64), (4, 32))) and may name its levels
 ("names": ("shallow", "deep")), for tables and plots.
+
+An axis may also be a list of arms. Each sets what it needs, and has axes of its own where it has something to choose:
+
+    "method": {"arms": {
+      "cross-entropy": {},
+      "ELR": {"set": {"losses.elr.weight": 1.0}, "grid": {"lam": {"path": "losses.elr.lam", "levels": (1.0, 3.0)}}},
+    }}
+
+gives three points: cross-entropy once, ELR at two levels.
 """
 
 from __future__ import annotations
@@ -18,7 +27,7 @@ import itertools
 import json
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -90,24 +99,24 @@ def members_of(config: Config) -> tuple[Member, ...]:
       points of the grid could not be told apart.
   """
   grid = config["ensemble"]["grid"]
-  axes = [_read_axis(config, label, axis) for label, axis in grid.items()]
+  axes = [_read_axis(config, label, axis, "config.ensemble.grid") for label, axis in grid.items()]
   taken: dict[str, str] = {}
   for label, axis in zip(grid, axes):
-    for path in axis[0][1]:
+    for path in dict.fromkeys(path for point in axis for path in point.changes):
       if path in taken:
         raise UserError(f"config.ensemble.grid.{label} and {taken[path]} both set {path}; leave it to one of them.")
       taken[path] = label
   members: list[Member] = []
   called: set[str] = set()
-  for point in itertools.product(*axes):
-    values = {label: name for label, (name, _) in zip(grid, point)}
+  for chosen in itertools.product(*axes):
+    point = _joined(chosen)
+    values = point.values
     if label_of(values) in called:  # "a, b" and "c" is written as "a" and "b, c" is
       raise UserError(f"config.ensemble.grid has two points that are called {label_of(values)!r}; give the levels "
                       "names that tell them apart.")
     called.add(label_of(values))
-    assignments = {path: value for _, changes in point for path, value in changes.items()}
     for replicate in range(config["ensemble"]["seeds"]):
-      members.append(Member(len(members), config["seed"] + replicate, values, assignments))
+      members.append(Member(len(members), config["seed"] + replicate, values, point.changes))
   return tuple(members)
 
 
@@ -125,12 +134,14 @@ def cohorts_of(
     UserError: for mistakes in the config, its data and its references.
   """
   members = tuple(members)
-  numeric = [p for p in (members[0].assignments if members else ()) if _is_numeric(m.assignments[p] for m in members)]
+  everywhere = dict.fromkeys(path for member in members for path in member.assignments)
+  numeric = [p for p in everywhere if _is_numeric(m.assignments[p] for m in members if p in m.assignments)]
   cohorts: list[Cohort] = []
   for group in _group(members, exclude=numeric):
     first = read(put(config, group[0].assignments))
-    points = list({m.label: {p: m.assignments[p] for p in numeric} for m in group}.values())
-    varying = can_vary(first, points) if numeric else ()
+    moved = [path for path in numeric if path in group[0].assignments]  # all of a group set the same paths
+    points = list({m.label: {p: m.assignments[p] for p in moved} for m in group}.values())
+    varying = can_vary(first, points) if moved else ()
     for part in _group(group, exclude=varying):
       experiment = first if part[0] is group[0] else read(put(config, part[0].assignments))
       size = members_at_once(experiment, len(part))
@@ -190,11 +201,14 @@ def _values_read(experiment: Experiment, paths: Iterable[str]) -> set[str]:
 
 
 def _group(members: Iterable[Member], exclude: Iterable[str]) -> list[list[Member]]:
-  """Returns members grouped by their assignments, but for some paths; groups in order of appearance."""
+  """Returns members grouped by the paths that they set and by what they put there, but for the values at some paths.
+
+  Groups are in order of appearance.
+  """
   exclude = set(exclude)
   groups: dict[str, list[Member]] = {}
   for member in members:
-    key = json.dumps([(p, v) for p, v in member.assignments.items() if p not in exclude], default=str)
+    key = json.dumps([(p, None if p in exclude else [v]) for p, v in member.assignments.items()], default=str)
     groups.setdefault(key, []).append(member)
   return list(groups.values())
 
@@ -203,11 +217,28 @@ def _is_numeric(values: Iterable[Any]) -> bool:
   return all(isinstance(v, (int, float, np.number)) and not isinstance(v, bool) for v in values)
 
 
-def _read_axis(config: Config, label: str, axis: Any) -> list[tuple[Any, dict[str, Any]]]:
-  """Returns [(name of the level, {path: value})] of one axis of the grid."""
-  where = f"config.ensemble.grid.{label}"
+class _Point(NamedTuple):
+  """A place on one axis of the grid, or on several: {axis: name of the level}, and {path: value} that leads there."""
+
+  values: dict[str, Any]
+  changes: dict[str, Any]
+
+
+def _joined(points: Iterable[_Point]) -> _Point:
+  joined = _Point({}, {})
+  for point in points:
+    joined.values.update(point.values)
+    joined.changes.update(point.changes)
+  return joined
+
+
+def _read_axis(config: Config, label: str, axis: Any, parent: str) -> list[_Point]:
+  """Returns the points of one axis of the grid that stands at a path of the config."""
+  where = f"{parent}.{label}"
   if not isinstance(axis, Mapping):
-    raise UserError(f"{where} is {axis!r}; give a dict with 'path' and 'levels'.")
+    raise UserError(f"{where} is {axis!r}; give a dict with 'path' and 'levels', or with 'arms'.")
+  if "arms" in axis:
+    return _read_arms(config, label, axis, where)
   for field in axis:
     if field not in ("path", "levels", "names"):
       raise UserError(f"{where}.{field} does not exist; {suggest(field, ('path', 'levels', 'names'))}.")
@@ -227,8 +258,36 @@ def _read_axis(config: Config, label: str, axis: Any) -> list[tuple[Any, dict[st
       raise UserError(f"{where}.levels[{i}] is {level!r}; give one value for each of the {len(paths)} paths.")
     for path, value in zip(paths, entry):
       _check_assignment(config, where, path, value)
-    points.append((names[i] if names else _name(label, level), dict(zip(paths, entry))))
-  _check_distinct(where, [name for name, _ in points])
+    points.append(_Point({label: names[i] if names else _name(label, level)}, dict(zip(paths, entry))))
+  _check_distinct(where, [point.values[label] for point in points])
+  return points
+
+
+def _read_arms(config: Config, label: str, axis: Mapping[str, Any], where: str) -> list[_Point]:
+  """Returns the points of an axis of arms: each arm at every point of its own grid."""
+  if set(axis) != {"arms"}:
+    other = next(field for field in axis if field != "arms")
+    raise UserError(f"{where} has arms and {other!r}; give it one of both.")
+  if not isinstance(axis["arms"], Mapping) or not axis["arms"]:
+    raise UserError(f"{where}.arms is {axis['arms']!r}; give a dict of arms by name.")
+  points = []
+  for name, arm in axis["arms"].items():
+    place = f"{where}.arms.{name}"
+    if not isinstance(arm, Mapping):
+      raise UserError(f"{place} is {arm!r}; give a dict with 'set' and 'grid', or {{}} for the config as it is.")
+    for field in arm:
+      if field not in ("set", "grid"):
+        raise UserError(f"{place}.{field} does not exist; {suggest(field, ('set', 'grid'))}.")
+    changes, inner = arm.get("set", {}), arm.get("grid", {})
+    for field, value in (("set", changes), ("grid", inner)):
+      if not isinstance(value, Mapping):
+        raise UserError(f"{place}.{field} is {value!r}; give a dict.")
+    for path, value in changes.items():
+      _check_assignment(config, f"{place}.set", path, value)
+    if label in inner:
+      raise UserError(f"{place}.grid.{label} has the name of the axis of the arms; give it another.")
+    own = [_read_axis(put(config, changes), axis_label, axis_, f"{place}.grid") for axis_label, axis_ in inner.items()]
+    points += [_joined([_Point({label: name}, dict(changes)), *chosen]) for chosen in itertools.product(*own)]
   return points
 
 
