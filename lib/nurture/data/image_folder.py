@@ -7,7 +7,7 @@ import hashlib
 import io
 import os
 import pathlib
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 
@@ -80,7 +80,7 @@ class ImageFolder:
     train, test = (Split.clean(images, label) for images, label in read)
     return Dataset.read(root.name, train, test, Classification(names), checksums={self.path: digest.hexdigest()})
 
-  def _read(self, classes: dict[str, list[pathlib.Path]], digest: hashlib._Hash) -> tuple[np.ndarray, np.ndarray]:
+  def _read(self, classes: dict[str, list[pathlib.Path]], digest: Any) -> tuple[np.ndarray, np.ndarray]:
     """Returns (images [n, H, W, C] uint8, labels [n]) of the files of each class."""
     files = [(file, label) for label, name in enumerate(classes) for file in classes[name]]
     images: np.ndarray | None = None
@@ -99,7 +99,7 @@ class ImageFolder:
     assert images is not None
     return images, np.array([label for _, label in files], np.int32)
 
-  def _image(self, file: pathlib.Path, digest: hashlib._Hash) -> np.ndarray:
+  def _image(self, file: pathlib.Path, digest: Any) -> np.ndarray:
     from PIL import Image, UnidentifiedImageError  # noqa: PLC0415  (only this row needs it)
 
     try:
