@@ -32,7 +32,7 @@ def assert_one_sentence(done, *fragments):
   ([QUICK, "--config.optimizer.learning_rate=fast"], ["learning_rate=fast", "a number"]),
   ([QUICK, "--config.model.name=mpl"], ["config.model.name is 'mpl'", "did you mean 'mlp'", " more)"]),
   ([QUICK, '--config.model={"name": "lstm", "width": 8}', "--config.ensemble.grid={}"],
-   ["one for each position", "labels", "config.model.pool"]),
+   ["one for each position", "the data ask for", "config.model.pool"]),
   ([QUICK, '--config.model={"name": "vanillanet_6"}', "--config.ensemble.grid={}"],
    ["config.model.strides", "the image is", "larger images"]),
   ([QUICK, '--config.model={"name": "vit", "patch": 3}', "--config.ensemble.grid={}"], ["config.model.patch is 3"]),

@@ -73,7 +73,7 @@ def measure(config, net=NETWORK, variables=NOW, data=None):
 
 def test_the_sample_is_the_split_without_padding_whatever_the_batches():
   for size in (1, 5, 12, 20):
-    sample = whole_sample(spec(size), "train", 0, "x")
+    sample = whole_sample(spec(size), "train", 0)
     np.testing.assert_array_equal(sample["image"], X)
     np.testing.assert_array_equal(sample["id"], np.arange(N))
   chunks = in_chunks(sample, 5)
@@ -82,7 +82,7 @@ def test_the_sample_is_the_split_without_padding_whatever_the_batches():
   np.testing.assert_array_equal(chunks["id"][2], [10, 11, -1, -1, -1])
   assert in_chunks(sample, 0)["image"].shape == in_chunks(sample, 99)["image"].shape == (1, N, D)
   with pytest.raises(UserError, match="probe 'x' needs one label an example"):
-    whole_sample(spec(label=jnp.zeros((15, 2), jnp.int32)), "train", 0, "x")
+    whole_sample(spec(label=jnp.zeros((15, 2), jnp.int32)), "train", 0)
 
 
 @jax.jit

@@ -27,7 +27,7 @@ def spec_of(label, image, size):
   rows = {"image": np.float32(take(image)), "label": take(np.int32(label)), "weight": np.float32(real)}
   cut = lambda start: {name: jnp.asarray(values[start : start + size]) for name, values in rows.items()}
   pieces = [cut(start) for start in range(0, len(index), size)]
-  data = class_spec(num_examples=60, num_classes=3, input_shape=(3,), batch_size=7)
+  data = class_spec(num_examples=60, num_classes=3, input_shape=np.shape(image)[1:], batch_size=7)
   return ProbeSpec(data, lambda split, limit: pieces)
 
 

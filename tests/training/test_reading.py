@@ -60,7 +60,7 @@ def test_references_are_filled_from_the_training_split_in_its_order(held_out):
 def test_what_is_kept_of_the_training_examples_is_not_asked_in_evaluation(held_out, split):
   """An id of a test example is also one of some training example."""
   examples = held_out.experiment.read().split(split).take(np.arange(5))
-  batch = {name: jnp.asarray(field) for name, field in examples.fields("image").items()} | {"weight": jnp.ones(5)}
+  batch = {name: jnp.asarray(field) for name, field in examples.fields.items()} | {"weight": jnp.ones(5)}
   parts, hp = held_out.experiment.parts(), hyper_parameters(0)
   state, root = held_out.experiment.init(hp), jax.random.key(0)
   guide, loaded = parts.references["guide"], held_out.arrays
@@ -94,9 +94,9 @@ def test_facts_of_the_data_reach_the_experiment(held_out):
 
 def test_of_equal_sections_one_data_set_is_read_and_the_last_two_are_kept(monkeypatch):
   made = []
-  load = lambda config, data_dir: made.append((config["x"], data_dir)) or types.SimpleNamespace(checksums={
-    f"file {config['x']}": "sha"
-  })
+  load = lambda config, data_dir, given: made.append((config["x"], data_dir)) or types.SimpleNamespace(
+    checksums={f"file {config['x']}": "sha"}, described={"name": str(config["x"])},
+  )
   monkeypatch.setattr(catalogue, "load", load)
   reader = Reader("here")
   one, two = reader({"x": 1}), reader({"x": 2})
@@ -106,6 +106,7 @@ def test_of_equal_sections_one_data_set_is_read_and_the_last_two_are_kept(monkey
   assert reader({"x": 1}) is not one and len(made) == 4  # the oldest has gone
   assert reader({"x": (1, 2)}) is reader({"x": [1, 2]})  # a list is a tuple, as everywhere in configs
   assert list(reader.checksums) == ["file 1", "file 2", "file 3", "file (1, 2)"]
+  assert [one["name"] for one in reader.described] == ["1", "2", "3", "(1, 2)"]
 
 
 def test_data_are_read_once_for_configs_that_differ_elsewhere(monkeypatch):

@@ -230,9 +230,9 @@ def test_a_term_of_another_shape_or_type_is_refused_by_name(value, words):
 
 
 @pytest.mark.parametrize(("logits", "label", "words"), [
-  ((4, K), (4, 3), r"predictions \(4, 4\) \(one for each example\), but the data have labels \(4, 3, 4\) \(one for "
+  ((4, K), (4, 3), r"predictions \(4, 4\) \(one for each example\), but the data ask for \(4, 3, 4\) \(one for "
                    r"each position\)"),
-  ((4, 3, K), (4,), r"predictions \(4, 3, 4\) \(one for each position\), but the data have labels \(4, 4\) \(one for "
+  ((4, 3, K), (4,), r"predictions \(4, 3, 4\) \(one for each position\), but the data ask for \(4, 4\) \(one for "
                     r"each example\)"),
 ])
 def test_predictions_of_another_shape_than_the_labels_are_refused(logits, label, words):

@@ -96,7 +96,7 @@ class Table:
   Attributes:
     file: the path, as messages show it.
     names: of the columns.
-    rows: [n][columns].
+    rows: a list of n rows, with a text for each column.
     lines: the line of the file at which each row ends.
   """
 
