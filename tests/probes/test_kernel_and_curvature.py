@@ -1,5 +1,6 @@
 """Probes of kernels and curvature on a small network, against dense matrices; every sample is one piece."""
 
+import dataclasses
 import functools
 import types
 
@@ -10,6 +11,7 @@ import optax
 import pytest
 
 from nurture.core import Network, Outputs, UserError, build
+from nurture.data.tasks import Regression
 from nurture.ntk import metrics
 from nurture.probes import ProbeSpec
 from nurture.probes.laziness import Laziness
@@ -81,8 +83,10 @@ def test_the_sample_is_the_split_without_padding_whatever_the_batches():
   np.testing.assert_array_equal(chunks["weight"].sum(axis=1), [5, 5, 2])
   np.testing.assert_array_equal(chunks["id"][2], [10, 11, -1, -1, -1])
   assert in_chunks(sample, 0)["image"].shape == in_chunks(sample, 99)["image"].shape == (1, N, D)
-  with pytest.raises(UserError, match="probe 'x' needs one label an example"):
-    whole_sample(spec(label=jnp.zeros((15, 2), jnp.int32)), "train", 0)
+  with pytest.raises(UserError, match="'sharpness' takes the Gauss-Newton matrix of .* and the task is regression"):
+    Sharpness(matrix="gauss_newton").prepare(
+      dataclasses.replace(spec(), data=dataclasses.replace(spec().data, task=Regression(("x",)))), jax.random.key(0)
+    )
 
 
 @jax.jit
