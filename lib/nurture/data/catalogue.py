@@ -68,6 +68,7 @@ _FIELDS = {  # name: (type, in words)
   "normalize_labels": (Literal["none", "standardize"], "'none' or 'standardize'"),
   "augment": (Mapping, "a dict of rows of AUGMENTATIONS by label"),
 }
+_ADDED = ("normalize_labels",)  # configs from before it mean "none"
 
 
 def load(config: Mapping[str, Any], data_dir: str | os.PathLike, given: Dataset | None = None) -> Dataset:
@@ -81,8 +82,8 @@ def load(config: Mapping[str, Any], data_dir: str | os.PathLike, given: Dataset 
 
   Args:
     config: the data section: {"source", "seed", "validation", "subset", "test_subset", "label_noise",
-      "noisy_validation", "normalize", "normalize_labels", "augment"}, all of them required. "source" may also be a
-      name, and "tfds:SET" stands for {"name": "tfds", "dataset": SET}.
+      "noisy_validation", "normalize", "normalize_labels", "augment"}, all required but "normalize_labels", which is
+      "none" without. "source" may also be a name, and "tfds:SET" stands for {"name": "tfds", "dataset": SET}.
     data_dir: the directory that holds the files; what each set needs in it stands at its class.
     given: the set that the source "given" means.
 
@@ -103,7 +104,7 @@ def load(config: Mapping[str, Any], data_dir: str | os.PathLike, given: Dataset 
   test = noisy.test
   if config["test_subset"]:
     test, _ = _draw(test, config["test_subset"], rng("test_subset"), "config.data.test_subset")
-  task = _scaled(dataset, config["normalize_labels"], rest)
+  task = _scaled(dataset, config.get("normalize_labels", "none"), rest)
   dataset = dataclasses.replace(dataset, train=rest, validation=held, test=test, task=task)
   preprocess(config, dataset)  # checks the rest of the config, and computes the moments before anything is traced
   return dataset
@@ -145,6 +146,8 @@ def _check(config: Mapping[str, Any]) -> None:
     if field not in _FIELDS:
       raise UserError(f"config.data.{field} does not exist; {suggest(field, _FIELDS)}.")
   for field, (hint, meaning) in _FIELDS.items():
+    if field not in config and field in _ADDED:
+      continue
     if field not in config:
       raise UserError(f"config.data.{field} is missing; give {meaning}.")
     check_argument(f"config.data.{field}", config[field], hint, meaning)

@@ -37,7 +37,7 @@ _CALIBRATION_UPDATES = 100
 _LARGEST = 8 * 2**30  # bytes of all Gram matrices together
 _AT_ONCE = 4 * 2**30  # bytes of activations in host memory
 # What is read of the config of the run that a reference comes from.
-_DATA = {"data": {"normalize": ANY, "normalize_labels": ANY, "source": ANY, "seed": ANY, "validation": ANY}}
+_DATA = {"data": {"normalize": ANY, "source": ANY, "seed": ANY, "validation": ANY}}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -243,9 +243,10 @@ class Reference:
   def _check_data(self, theirs: Mapping[str, Any]) -> None:
     """Refuses a network that reads inputs on another scale, or has seen this run's validation examples."""
     for field in ("normalize", "normalize_labels"):
-      if theirs[field] != self.data[field]:
-        raise UserError(f"{self.path}.run was trained with config.data.{field}={theirs[field]!r}, and this config has "
-                        f"{self.data[field]!r}; make them equal.")
+      there, here = (section.get(field, "none") for section in (theirs, self.data))
+      if there != here:
+        raise UserError(f"{self.path}.run was trained with config.data.{field}={there!r}, and this config has "
+                        f"{here!r}; make them equal.")
     if not self.data["validation"] or theirs["source"] != to_json(self.data["source"]):
       return
     for field in ("seed", "validation"):
