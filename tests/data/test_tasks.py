@@ -105,6 +105,7 @@ def test_the_ink_is_the_mean_of_the_pixels_and_a_name_its_letters():
   classes, ink, name = (Digits(label=label).load() for label in ("class", "ink", "name"))
   np.testing.assert_allclose(ink.test.label[:, 0], classes.test.inputs["image"].mean(axis=(1, 2, 3)) / 255, rtol=1e-6)
   np.testing.assert_array_equal(name.train.label, classes.train.label)
+  assert (classes.num_classes, classes.class_names) == (10, tuple("0123456789")) and ink.class_names == ("ink",)
   first = np.flatnonzero(classes.train.label == 3)[0]
   word = "".join(chr(ord("a") + letter - 1) for letter in name.train.inputs["tokens"][first] if letter)
   assert word == "three" and np.unique(name.train.inputs["tokens"], axis=0).shape == (10, 5)

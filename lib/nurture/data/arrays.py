@@ -146,6 +146,16 @@ class Dataset:
     """Returns a set as it was read: all of the training file in `train`, nothing in `validation`."""
     return cls(name, train, train.take(np.arange(0)), test, task, len(train), **others)
 
+  @property
+  def num_classes(self) -> int:
+    """K, the classes, or the numbers of a regression."""
+    return self.task.num_outputs
+
+  @property
+  def class_names(self) -> tuple[str, ...]:
+    """K names."""
+    return self.task.outputs
+
   @classmethod
   def from_arrays(
     cls,
