@@ -23,7 +23,7 @@ import numpy as np
 from absl import flags
 
 from nurture import reporting, terminal
-from nurture.data import Dataset, Split
+from nurture.data import Classification, Dataset, Split
 from nurture.training.experiment import Experiment
 from nurture.training.programs import Programs, members_at_once
 
@@ -70,7 +70,7 @@ def random_dataset(seed: int = 0) -> Dataset:
   generator = np.random.default_rng(seed)
   images = generator.integers(0, 256, (EXAMPLES, 28, 28, 1), dtype=np.uint8)
   split = Split.clean(images, generator.integers(0, CLASSES, EXAMPLES))
-  return Dataset.read("random", split, split, tuple(map(str, range(CLASSES))))
+  return Dataset.read("random", split, split, Classification(tuple(map(str, range(CLASSES)))))
 
 
 class Ensemble:
