@@ -8,6 +8,7 @@ import pytest
 
 from nurture import data, training
 from nurture.core import rng
+from nurture.reporting import read_json
 from nurture.training import restore
 from nurture.training import step as steps
 from nurture.training.experiment import hyper_parameters
@@ -111,6 +112,9 @@ def test_line_searches_of_optax_work_by_config(tmp_path):
   plain = training.run(
     config | {"optimizer": {"name": "sgd", "learning_rate": 0.1}}, tmp_path / "plain"
   )
+  extensions = read_json(tmp_path / "run" / "manifest.json")["extensions"]
+  assert extensions == {"optax": {"version": optax.__version__}}  # an installed package is known by its version
+  assert read_json(tmp_path / "plain" / "manifest.json")["extensions"] == {}  # nor does one run see another's
   loss = lambda results: results["members"][0]["metrics"]["loss"]
   assert loss(results) < 0.7 * loss(plain)
 

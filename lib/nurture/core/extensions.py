@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import importlib
+import importlib.metadata
 import pathlib
 import sys
 import traceback
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from nurture.core.errors import UserError
 
 _LIMIT = 200_000  # characters of one source; a manifest must not fill the disk
-_imported: set[str] = set()  # modules that configs have named
 
 
 def is_extension(name: Any) -> bool:
@@ -49,17 +51,38 @@ def imported(name: str, path: str) -> Any:
   row = getattr(found, attribute)
   if not callable(row) and not hasattr(row, "constructor"):
     raise UserError(f"{path} is {name!r}, which is {type(row).__name__} and not a class or a function; name one.")
-  _imported.add(module)
   return row
 
 
-def sources() -> dict[str, dict[str, str]]:
-  """Returns {module: {"sha256", "text"}} of what configs have named, and of what belongs to the same packages."""
-  packages = {module.partition(".")[0] for module in _imported}
+def sources(config: Any) -> dict[str, dict[str, str]]:
+  """Returns the code that a config names, for the manifest.
+
+  Args:
+    config: plain dicts, whose names have been imported.
+
+  Returns:
+    {module: {"sha256", "text"}} of the modules that are named and of all that belongs to the same packages;
+    {package: {"version"}} of a package that is installed, such as optax.
+  """
   found = {}
-  for name, module in sorted(sys.modules.items()):
-    file = getattr(module, "__file__", None)
-    if name.partition(".")[0] in packages and file and file.endswith(".py"):
-      text = pathlib.Path(file).read_text()
-      found[name] = {"sha256": hashlib.sha256(text.encode()).hexdigest(), "text": text[:_LIMIT]}
+  for package in sorted({name.partition(":")[0].partition(".")[0] for name in _names(config)}):
+    with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+      found[package] = {"version": importlib.metadata.version(package)}
+      continue
+    for name, module in sorted(sys.modules.items()):
+      file = getattr(module, "__file__", None)
+      if name.partition(".")[0] == package and file and file.endswith(".py"):
+        text = pathlib.Path(file).read_text()
+        found[name] = {"sha256": hashlib.sha256(text.encode()).hexdigest(), "text": text[:_LIMIT]}
   return found
+
+
+def _names(config: Any) -> Iterator[str]:
+  """Yields the names of imported code in a config, wherever they stand; "tfds:mnist" is none."""
+  if isinstance(config, Mapping):
+    config = tuple(config.values())
+  if isinstance(config, (tuple, list)):
+    for inner in config:
+      yield from _names(inner)
+  elif is_extension(config) and config.partition(":")[0] in sys.modules:
+    yield config

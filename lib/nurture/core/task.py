@@ -1,4 +1,4 @@
-"""What is asked of a network: what a label is, what a prediction is compared with, and which rows serve it."""
+"""Tasks: the meaning of labels, the targets that they become, and the rows that can be used with them."""
 
 from __future__ import annotations
 
@@ -18,16 +18,19 @@ CLASSES: tuple[str, ...] = ("classification", "per_position", "generation")
 
 
 class Task(abc.ABC):
-  """What a data set asks of a network.
+  """The task of a data set: the meaning of its labels, and the shape of targets and predictions.
 
   A row of a table that serves some tasks only names them in `tasks`, a tuple of names; one without `tasks` serves all.
 
   Attributes:
     name: of the kind, such as "classification".
-    outputs: the names of the K numbers that the network predicts, for tables and plots; () where the batch says
+    outputs: the names of the K numbers that the network predicts, for tables and plots; () where there are as many as
+      examples in the batch.
+    advice: what to do about a model whose predictions have another shape, for messages.
   """
 
   name: ClassVar[str]
+  advice: ClassVar[str] = "set config.model.pool of a recurrent network"
   outputs: tuple[str, ...]
 
   @property

@@ -87,8 +87,13 @@ class DataSpec:
 
   def example(self, rows: int = 1) -> Any:
     """Returns a model input of zeros."""
-    kind = lambda field: jnp.int32 if field.endswith("tokens") else jnp.float32
+    kind = lambda field: jnp.int32 if is_tokens(field) else jnp.float32
     return model_input({f: jnp.zeros((rows, *shape), kind(f)) for f, shape in self.inputs.items()}, self.inputs)
+
+
+def is_tokens(field: str) -> bool:
+  """Tells if a field of a batch holds tokens, by its name: "tokens", "source_tokens"; any other holds numbers."""
+  return field == "tokens" or field.endswith("_tokens")
 
 
 def model_input(batch: Mapping[str, Any], fields: Iterable[str]) -> Any:

@@ -13,7 +13,8 @@ import numpy as np
 
 from nurture.core import UserError
 from nurture.core.task import Task
-from nurture.data.checks import as_int32, check_inputs, check_memory, is_tokens
+from nurture.core.types import is_tokens
+from nurture.data.checks import as_int32, check_inputs, check_memory
 from nurture.data.classes import labelled
 
 _ROWS = 1 << 16  # rows of [n, C] that are held in float64 at a time while moments are summed
@@ -194,7 +195,7 @@ class Dataset:
 
   @functools.cached_property
   def described(self) -> dict[str, Any]:
-    """What the set holds, for the manifest: {"name", "task", "outputs", "splits": {part: {field: {...}}}}."""
+    """Contents of the set, for the manifest: {"name", "task", "outputs", "splits": {part: {field: {...}}}}."""
     splits = {"train": self.train, "validation": self.validation, "test": self.test}
     return {
       "name": self.name, "task": self.task.name, "outputs": list(self.task.outputs),

@@ -13,9 +13,9 @@ import numpy as np
 from nurture.core import Batch, UserError, build, lookup, model_input
 from nurture.core.rng import stream
 from nurture.core.task import check_served
+from nurture.core.types import is_tokens
 from nurture.data.arrays import Dataset, Split
 from nurture.data.augment import AUGMENTATIONS, Augmentation
-from nurture.data.checks import is_tokens
 from nurture.data.normalize import NORMALIZATIONS
 
 Fields = dict[str, jax.Array]

@@ -24,11 +24,6 @@ def as_int32(values: np.ndarray, what: str) -> np.ndarray:
   return whole
 
 
-def is_tokens(field: str) -> bool:
-  """Tells if a field of a batch holds tokens, by its name: "tokens", "source_tokens"; any other holds numbers."""
-  return field == "tokens" or field.endswith("_tokens")
-
-
 def check_labels(labels: np.ndarray, num_classes: int, where: str, fix: str, unasked: bool = False) -> np.ndarray:
   """Returns the labels as int32.
 

@@ -33,7 +33,7 @@ _WORDS = 5  # of 4 bytes for each token while a split is made: three results, an
 
 @dataclasses.dataclass(frozen=True)
 class GeneratedSequences(abc.ABC):
-  """What the sets share. The length l of each example is uniform over [min_length, max_length].
+  """Base of the generated sets. The length l of each example is uniform over [min_length, max_length].
 
   Attributes:
     min_length, max_length: of l, in the unit of the set.

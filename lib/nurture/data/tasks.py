@@ -12,7 +12,8 @@ import numpy as np
 
 from nurture.core import UserError
 from nurture.core.task import Task
-from nurture.data.checks import as_int32, check_labels, is_tokens
+from nurture.core.types import is_tokens
+from nurture.data.checks import as_int32, check_labels
 
 _FIX = "mend the label, or leave the example out"
 
@@ -132,7 +133,7 @@ class Regression(Task):
 
 @dataclasses.dataclass(frozen=True)
 class Pairs(Task):
-  """Which of the examples of a batch belong together: two views of each, such as an image and its caption.
+  """Two views of each example, such as an image and its caption; the network says which views belong together.
 
   Labels [n] are whole numbers of at least 0; the first view of i and the second of j belong together where both have
   the same label. Where each example is a pair of its own the label is its id. Predictions are similarities [B, B], in
@@ -142,6 +143,7 @@ class Pairs(Task):
   outputs: tuple[str, ...] = ()
 
   name: ClassVar[str] = "pairs"
+  advice: ClassVar[str] = "take 'two_towers'"
 
   def check_labels(self, label: np.ndarray, inputs: Mapping[str, np.ndarray], where: str) -> np.ndarray:
     if len(inputs) < 2:

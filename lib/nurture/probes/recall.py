@@ -1,4 +1,4 @@
-"""How often a view finds its other view among those of a sample."""
+"""Recall of the other view of an example among the views of a sample."""
 
 from __future__ import annotations
 

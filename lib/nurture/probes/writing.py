@@ -1,4 +1,4 @@
-"""What a network writes behind a prefix, token by token."""
+"""Accuracy of the text that a network writes behind a prefix, token by token."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Tree = Any
 
 @dataclasses.dataclass(frozen=True)
 class Writing(SplitProbe):
-  """How right a network's own text is: it reads the prefix, and then what it has written itself.
+  """Accuracy of a network's own text: it reads the prefix, and then what it has written itself.
 
   At each position where a token is asked, the likeliest token is taken and put into the next position of the input,
   where training has the right one. "accuracy" is the share of tokens that are right, "exact" that of sequences in which

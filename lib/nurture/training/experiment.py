@@ -277,6 +277,12 @@ class Experiment:
     memory.check(needs, memory.free_bytes(), at_once, remedy)
 
 
+def build_probe(label: str, fields: Mapping[str, Any]) -> Any:
+  """Builds the probe of a config; "every" is not the probe's."""
+  own = {name: value for name, value in fields.items() if name != "every"}
+  return build(PROBES, own, path=f"config.probes.{label}")
+
+
 def check_probe(label: str, fields: Mapping[str, Any], dataset: data.Dataset) -> None:
   """Finds a probe's mistakes before training starts instead of after it.
 
@@ -287,7 +293,7 @@ def check_probe(label: str, fields: Mapping[str, Any], dataset: data.Dataset) ->
   if "every" not in fields:
     raise UserError(f"{path}.every is missing; give the steps between measurements, or 0 for the end.")
   hints.check(f"{path}.every", fields["every"], Whole)
-  build(PROBES, {name: value for name, value in fields.items() if name != "every"}, path=path)
+  build_probe(label, fields)
   if "split" in fields:
     dataset.split(fields["split"])
 

@@ -13,10 +13,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from nurture import data
-from nurture.core import Batch, build, rng, trees
-from nurture.probes import PROBES, ProbeSpec
+from nurture.core import Batch, rng, trees
+from nurture.probes import ProbeSpec
 from nurture.training.config import Config
-from nurture.training.experiment import Experiment, HyperParameters
+from nurture.training.experiment import Experiment, HyperParameters, build_probe
 from nurture.training.references import Arrays
 from nurture.training.step import State, evaluate
 
@@ -191,12 +191,6 @@ def batches_of(experiment: Experiment, split: str, limit: int) -> list[dict[str,
   examples = experiment.read().split(split)
   examples = examples.take(np.arange(min(limit, len(examples)))) if limit else examples
   return data.padded_batches(examples, min(experiment.config["evaluation"]["batch_size"], len(examples)))
-
-
-def build_probe(label: str, fields: Mapping[str, Any]) -> Any:
-  """Builds the probe of a config; "every" is not the probe's."""
-  own = {name: value for name, value in fields.items() if name != "every"}
-  return build(PROBES, own, path=f"config.probes.{label}")
 
 
 def probe_key(seed: int, label: str) -> jax.Array:

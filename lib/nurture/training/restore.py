@@ -17,8 +17,8 @@ from nurture.probes import ProbeSpec
 from nurture.reporting.schema import ANY, COUNT
 from nurture.training.checkpoint import Checkpoints
 from nurture.training.config import plain, put
-from nurture.training.experiment import Experiment, check_probe, hyper_parameters
-from nurture.training.programs import batches_of, build_probe, probe_key
+from nurture.training.experiment import Experiment, build_probe, check_probe, hyper_parameters
+from nurture.training.programs import batches_of, probe_key
 from nurture.training.run_directory import cohort_directory, owner_of
 from nurture.training.step import State
 from nurture.training.sweep import members_of
@@ -149,8 +149,7 @@ def restore(
     experiment = Experiment.of(put(config, of_member.assignments), data.Reader(data_dir, dataset))
     state = _state(experiment, arrays, [entry["member"] for entry in others].index(member))
   except UserError as error:
-    raise UserError(f"{workdir} cannot be restored: {str(error).rstrip('.')} (a run of another version of nurture is "
-                    "read by that version).") from error
+    raise UserError(f"{workdir} cannot be restored: {error}") from error
   hp = hyper_parameters(of_member.seed)
   phase = max(start for start in experiment.phases if start <= int(state.step))
   network, variables = experiment.network(state, hp, experiment.filled_arrays(), phase)
@@ -165,6 +164,7 @@ def _state(experiment: Experiment, arrays: Mapping[str, np.ndarray], position: i
     found = arrays.get(name)
     if found is None or found.shape[1:] != leaf.shape or found.dtype != leaf.dtype:
       there = "missing" if found is None else f"{found.dtype} {found.shape[1:]}"
-      raise UserError(f"{name} is {there} in the checkpoint, and {leaf.dtype} {leaf.shape} is needed.")
+      raise UserError(f"{name} is {there} in the checkpoint, and {leaf.dtype} {leaf.shape} is needed; read the "
+                      "run by the version of nurture that wrote it.")
     leaves.append(jax.numpy.asarray(found[position]))
   return jax.tree.unflatten(jax.tree.structure(shapes), leaves)

@@ -106,7 +106,7 @@ def _start(
   members = [(member, cohort) for cohort in cohorts for member in cohort.members]
   members.sort(key=lambda pair: pair[0].index)
   manifest = reporting.collect(to_json(config), checksums, [member.seed for member, _ in members], argv)
-  manifest["data"], manifest["extensions"] = read.described, extensions.sources()
+  manifest["data"], manifest["extensions"] = read.described, extensions.sources(config)
   manifest["members"] = [
     {"member": member.index, "cohort": cohort.index, "seed": member.seed, "values": dict(member.values)}
     for member, cohort in members

@@ -198,11 +198,8 @@ def loss_and_grad(
 def _check_predictions(logits: jax.Array, targets: jax.Array, task: Task) -> None:
   if logits.shape != targets.shape:
     per = lambda array: "one for each position" if array.ndim == 3 else "one for each example"
-    fix = "set config.model.pool of a recurrent network"
-    if task.name == "pairs":
-      per, fix = lambda array: "a similarity of any two" if array is targets else "no similarities", "take 'two_towers'"
     raise UserError(f"config.model makes predictions {logits.shape} ({per(logits)}), but the data ask for "
-                    f"{targets.shape} ({per(targets)}); choose another model or data set, or {fix}.")
+                    f"{targets.shape} ({per(targets)}); choose another model or data set, or {task.advice}.")
 
 
 def inspect(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -10,6 +10,12 @@ import optax
 
 from nurture.core import UserError, rng, trees
 from nurture.core.hints import NonNegative, Seed
+
+
+class NoiseState(NamedTuple):
+  """Updates made so far, [] int32, for a chain of optax that does not say."""
+
+  made: jax.Array
 
 
 def annealed_noise(
@@ -43,7 +49,7 @@ def annealed_noise(
   """
   def update(updates, state, params=None, *, key=None, step=None, **extra):
     del params, extra
-    step = state.count if step is None else step
+    step = state.made if step is None else step
     key = jax.random.fold_in(jax.random.key(seed), step) if key is None else key
     for name, leaf in trees.named_leaves(updates):
       if not jnp.issubdtype(leaf.dtype, jnp.floating):
@@ -62,6 +68,6 @@ def annealed_noise(
         total = (leaf.astype(jnp.float32) + std * z).astype(leaf.dtype)
         leaves[i] = jnp.where(std > 0, total, leaf)  # -0.0 + 0.0 is 0.0, which is not the same bits
         start += leaf.size
-    return jax.tree.unflatten(structure, leaves), optax.ScaleByScheduleState(optax.safe_increment(state.count))
+    return jax.tree.unflatten(structure, leaves), NoiseState(optax.safe_increment(state.made))
 
-  return optax.GradientTransformationExtraArgs(lambda params: optax.ScaleByScheduleState(jnp.int32(0)), update)
+  return optax.GradientTransformationExtraArgs(lambda params: NoiseState(jnp.int32(0)), update)
