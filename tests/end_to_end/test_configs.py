@@ -13,7 +13,7 @@ from nurture.testing.shrink import CONFIGS, PARTS, ROOT, config_of, first, label
 from nurture.training.config import put
 from nurture.training.experiment import Experiment
 from nurture.training.programs import Programs
-from nurture.training.sweep import members_of
+from nurture.training.grid import members_of
 
 # Are trained for two steps; the others are traced only, which finds what is wrong with a config and costs a tenth.
 TRAINED = ("quickstart", "mnist_mlp", "cifar10_cnn", "everything")

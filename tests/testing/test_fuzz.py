@@ -8,7 +8,7 @@ import pytest
 from nurture.core import UserError
 from nurture.testing import fuzz
 from nurture.training.config import put
-from nurture.training.sweep import members_of
+from nurture.training.grid import members_of
 from tests.tiny import read
 
 

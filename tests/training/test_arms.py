@@ -5,7 +5,7 @@ import pytest
 from nurture import training
 from nurture.core import UserError
 from nurture.reporting import choose_level, read_arms, read_results
-from nurture.training.sweep import members_of
+from nurture.training.grid import members_of
 from tests.tiny import tiny_config
 
 ELR = {"name": "elr", "weight": 1.0, "lam": 3.0}

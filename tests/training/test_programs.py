@@ -91,7 +91,7 @@ class Arithmetic:
 
   @property
   def config(self):
-    return {"ensemble": {"map": self.mode}}
+    return {"ensemble": {"map": self.mode}, "checkpoint": {}}
 
   @property
   def arrays(self):
@@ -100,7 +100,10 @@ class Arithmetic:
   def abstract_fields(self):
     return {"x": jax.ShapeDtypeStruct((12,), jnp.float32)}
 
-  def init(self, hp):
+  def filled_arrays(self):
+    return {"shift": np.float32(0.5)}
+
+  def init(self, hp, arrays):
     start = {"params": {"w": jnp.float32(1.0)}}
     return State(jnp.int32(0), start, (), (), (), jnp.int32(-1))
 

@@ -17,9 +17,11 @@ from nurture.models import MODELS
 from nurture.testing import shrink
 from nurture.training import phases
 from nurture.training.config import check, put
-from nurture.training.experiment import Experiment, check_probe
+from nurture.training.experiment import Experiment
+from nurture.training.grid import members_of
+from nurture.training.probing import check_probe
 from nurture.training.references import Reference
-from nurture.training.sweep import cohorts_of, members_of
+from nurture.training.sweep import cohorts_of
 
 VALUES = {
   "a word": "x", "a tuple": (1, 2), "nothing": None, "0": 0, "negative": -1, "32 bits": 2**31 - 1, "huge": 2**40,

@@ -46,11 +46,14 @@ FIELDS: dict[str, dict[str, Any]] = {
   "checkpoint": {"every": Whole, "keep": Count},
   "report": {"metrics": tuple},
 }
+# What a config may leave out.
+OPTIONAL: dict[str, dict[str, Any]] = {"": {"init": dict, "stopping": dict}, "checkpoint.": {"best": dict}}
 # Collections whose parts apply in the order written.
 ORDERED = ("targets", "losses", "gradients", "parameters", "data.augment")
 # What one member may have different from another; the rest belongs to the run as a whole.
 MEMBER_SECTIONS = (
   "batch_size", "data", "model", "scheduled", "references", "targets", "losses", "gradients", "optimizer", "parameters",
+  "init",
 )
 
 
@@ -94,10 +97,14 @@ def check(config: Config) -> None:
 
 
 def _check_fields(prefix: str, given: Config, fields: Mapping[str, Any]) -> None:
+  optional = OPTIONAL.get(prefix, {})
+  known = {**fields, **optional}
   for name in given:
-    if name not in fields:
-      raise UserError(f"config.{prefix}{name} does not exist; {suggest(name, fields)}.")
-  for name, kind in fields.items():
+    if name not in known:
+      raise UserError(f"config.{prefix}{name} does not exist; {suggest(name, known)}.")
+  for name, kind in known.items():
+    if name not in given and name in optional:
+      continue
     if name not in given:
       raise UserError(f"config.{prefix}{name} is missing; the trainer has no default for it.")
     hints.check(f"config.{prefix}{name}", given[name], kind)
