@@ -5,6 +5,7 @@ import re
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
 
 from nurture import data, training
@@ -65,13 +66,17 @@ def test_every_program_of_the_grid_can_be_traced_and_logs_what_is_reported(path,
 
 @pytest.mark.parametrize("path, part", [case for case in PARTS if case[0].stem in TRAINED],
                          ids=lambda value: getattr(value, "stem", value))
-def test_takes_two_steps_on_tiny_data(path, part, tmp_path):
+def test_takes_two_steps_on_tiny_data_and_comes_back_to_the_last_digit(path, part, tmp_path):
   config = shrunk(path, part, tmp_path / "data")
   one = put(config, {"ensemble.grid": {name: first(axis) for name, axis in config["ensemble"]["grid"].items()}})
   results = training.run(one, tmp_path / "run", data_dir=tmp_path / "data")
   assert len(results["members"]) == len(read_json(tmp_path / "run" / "manifest.json")["members"]) == 1
   for metric in config["report"]["metrics"]:
     assert metric in results["groups"][0]["metrics"], metric
+  network, recorded = training.restore(tmp_path / "run", data_dir=tmp_path / "data"), results["members"][0]["metrics"]
+  for name in [name for name in recorded if name.endswith("/accuracy")]:
+    label, _, quantity = name.partition("/")
+    assert float(str(np.float32(network.measure(label)[quantity]))) == recorded[name], name
 
 
 @pytest.mark.parametrize("path, part", PARTS, ids=[label(*case) for case in PARTS])

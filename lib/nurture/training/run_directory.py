@@ -95,7 +95,10 @@ def _check_whose(workdir: pathlib.Path, config: Config) -> tuple[set[str], list[
     changed = differences(reporting.read_config(workdir), to_json(config))
     if changed:
       more = f" (and {len(changed) - 3} more)" if len(changed) > 3 else ""
-      raise UserError(f"{workdir} belongs to another config: {'; '.join(changed[:3])}{more}; give another --workdir.")
+      longer = [line.partition(":")[0] for line in changed] == ["steps"]
+      on = f", and config.init = {{'run': '{workdir}', 'take': 'all'}} to go on from its end" if longer else ""
+      raise UserError(f"{workdir} belongs to another config: {'; '.join(changed[:3])}{more}; give another "
+                      f"--workdir{on}.")
   elif names - _BEFORE_CONFIG:
     raise UserError(f"{workdir} exists and is not a run directory; give another --workdir or remove it.")
   return names, missing
