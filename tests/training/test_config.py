@@ -6,7 +6,7 @@ import pytest
 from ml_collections import ConfigDict, FieldReference
 
 from nurture.core import UserError
-from nurture.training.config import check, differences, get, plain, put, to_json
+from nurture.training.config import check, differences, fingerprint, get, plain, put, to_json
 from tests.tiny import tiny_config
 
 
@@ -84,3 +84,14 @@ def test_differences_name_each_path_once_and_know_infinity():
   assert differences(old, to_json(tiny_config(steps=24))) == ["steps: 12 -> 24", "gradients.clip.max_norm: inf -> 10.0"]
   added = tiny_config(gradients__clip__max_norm=math.inf, targets={})
   assert differences(old, to_json(added)) == [f"targets.smoothing: {old['targets']['smoothing']} -> (absent)"]
+
+
+@pytest.mark.parametrize("path", ["init", "stopping", "checkpoint.best"])
+def test_what_may_be_left_out_is_the_same_as_empty(path):
+  """A run of a config without the section goes on with one that has it, empty."""
+  config, other = to_json(tiny_config()), to_json(tiny_config(**{path.replace(".", "__"): {}}))
+  assert config != other and differences(config, other) == differences(other, config) == []
+  assert fingerprint(config) == fingerprint(other)
+  used = to_json(tiny_config(**{path.replace(".", "__"): {"metric": "loss"}}))
+  assert differences(config, used) == [f"{path}: (absent) -> {{'metric': 'loss'}}"]
+  assert fingerprint(used) != fingerprint(config)

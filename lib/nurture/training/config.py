@@ -154,8 +154,20 @@ def to_json(value: Any) -> Any:
 
 def fingerprint(config: Any) -> str:
   """Returns a sha256, as hex, that is equal for two configs (of `to_json`) in which `differences` finds none."""
+  config = _without_empty(config)
   orders = [list(get(config, path)) for path in ORDERED]
   return hashlib.sha256(json.dumps([_canonical(config), orders], sort_keys=True).encode()).hexdigest()
+
+
+def _without_empty(config: Any) -> Any:
+  """Returns a config without what it may leave out and has empty, which says the same."""
+  for prefix, fields in OPTIONAL.items():
+    section = prefix.removesuffix(".")
+    holder = config.get(section) if section and isinstance(config, Mapping) else config
+    if isinstance(holder, Mapping):
+      holder = {name: value for name, value in holder.items() if name not in fields or value != {}}
+      config = {**config, section: holder} if section else holder
+  return config
 
 
 def _canonical(value: Any) -> Any:
@@ -168,6 +180,8 @@ def _canonical(value: Any) -> Any:
 
 def differences(old: Any, new: Any, path: str = "") -> list[str]:
   """Returns "path: old -> new" for every value, or order of transforms, in which two configs (of `to_json`) differ."""
+  if not path:
+    old, new = _without_empty(old), _without_empty(new)
   if isinstance(old, Mapping) and isinstance(new, Mapping):
     if path in ORDERED and set(old) == set(new) and list(old) != list(new):
       return [f"{path}: order {', '.join(old)} -> {', '.join(new)}"]

@@ -34,6 +34,7 @@ class TrainedNetwork:
     seed: of the member.
     step: number of updates that it has taken.
     state: everything that training keeps of it, such as the optimizer's state and the rows of loss terms.
+    kept: the steps at which this member can be restored.
     network: the functions by which probes see it; `network.loss(variables, batch)` is the experiment's loss.
     variables: those that evaluation uses: the raw ones, or an average where config.evaluation.parameters says so.
   """
@@ -42,6 +43,7 @@ class TrainedNetwork:
   experiment: Experiment
   seed: int
   step: int
+  kept: tuple[int, ...]
   state: State
   network: Network
   variables: Tree
@@ -60,6 +62,13 @@ class TrainedNetwork:
   def data(self) -> data.Dataset:
     """The data set, with its splits and its noise."""
     return self.experiment.read()
+
+  def batch(self, split: str = "test", limit: int = 0) -> Batch:
+    """Returns the first examples of a split, all of them for a limit of 0, as one batch as stored."""
+    examples = self.data.split(split)
+    count = min(limit, len(examples)) if limit else len(examples)
+    [batch] = data.padded_batches(examples.take(np.arange(count)), count)
+    return jax.tree.map(jax.numpy.asarray, batch)
 
   def inputs(self, batch: Batch) -> Any:
     """Returns the model input of a batch as stored: normalized as in training, without augmentation."""
@@ -134,4 +143,6 @@ def restore(
   hp = hyper_parameters(of_member.seed)
   phase = max(start for start in experiment.phases if start <= int(state.step))
   network, variables = experiment.network(state, hp, experiment.filled_arrays(), phase)
-  return TrainedNetwork(experiment.config, experiment, of_member.seed, int(state.step), state, network, variables)
+  return TrainedNetwork(
+    experiment.config, experiment, of_member.seed, int(state.step), stored.kept, state, network, variables
+  )

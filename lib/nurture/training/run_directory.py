@@ -159,6 +159,7 @@ class Stored(NamedTuple):
     seed: of the member.
     config: of the run, as JSON has it.
     step: of the checkpoint.
+    kept: the steps of all that are there.
     arrays: of the member by their path in the checkpoint, such as "state/variables/params/head/kernel".
     digest: a sha256 of the checkpoint.
   """
@@ -167,6 +168,7 @@ class Stored(NamedTuple):
   seed: int
   config: dict[str, Any]
   step: int
+  kept: tuple[int, ...]
   arrays: dict[str, np.ndarray]
   digest: str
 
@@ -210,7 +212,7 @@ def stored_member(workdir: str | pathlib.Path, member: int, step: int | str | No
                       "'validation/accuracy', 'mode': 'max'}}, or name a step.")
   of_member = {name: array[position] for name, array in arrays.items()}
   number = kept[-1] if number is None else number
-  return Stored(member, entries[member]["seed"], config, number, of_member, checkpoints.digest(number))
+  return Stored(member, entries[member]["seed"], config, number, tuple(kept), of_member, checkpoints.digest(number))
 
 
 def filled(like: Tree, arrays: Mapping[str, np.ndarray], prefix: str) -> Tree:
