@@ -13,8 +13,8 @@ from nurture.reporting import read_json
 from nurture.testing.shrink import CONFIGS, PARTS, ROOT, config_of, first, label, load, shrunk
 from nurture.training.config import put
 from nurture.training.experiment import Experiment
-from nurture.training.programs import Programs
 from nurture.training.grid import members_of
+from nurture.training.programs import Programs
 
 # Are trained for two steps; the others are traced only, which finds what is wrong with a config and costs a tenth.
 TRAINED = ("quickstart", "mnist_mlp", "cifar10_cnn", "everything")

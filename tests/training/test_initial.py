@@ -15,6 +15,7 @@ from tests.tiny import tiny_config
 
 SWEEP = {"lr": {"path": "optimizer.learning_rate", "levels": (0.05, 0.1)},
          "width": {"path": "model.width", "levels": (8, 6)}}
+ADAM = {"name": "adam", "learning_rate": 0.1}
 AVERAGED = {"name": "ema", "decay": 0.5}
 PLAIN = {"targets": {}, "gradients": {}, "parameters": {"average": AVERAGED}, "checkpoint__keep": 9}
 
@@ -92,7 +93,8 @@ def test_a_network_that_changed_in_between_is_refused(source, tmp_path):
 
 
 @pytest.mark.parametrize(("init", "changes", "message"), [
-  ({"run": "nowhere"}, {}, "nowhere.*does not exist"), ({"run": "{}", "member": 4}, {}, "has 4 members, numbered from 0"),
+  ({"run": "nowhere"}, {}, "nowhere.*does not exist"),
+  ({"run": "{}", "member": 4}, {}, "has 4 members, numbered from 0"),
   ({"run": "{}", "step": 5}, {}, r"no checkpoint of step 5 \(kept: 3, 6, 9, 12\)"),
   ({"run": "{}", "step": "best"}, {}, "keeps no best state; train with config.checkpoint.best"),
   ({"run": "{}"}, {"model__width": 7}, r"not the one of config.model: params/.* is .* there and .*7.* here; name the"),
@@ -103,7 +105,7 @@ def test_a_network_that_changed_in_between_is_refused(source, tmp_path):
   ({"run": "{}", "take": "all", "step": "best"}, {"ensemble__grid": SWEEP, "steps": 20}, "are of different steps"),
   ({"run": "{}", "take": "all"}, {"steps": 20}, "which has other members"),
   ({"run": "{}", "take": "all"}, {"ensemble__grid": SWEEP}, "has taken 12 steps, and config.steps is 12; give more"),
-  ({"run": "{}", "take": "all"}, {"ensemble__grid": SWEEP, "steps": 20, "optimizer": {"name": "adam", "learning_rate": 0.1}},
+  ({"run": "{}", "take": "all"}, {"ensemble__grid": SWEEP, "steps": 20, "optimizer": ADAM},
    "state/opt_state.* is needed; read the run by the config"),
 ])
 def test_a_beginning_that_is_none_is_one_sentence_and_leaves_nothing(source, tmp_path, init, changes, message):
@@ -133,7 +135,8 @@ def test_who_only_asks_for_more_steps_is_told_how_to_go_on(source):
 @pytest.mark.parametrize("step", ["last", pytest.param(9, marks=pytest.mark.long)])
 def test_going_on_for_more_steps_is_one_long_run_to_the_last_bit(source, tmp_path, step):
   straight = training.run(config_of(**LONGER), tmp_path / "straight")
-  longer = training.run(config_of(init={"run": str(source), "take": "all", "step": step}, **LONGER), tmp_path / "longer")
+  config = config_of(init={"run": str(source), "take": "all", "step": step}, **LONGER)
+  longer = training.run(config, tmp_path / "longer")
   assert longer["params_sha256"] == straight["params_sha256"]
   assert longer["members"] == straight["members"]
   long, whole = numbers(tmp_path / "longer"), numbers(tmp_path / "straight")

@@ -32,8 +32,9 @@ def curves(*members):
 
 def looped(*members, **changes):
   """Returns a loop over members with these curves, with its world."""
-  config = {"probes": {"p": curves(*members)}, "ensemble__seeds": len(members), "per_dispatch": 2, "log_every": 5} | changes
-  made, programs, world = make(**config)
+  probes = {"p": curves(*members)}
+  config = {"ensemble__seeds": len(members), "per_dispatch": 2, "log_every": 5, **changes}
+  made, programs, world = make(probes, **config)
   made._trace_probes = lambda states: None
   return made, programs, world
 
