@@ -177,7 +177,7 @@ class Selection:
     value = values[self.stopping.metric]
     better = _better(value, self._value, self.stopping.mode, self.stopping.least)
     self._value = np.where(better, value, self._value).astype(np.float32)
-    self._since = np.where(better, 0, self._since + running).astype(np.int32)
+    self._since = np.where(better, 0, self._since + 1).astype(np.int32)
     stops = running & (self._since >= self.stopping.patience)
     self.stopped_at = np.where(stops, step, self.stopped_at).astype(np.int32)
     return stops
