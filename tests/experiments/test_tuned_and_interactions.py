@@ -26,12 +26,12 @@ def study():
 
 
 def test_the_level_is_chosen_on_the_validation_split(tmp_path):
-  arms = reporting.read_arms([write_run(tmp_path / "run", study())], "lr", ["guide"])
+  arms = reporting.read_arms([write_run(tmp_path / "run", study())], ["lr"], ["guide"])
   assert {label: len(members) for label, members in arms.items()} == {"a": 12, "b": 12}
-  level, edge, members = reporting.choose_level(arms["a"], "lr", "validation/loss")
-  assert (level, edge, len(members)) == (1.0, False, 4)  # at 10 it would be lower, but members died there
-  assert reporting.choose_level(arms["b"], "lr", "validation/loss")[:2] == (0.1, True)
-  assert reporting.choose_level(arms["b"], "lr", "test/accuracy")[0] == 1.0  # no loss: the largest
+  levels, edges, members = reporting.choose_levels(arms["a"], ["lr"], "validation/loss")
+  assert (levels, edges, len(members)) == ({"lr": 1.0}, (), 4)  # at 10 it would be lower, but members died there
+  assert reporting.choose_levels(arms["b"], ["lr"], "validation/loss")[:2] == ({"lr": 0.1}, ("lr",))
+  assert reporting.choose_levels(arms["b"], ["lr"], "test/accuracy").levels == {"lr": 1.0}  # no loss: the largest
 
 
 def test_replicates_that_share_seeds_are_not_independent():
@@ -60,10 +60,10 @@ def test_replicates_that_share_seeds_are_not_independent():
 def test_mistakes_of_tuned_are_sentences(over, by, words, tmp_path):
   directory = write_run(tmp_path / "run", study())
   with pytest.raises(UserError, match=words):
-    for members in reporting.read_arms([directory], over, []).values():
-      reporting.choose_level(members, over, by)
+    for members in reporting.read_arms([directory], [over], []).values():
+      reporting.choose_levels(members, [over], by)
   with pytest.raises(UserError, match="not a finished run"):
-    reporting.read_arms([tmp_path], over, [])
+    reporting.read_arms([tmp_path], [over], [])
 
 
 def factorial(response, seeds=3):
