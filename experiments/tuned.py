@@ -9,8 +9,8 @@ guides. For every group the point with the best mean of --by is chosen, over all
 among points at which no member diverged if there are such; the other metrics of the table are measured at
 that point and were not looked at in choosing it. A level at the end of its range is marked "edge": the best may lie
 beyond. A group that lacks an axis (an arm without it) has a dash there. Writes the table and a picture to --out, and
-for every axis of numbers plots/over_<axis>.png: the metrics of every group at all its levels, other axes of --over at
-the chosen ones.
+for every axis of numbers plots/over_<axis>.png: the metrics of every group at all its levels, with what is best there
+on the other axes of --over.
 """
 
 import pathlib
@@ -75,7 +75,7 @@ def main(argv: Sequence[str]) -> None:
   for axis in over:
     levels = {m["values"][axis] for members in arms.values() for m in members if axis in m["values"]}
     if len(levels) > 1 and all(isinstance(level, (int, float)) for level in levels):
-      here = {label: along(members, axis, chosen[label].levels) for label, members in arms.items()}
+      here = {label: along(axis, members) for label, members in arms.items()}
       metrics = dict.fromkeys((_BY.value, *_METRIC.value))
       print(over_levels(out / "plots" / f"over_{axis}.png", here, axis, metrics, styles))
 
@@ -86,9 +86,13 @@ def shown(choice: reporting.Choice, axis: str) -> str:
   return "–" if level is None else f"{level}, edge" if axis in choice.edges else f"{level}"
 
 
-def along(members: Sequence[reporting.Member], axis: str, levels: Mapping[str, object]) -> list[reporting.Member]:
-  """Returns the members that stand at these levels of all axes but one."""
-  return [m for m in members if all(m["values"].get(a) == level for a, level in levels.items() if a != axis)]
+def along(axis: str, members: Sequence[reporting.Member]) -> list[reporting.Member]:
+  """Returns the members at the best levels of the other axes, for each level of this one."""
+  others = [other for other in _OVER.value if other != axis]
+  levels: dict[object, list[reporting.Member]] = {}
+  for member in members:
+    levels.setdefault(member["values"].get(axis), []).append(member)
+  return [m for there in levels.values() for m in reporting.choose_levels(there, others, _BY.value).members]
 
 
 def styles_of(arms: Mapping[str, Sequence[reporting.Member]]) -> dict[str, reporting.Style]:

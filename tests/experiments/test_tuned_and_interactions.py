@@ -129,12 +129,21 @@ def run(*arguments):
 
 
 def test_the_binaries(tmp_path):
-  directory = write_run(tmp_path / "run", study())
-  done = run("experiments.tuned", directory, "--pool=guide", "--metric=test/accuracy", "--solved=0.5")
+  own = [  # an arm with an axis of its own, whose best level hangs on the learning rate
+    member(seed, {"arm": "c", "w": w, "lr": lr, "guide": guide},
+           **{"validation/loss": abs(w * lr - 2) + 0.1 * lr, "test/accuracy": 0.6})
+    for w in (1, 2, 4) for lr in (0.1, 1.0, 10.0) for guide in (0, 1) for seed in (0, 1)
+  ]
+  directory = write_run(tmp_path / "run", [*study(), *own])
+  done = run("experiments.tuned", directory, "--over=lr", "--over=w", "--pool=guide", "--metric=test/accuracy",
+             "--solved=0.5")
   assert done.returncode == 0, done.stderr
-  assert "| a   |   4 | 1.0 " in done.stdout and "0.1, edge" in done.stdout and "| at least 0.5 |" in done.stdout
+  rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in done.stdout.splitlines() if line.startswith("|")]
+  assert rows[0] == ["arm", "n", "lr", "w", "validation/loss", "test/accuracy", "at least 0.5"]
+  assert [row[:4] for row in rows[2:]] == [["a", "4", "1.0", "–"], ["b", "4", "0.1, edge", "–"], ["c", "4", "1.0", "2"]]
+  assert {path.name for path in (directory / "plots").iterdir()} == {"tuned.png", "over_lr.png", "over_w.png"}
   assert (directory / "plots" / "over_lr.png").stat().st_size > 10_000
-  assert (directory / "plots" / "tuned.png").exists() and "arm" in (directory / "tuned.md").read_text()
+  assert "arm" in (directory / "tuned.md").read_text()
   directory = write_run(tmp_path / "factorial", factorial(lambda x, y, z, seed: x + y * z + 0.1 * seed * x))
   done = run("experiments.interactions", directory, "--metric=metric")
   assert done.returncode == 0, done.stderr

@@ -1,7 +1,6 @@
 """Sweeps of arms: each with what it sets and with axes of its own."""
 
 import pytest
-
 from ml_collections import ConfigDict
 
 from nurture import data, training
@@ -35,8 +34,15 @@ def test_every_arm_has_its_own_points():
   assert members[2].assignments == {"losses": CE | {"elr": ELR}, "losses.elr.lam": 1.0, "optimizer.learning_rate": 0.1}
 
 
-def test_arms_are_trained_and_what_varies_inside_one_is_one_program(tmp_path):
-  results = training.run(config(ensemble__seeds=2), tmp_path / "run")
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+  directory = tmp_path_factory.mktemp("arms") / "run"
+  training.run(config(ensemble__seeds=2), directory)
+  return directory
+
+
+def test_arms_are_trained_and_what_varies_inside_one_is_one_program(trained, tmp_path):
+  results = read_results(trained)
   assert [group["label"] for group in results["groups"]] == [
     "cross-entropy", "ELR, lam=1.0", "ELR, lam=3.0", "ELR, lam=9.0", "wide",
   ]
@@ -49,17 +55,16 @@ def test_arms_are_trained_and_what_varies_inside_one_is_one_program(tmp_path):
   assert of_run["metrics"]["loss"] == pytest.approx(alone["members"][0]["metrics"]["loss"], rel=1e-4)
 
 
-def test_an_arm_without_the_axis_has_nothing_to_choose(tmp_path):
-  training.run(config(ensemble__seeds=2), tmp_path / "run")
-  arms = read_arms([tmp_path / "run"], ["lam"], ())
+def test_an_arm_without_the_axis_has_nothing_to_choose(trained):
+  arms = read_arms([trained], ["lam"], ())
   assert {label: len(members) for label, members in arms.items()} == {"cross-entropy": 2, "ELR": 6, "wide": 2}
   levels, edges, members = choose_levels(arms["cross-entropy"], ["lam"], "test/accuracy")
   assert (levels, edges, len(members)) == ({}, (), 2)
   levels, _, members = choose_levels(arms["ELR"], ["lam"], "test/accuracy")
   assert levels["lam"] in (1.0, 3.0, 9.0) and len(members) == 2
   with pytest.raises(UserError, match="has no axis 'lamda' in its grid; did you mean 'lam'"):
-    read_arms([tmp_path / "run"], ["lamda"], ())
-  assert read_results(tmp_path / "run")["groups"][1]["values"] == {"method": "ELR", "lam": 1.0}
+    read_arms([trained], ["lamda"], ())
+  assert read_results(trained)["groups"][1]["values"] == {"method": "ELR", "lam": 1.0}
 
 
 def test_a_config_file_writes_paths_as_pairs():
@@ -74,6 +79,12 @@ def test_a_config_file_writes_paths_as_pairs():
   assert members_of(config(grid))[0].assignments == {"losses.ce.weight": 2.0, "optimizer.learning_rate": 0.1}
 
 
+def test_a_pair_may_go_into_what_an_earlier_one_has_put_there():
+  changes = (("losses", CE | {"elr": ELR}), ("losses.elr.lam", 5.0))
+  member, = members_of(config({"ELR": {"set": changes}}))
+  assert member.assignments == dict(changes)
+
+
 def test_arms_may_stand_in_arms():
   inner = {"small": {}, "large": {"set": {"model.width": 32}}}
   members = members_of(config({"plain": {}, "deep": {"set": {"model.depth": 3}, "grid": {"size": {"arms": inner}}}}))
@@ -85,13 +96,13 @@ LR = {"path": "optimizer.learning_rate", "levels": (0.1, 0.2)}
 
 
 @pytest.mark.parametrize("arms, words", [
-  ({"a": {"set": {"losses.elr.lam": 1.0}}}, r"arms.a.set is 'losses.elr.lam', but config.losses.elr.lam does not exist: "
+  ({"a": {"set": {"losses.elr.lam": 1.0}}}, r"a.set is 'losses.elr.lam', but config.losses.elr.lam does not exist: "
    "losses has no 'elr'"),
-  ({"a": {"set": {"losses.ce.q": 0.7}}}, "arms.a.set is 'losses.ce.q', but .* losses.ce has no 'q'; known: name, weight"),
-  ({"a": {"set": {"": 1.0}}}, r"arms.a.set is ''; give a dotted config path such as 'optimizer.learning_rate'"),
-  ({"a": {"set": {3: 1.0}}}, r"arms.a.set is 3; give a dotted config path"),
-  ({"a": {"set": ("model.width", 16)}}, r"arms.a.set is \('model.width', 16\); give pairs of a config path and a value"),
-  ({"a": {"set": "model.width"}}, "arms.a.set is 'model.width'; give pairs"),
+  ({"a": {"set": {"losses.ce.q": 0.7}}}, "a.set is 'losses.ce.q', but .* losses.ce has no 'q'; known: name, weight"),
+  ({"a": {"set": {"": 1.0}}}, r"a.set is ''; give a dotted config path such as 'optimizer.learning_rate'"),
+  ({"a": {"set": {3: 1.0}}}, r"a.set is 3; give a dotted config path"),
+  ({"a": {"set": ("model.width", 16)}}, r"a.set is \('model.width', 16\); give pairs of a config path and a value"),
+  ({"a": {"set": "model.width"}}, "a.set is 'model.width'; give pairs"),
   ({"a": {"set": (("model.width", 1), ("model", {"name": "mlp"}))}}, "sets model behind model.width, and so undoes it"),
   ({"a": {"grid": {"lam": {"levels": (1.0,)}}}}, "a.grid.lam.path is missing; an axis needs a config path"),
   ({"a": LR}, "a.path does not exist; axes of an arm stand in its 'grid'"),

@@ -31,9 +31,9 @@ from nurture.reporting.writer import NO_ROWS, MetricsWriter
 __all__ = [
   "COLORS", "Choice", "Intervals", "Member", "MetricsWriter", "NO_ROWS", "Panel", "Progress", "RC", "Study", "Style",
   "Words", "add_legend", "axis_of", "choose_levels", "collect", "curves", "draw_mean", "draw_means", "effects",
-  "exists", "format_mean_sem", "intervals", "is_directory", "label_of", "markdown_table", "metric_of",
-  "name_axes", "number", "palette", "palette_of", "plain_logarithm", "plain_table", "read_arms", "read_config",
-  "read_json", "read_manifest", "read_results", "read_rows", "reason_of", "recorded", "replace_file", "responses", "series",
-  "start", "stop", "study", "summarize", "summarize_crossed", "temporary_of", "tick_levels", "without_rounding", "words_of",
+  "exists", "format_mean_sem", "intervals", "is_directory", "label_of", "markdown_table", "metric_of", "name_axes",
+  "number", "palette", "palette_of", "plain_logarithm", "plain_table", "read_arms", "read_config", "read_json",
+  "read_manifest", "read_results", "read_rows", "reason_of", "recorded", "replace_file", "responses", "series", "start",
+  "stop", "study", "summarize", "summarize_crossed", "temporary_of", "tick_levels", "without_rounding", "words_of",
   "write_json",
 ]

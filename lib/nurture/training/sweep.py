@@ -20,8 +20,8 @@ An axis may also be a list of arms. Each sets what it needs, and has axes of its
       },
     }}
 
-gives three points: cross-entropy once, ELR at two levels. "set" has pairs of a path and a value, or is a dict of them; a
-ConfigDict allows no dots in its keys, so a dict in a config file can only have whole sections such as "losses".
+gives three points: cross-entropy once, ELR at two levels. "set" has pairs of a path and a value, or is a dict of them;
+a ConfigDict allows no dots in its keys, so a dict in a config file can only have whole sections such as "losses".
 """
 
 from __future__ import annotations
@@ -303,7 +303,7 @@ def _read_arms(config: Config, label: str, axis: Mapping[str, Any], where: str) 
       raise UserError(f"{place}.grid is {inner!r}; give a dict of axes, or leave 'grid' out for an arm of one point.")
     own = _read_grid(put(config, changes), inner or {}, f"{place}.grid")
     if any(label in point.values for point in own):
-      raise UserError(f"{place}.grid has an axis {label!r}, which is the name of the axis of the arms; give it another.")
+      raise UserError(f"{place}.grid has an axis {label!r}, which is the name of the axis of the arms; rename it.")
     arms[name] = [_joined([_Point({label: name}, changes), point]) for point in own]
   sections = sorted({path.split(".")[0] for points in arms.values() for point in points for path in point.changes})
   settings: dict[str, str] = {}
@@ -321,11 +321,11 @@ def _changes(config: Config, given: Any, where: str) -> dict[str, Any]:
   """Returns what an arm sets, {path: value}, from a dict or from pairs."""
   pairs = tuple(given.items()) if isinstance(given, Mapping) else given
   if not isinstance(pairs, tuple) or not all(isinstance(pair, tuple) and len(pair) == 2 for pair in pairs):
-    raise UserError(f"{where} is {given!r}; give pairs of a config path and a value, as in (('optimizer.learning_rate', "
-                    "0.1),), or a dict.")
+    raise UserError(f"{where} is {given!r}; give pairs of a config path and a value, as in (('model.width', 16),), or "
+                    "a dict.")
   changes: dict[str, Any] = {}
   for path, value in pairs:
-    _check_assignment(config, where, path, value, field="")
+    _check_assignment(put(config, changes), where, path, value, field="")
     if other := next((other for other in changes if f"{other}.".startswith(f"{path}.")), None):
       raise UserError(f"{where} sets {path} behind {other}, and so undoes it; leave one out.")
     changes[path] = value
