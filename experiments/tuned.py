@@ -47,14 +47,14 @@ def main(argv: Sequence[str]) -> None:
     raise UserError(f"--over={both} and --pool={both} name the same axis; its levels are chosen or replicates.")
   arms = reporting.read_arms(directories, over, _POOL.value)
   chosen = {label: reporting.choose_levels(members, over, _BY.value) for label, members in arms.items()}
-  rows = []
+  check_metrics([member for members in arms.values() for member in members], _METRIC.value)
+  rows, first = [], _METRIC.value[0]
   for label, choice in chosen.items():
     alive = [m for m in choice.members if m["died_at"] is None]
     dead = f" ({len(choice.members) - len(alive)} dead)" if len(alive) < len(choice.members) else ""
-    summaries = [reporting.summarize_crossed(alive, name, _POOL.value) for name in (_BY.value, *_METRIC.value)]
-    metrics = [reporting.format_mean_sem(s["mean"], s["sem"], s["n"]) for s in summaries]
+    metrics = [measured(alive, name) for name in (_BY.value, *_METRIC.value)]
     if _SOLVED.value is not None:
-      reached = sum(reporting.metric_of(member, _METRIC.value[0]) >= _SOLVED.value for member in alive)
+      reached = sum(reporting.metric_of(m, first) >= _SOLVED.value for m in measuring(alive, first))
       metrics.append(f"{reached} of {len(choice.members)}")
     rows.append([label, f"{len(choice.members)}{dead}", *(shown(choice, axis) for axis in over), *metrics])
   solved = [f"at least {_SOLVED.value:g}"] if _SOLVED.value is not None else []
@@ -63,9 +63,11 @@ def main(argv: Sequence[str]) -> None:
   out = pathlib.Path(_OUT.value or directories[0])
   panels, styles = [], styles_of(arms)
   for name in _METRIC.value:
-    values = {label: [reporting.metric_of(m, name) for m in choice.members] for label, choice in chosen.items()}
+    there = {label: measuring(choice.members, name) for label, choice in chosen.items()}
+    values = {label: [reporting.metric_of(m, name) for m in members] for label, members in there.items()}
     errors = {
-      label: reporting.summarize_crossed(choice.members, name, _POOL.value)["sem"] for label, choice in chosen.items()
+      label: reporting.summarize_crossed(members, name, _POOL.value)["sem"]
+      for label, members in there.items() if members
     }
     words = reporting.words_of(name)
     panels.append(reporting.Intervals(words.title, words.axis, values, errors, log_x=name.endswith("loss")))
@@ -78,6 +80,24 @@ def main(argv: Sequence[str]) -> None:
       here = {label: along(axis, members) for label, members in arms.items()}
       metrics = dict.fromkeys((_BY.value, *_METRIC.value))
       print(over_levels(out / "plots" / f"over_{axis}.png", here, axis, metrics, styles))
+
+
+def check_metrics(members: Sequence[reporting.Member], names: Iterable[str]) -> None:
+  """Refuses a metric that no arm has measured; that of a term or a probe which only some arms have is one of them."""
+  for name in names:
+    if not measuring(members, name):
+      reporting.metric_of(members[0], name)  # raises
+
+
+def measuring(members: Sequence[reporting.Member], name: str) -> list[reporting.Member]:
+  """Returns all members of an arm, or none if the arm does not measure this metric."""
+  return list(members) if any(name in member["metrics"] for member in members) else []
+
+
+def measured(members: Sequence[reporting.Member], name: str) -> str:
+  """Returns a metric of an arm as the table has it: its mean and standard error, or a dash where it has none."""
+  summary = reporting.summarize_crossed(measuring(members, name), name, _POOL.value)
+  return reporting.format_mean_sem(summary["mean"], summary["sem"], summary["n"])
 
 
 def shown(choice: reporting.Choice, axis: str) -> str:
@@ -118,6 +138,8 @@ def over_levels(
   for name in metrics:
     series = {}
     for label, members in arms.items():
+      if not measuring(members, name):
+        continue
       levels = sorted({at(m) for m in members if at(m) is not None}) or run
       alive = [[m for m in members if at(m) in (x, None) and m["died_at"] is None] for x in levels]
       values = np.full((max(map(len, alive)), len(levels)), np.nan)

@@ -131,16 +131,22 @@ def run(*arguments):
 def test_the_binaries(tmp_path):
   own = [  # an arm with an axis of its own, whose best level hangs on the learning rate
     member(seed, {"arm": "c", "w": w, "lr": lr, "guide": guide},
-           **{"validation/loss": abs(w * lr - 2) + 0.1 * lr, "test/accuracy": 0.6})
+           **{"validation/loss": abs(w * lr - 2) + 0.1 * lr, "test/accuracy": 0.6, "loss/own": 0.5})
     for w in (1, 2, 4) for lr in (0.1, 1.0, 10.0) for guide in (0, 1) for seed in (0, 1)
+  ]
+  own += [  # and one of which nobody is left
+    member(seed, {"arm": "d", "lr": 0.1, "guide": 0}, 3, **{"validation/loss": None, "test/accuracy": None})
+    for seed in (0, 1)
   ]
   directory = write_run(tmp_path / "run", [*study(), *own])
   done = run("experiments.tuned", directory, "--over=lr", "--over=w", "--pool=guide", "--metric=test/accuracy",
-             "--solved=0.5")
+             "--metric=loss/own", "--solved=0.5")
   assert done.returncode == 0, done.stderr
   rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in done.stdout.splitlines() if line.startswith("|")]
-  assert rows[0] == ["arm", "n", "lr", "w", "validation/loss", "test/accuracy", "at least 0.5"]
-  assert [row[:4] for row in rows[2:]] == [["a", "4", "1.0", "–"], ["b", "4", "0.1, edge", "–"], ["c", "4", "1.0", "2"]]
+  assert rows[0] == ["arm", "n", "lr", "w", "validation/loss", "test/accuracy", "loss/own", "at least 0.5"]
+  assert [row[:4] for row in rows[2:]] == [["a", "4", "1.0", "–"], ["b", "4", "0.1, edge", "–"], ["c", "4", "1.0", "2"],
+                                           ["d", "2 (2 dead)", "0.1", "–"]]
+  assert [row[6] for row in rows[2:]] == ["–", "–", "0.5 ± 0", "–"]
   assert {path.name for path in (directory / "plots").iterdir()} == {"tuned.png", "over_lr.png", "over_w.png"}
   assert (directory / "plots" / "over_lr.png").stat().st_size > 10_000
   assert "arm" in (directory / "tuned.md").read_text()

@@ -56,6 +56,10 @@ def test_without_a_whole_table_it_is_the_plain_standard_error():
   assert reporting.summarize_crossed(dead, "y", ["guide"]) == reporting.summarize([1, 3, 5, 3, 3, None])
 
 
+def test_of_no_members_there_is_no_mean():
+  assert reporting.summarize_crossed([], "y", ["guide"]) == {"mean": None, "sem": None, "n": 0, "dead": 0}
+
+
 def test_two_pooled_axes_make_one_level_each_pair():
   members = results_of([
     member(seed, {"guide": guide, "order": order}, y=table[seed])

@@ -127,6 +127,8 @@ def summarize_crossed(members: Sequence[Member], metric: str, pool: Sequence[str
     As `nurture.reporting.summarize`.
   """
   summary = summarize(metric_of(member, metric) for member in members)
+  if not members:
+    return summary
   table: dict[tuple, dict[int, Any]] = {}
   for member in members:
     level = tuple(member["values"][axis] for axis in pool if axis in member["values"])
