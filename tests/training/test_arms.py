@@ -85,6 +85,11 @@ def test_a_pair_may_go_into_what_an_earlier_one_has_put_there():
   assert member.assignments == dict(changes)
 
 
+def test_one_arm_may_set_a_section_and_another_a_field_of_it():
+  members = members_of(config({"a": {"set": {"losses.ce.weight": 2.0}}, "b": {"set": {"losses": {"elr": ELR}}}}))
+  assert [dict(member.assignments) for member in members] == [{"losses.ce.weight": 2.0}, {"losses": {"elr": ELR}}]
+
+
 def test_arms_may_stand_in_arms():
   inner = {"small": {}, "large": {"set": {"model.width": 32}}}
   members = members_of(config({"plain": {}, "deep": {"set": {"model.depth": 3}, "grid": {"size": {"arms": inner}}}}))

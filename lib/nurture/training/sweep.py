@@ -237,6 +237,7 @@ def _read_grid(config: Config, grid: Mapping[str, Any], where: str) -> list[_Poi
   setters: dict[str, str] = {}
   owners: dict[str, str] = {}
   for label, points in axes.items():
+    before = dict(setters)
     for name in dict.fromkeys(name for point in points for name in point.values):
       if name in owners:
         raise UserError(f"{where}.{label} and {owners[name]} both have an axis {name!r}; give one another name.")
@@ -244,7 +245,7 @@ def _read_grid(config: Config, grid: Mapping[str, Any], where: str) -> list[_Poi
     for path in dict.fromkeys(path for point in points for path in point.changes):
       if path in setters:
         raise UserError(f"{where}.{label} and {setters[path]} both set {path}; leave it to one of them.")
-      if inner := next((other for other in setters if other.startswith(f"{path}.")), None):
+      if inner := next((other for other in before if other.startswith(f"{path}.")), None):
         raise UserError(f"{where}.{label} sets all of {path}, and so undoes what {setters[inner]} sets at {inner}; "
                         f"write {label} before {setters[inner]}.")
       setters[path] = label
