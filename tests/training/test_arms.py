@@ -51,6 +51,8 @@ def test_arms_are_trained_and_what_varies_inside_one_is_one_program(trained, tmp
     cohorts.setdefault(member["cohort"], set()).add(member["values"]["method"])
   assert sorted(map(sorted, cohorts.values())) == [["ELR"], ["cross-entropy"], ["wide"]]
   alone = training.run(tiny_config(losses=CE | {"elr": ELR | {"lam": 9.0}}), tmp_path / "alone")
+  restored = training.restore(trained, member=5)
+  assert restored.config["losses"]["elr"]["lam"] == 3.0 and restored.seed == 1
   [of_run] = [m for m in results["members"] if m["values"].get("lam") == 9.0 and m["seed"] == 0]
   assert of_run["metrics"]["loss"] == pytest.approx(alone["members"][0]["metrics"]["loss"], rel=1e-4)
 
