@@ -78,8 +78,8 @@ def main(argv: Sequence[str]) -> None:
     levels = {m["values"][axis] for members in arms.values() for m in members if axis in m["values"]}
     if len(levels) > 1 and all(isinstance(level, (int, float)) for level in levels):
       here = {label: along(axis, members) for label, members in arms.items()}
-      metrics = dict.fromkeys((_BY.value, *_METRIC.value))
-      print(over_levels(out / "plots" / f"over_{axis}.png", here, axis, metrics, styles))
+      names = dict.fromkeys((_BY.value, *_METRIC.value))
+      print(over_levels(out / "plots" / f"over_{axis}.png", here, axis, names, styles))
 
 
 def check_metrics(members: Sequence[reporting.Member], names: Iterable[str]) -> None:

@@ -108,6 +108,7 @@ def test_seeds_with_a_dead_member_are_left_out():
 @pytest.mark.parametrize("change, words", [
   (lambda members: [m for m in members if m["values"]["x"] == "on"], "the axis 'x' has 1 levels, on; give it two"),
   (lambda members: [m | {"values": {"x": m["values"]["x"]}} for m in members], "fewer than two axes"),
+  (lambda members: [members[0] | {"values": {"x": "on"}}, *members[1:]], "has arms with axes of their own"),
   (lambda members: [m | {"metrics": {"loss": 1.0}} for m in members], "member 0 has no metric 'metric'; known: loss"),
   (lambda members: [m | {"died_at": 0} for m in members], "no seed has a number at .*, so there is no effect; lower"),
 ])
