@@ -3,11 +3,12 @@
 import pathlib
 import subprocess
 import sys
+import types
 
 import numpy as np
 import pytest
 
-from experiments import interactions
+from experiments import interactions, tuned
 from nurture import reporting
 from nurture.core import UserError
 from tests.literal_run import member, results_of, write_run
@@ -124,22 +125,34 @@ def test_intervals(tmp_path):
   assert path.read_bytes()[:8] == b"\x89PNG\r\n\x1a\n" and path.stat().st_size > 5000
 
 
+def arm_with_an_axis():
+  """Members of an arm with an axis of its own, whose best level hangs on the learning rate."""
+  return [
+    member(seed, {"arm": "c", "w": w, "lr": lr, "guide": guide},
+           **{"validation/loss": abs(w * lr - 2) + 0.1 * lr, "test/accuracy": 0.6, "loss/own": 0.5})
+    for w in (1, 2, 4) for lr in (0.1, 1.0, 10.0) for guide in (0, 1) for seed in (0, 1)
+  ]
+
+
+def test_a_picture_over_one_axis_has_the_others_at_their_best(monkeypatch):
+  monkeypatch.setattr(tuned, "_OVER", types.SimpleNamespace(value=["lr", "w"]))
+  monkeypatch.setattr(tuned, "_BY", types.SimpleNamespace(value="validation/loss"))
+  for axis, best in (("lr", {(0.1, 4), (1.0, 2), (10.0, 1)}), ("w", {(1.0, 1), (1.0, 2), (0.1, 4)})):
+    there = tuned.along(axis, results_of(arm_with_an_axis())["members"])
+    assert {(m["values"]["lr"], m["values"]["w"]) for m in there} == best and len(there) == 12
+
+
 def run(*arguments):
   """Runs a binary in a process of its own: several of them have flags of one name."""
   return subprocess.run([sys.executable, "-m", *map(str, arguments)], cwd=ROOT, capture_output=True, text=True)
 
 
 def test_the_binaries(tmp_path):
-  own = [  # an arm with an axis of its own, whose best level hangs on the learning rate
-    member(seed, {"arm": "c", "w": w, "lr": lr, "guide": guide},
-           **{"validation/loss": abs(w * lr - 2) + 0.1 * lr, "test/accuracy": 0.6, "loss/own": 0.5})
-    for w in (1, 2, 4) for lr in (0.1, 1.0, 10.0) for guide in (0, 1) for seed in (0, 1)
-  ]
-  own += [  # and one of which nobody is left
+  dead = [
     member(seed, {"arm": "d", "lr": 0.1, "guide": 0}, 3, **{"validation/loss": None, "test/accuracy": None})
     for seed in (0, 1)
   ]
-  directory = write_run(tmp_path / "run", [*study(), *own])
+  directory = write_run(tmp_path / "run", [*study(), *arm_with_an_axis(), *dead])
   done = run("experiments.tuned", directory, "--over=lr", "--over=w", "--pool=guide", "--metric=test/accuracy",
              "--metric=loss/own", "--solved=0.5")
   assert done.returncode == 0, done.stderr
