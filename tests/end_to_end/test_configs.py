@@ -10,7 +10,7 @@ import pytest
 
 from nurture import data, training
 from nurture.reporting import read_json
-from nurture.testing.shrink import CONFIGS, PARTS, ROOT, config_of, first, label, load, shrunk
+from nurture.testing.shrink import CONFIGS, PARTS, ROOT, config_of, label, load, one_point, shrunk
 from nurture.training.config import put
 from nurture.training.experiment import Experiment
 from nurture.training.grid import members_of
@@ -68,7 +68,7 @@ def test_every_program_of_the_grid_can_be_traced_and_logs_what_is_reported(path,
                          ids=lambda value: getattr(value, "stem", value))
 def test_takes_two_steps_on_tiny_data_and_comes_back_to_the_last_digit(path, part, tmp_path):
   config = shrunk(path, part, tmp_path / "data")
-  one = put(config, {"ensemble.grid": {name: first(axis) for name, axis in config["ensemble"]["grid"].items()}})
+  one = put(config, {"ensemble.grid": one_point(config["ensemble"]["grid"])})
   results = training.run(one, tmp_path / "run", data_dir=tmp_path / "data")
   assert len(results["members"]) == len(read_json(tmp_path / "run" / "manifest.json")["members"]) == 1
   for metric in config["report"]["metrics"]:

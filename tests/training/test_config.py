@@ -67,6 +67,24 @@ def test_the_order_of_transforms_is_part_of_the_config_and_that_of_fields_is_not
   assert differences(old, {name: old[name] for name in reversed(old)}) == []
 
 
+def test_the_order_of_a_grid_is_part_of_the_config():
+  lr, wd = {"path": "optimizer.learning_rate", "levels": (0.1, 0.2)}, {"path": "model.width", "levels": (4, 8)}
+  parts = {"ce": {"name": "cross_entropy"}, "elr": {"name": "elr"}}
+  level = lambda losses: {"l": {"path": "losses", "levels": (losses,)}}
+  turned = lambda fields: {name: fields[name] for name in reversed(fields)}
+  grids = [
+    ({"a": lr, "b": wd}, {"b": wd, "a": lr}, "ensemble.grid: order a, b -> b, a"),
+    ({"m": {"arms": {"x": {}, "y": {"grid": {"a": lr}}}}}, {"m": {"arms": {"y": {"grid": {"a": lr}}, "x": {}}}},
+     "ensemble.grid.m.arms: order x, y -> y, x"),
+    (level(parts), level(turned(parts)), "ensemble.grid.l.levels: "),
+  ]
+  for old, new, words in grids:
+    [line] = differences(to_json(tiny_config(ensemble__grid=old)), to_json(tiny_config(ensemble__grid=new)))
+    assert line.startswith(words)
+  ones, floats = ({"a": {"path": "model.width", "levels": (number,)}} for number in (1, 1.0))
+  assert differences(to_json(tiny_config(ensemble__grid=ones)), to_json(tiny_config(ensemble__grid=floats))) == []
+
+
 def test_put_copies_and_get_explains():
   config = tiny_config()
   changed = put(config, {"optimizer.learning_rate": 0.5, "model.kernel_init": "zeros"})

@@ -168,6 +168,19 @@ def test_members_take_their_own_steps_in_their_own_order_and_metrics_add_up(rate
   assert len(states.step.sharding.device_set) == devices
 
 
+@pytest.mark.parametrize("mode", ["vmap", "map"])
+def test_members_that_have_stopped_keep_their_state_and_the_others_their_order(mode):
+  rates, stopped = (0.5, -0.25, 1.0), np.asarray([True, False, False])
+  programs, hp, fields, references = programs_of(rates, mode)
+  states, sums = programs.init(hp), programs.zeros(programs.shapes["sums"])
+  states, sums = programs.steps(states, sums, hp, fields, references, length=2)
+  for length in (1, 2):
+    states, sums = programs.steps(states, sums, hp, fields, references, length=length, stopped=stopped)
+  np.testing.assert_array_equal(states.step, [2, 5, 5])
+  expected = np.where(stopped, by_hand(rates, 2)[0], by_hand(rates, 5)[0])
+  np.testing.assert_allclose(states.variables["params"]["w"], expected, rtol=1e-5)
+
+
 @pytest.mark.parametrize("length", [1, 3])
 def test_parameters_that_overflow_mark_their_member_before_a_checkpoint_is_written(length):
   """The loss of the fatal step is still finite: only the parameters after it are not."""

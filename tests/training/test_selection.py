@@ -105,6 +105,9 @@ def test_a_member_stops_after_that_many_records_without_an_improvement(rule, cur
   for i, value in enumerate(curve):
     selection.update(2 * i, None, {"loss": np.asarray([value], np.float32), "other": None})
     selection.update(2 * i + 1, None, {})  # nothing recorded, nothing counted
+  if stopped >= 0:  # who has stopped does not stop again
+    for step in (20, 22, 24, 26):
+      assert not selection.update(step, None, {"loss": np.asarray([curve[-1]], np.float32)}).any()
   assert selection.stopped_at.tolist() == [stopped]
 
 
@@ -224,3 +227,26 @@ def test_a_run_killed_anywhere_gives_the_same_bytes(stopped, tmp_path, monkeypat
     assert (tmp_path / "run" / name).read_bytes() == (workdir / name).read_bytes()
   again = training.run(chosen(), tmp_path / "run")  # nothing is left to do, though not all steps were taken
   assert again == read_json(workdir / "results.json")
+
+
+def test_a_cohort_that_stopped_early_is_not_trained_again(tmp_path, monkeypatch):
+  """It has not taken all steps; what comes after it must not be taken for behind."""
+  config, seen = chosen(ensemble__chunk=2), []
+
+  class Killed(BaseException):
+    pass
+
+  def record(self, step, states, logged, sums, record=training.loop.Loop._record):
+    record(self, step, states, logged, sums)
+    seen.append((self.cohort.index, step))
+    if seen.count((1, 9)) == 1 and seen[-1] == (1, 9):
+      raise Killed
+
+  monkeypatch.setattr(training.loop.Loop, "_record", record)
+  with pytest.raises(Killed):
+    training.run(config, tmp_path / "run")
+  assert max(step for cohort, step in seen if cohort == 0) < 36  # else this tests nothing
+  seen.clear()
+  seen.append((1, 9))  # it is killed once
+  training.run(config, tmp_path / "run")
+  assert seen[1] == (1, 9) and (0, 3) not in seen

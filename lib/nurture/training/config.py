@@ -179,13 +179,18 @@ def _canonical(value: Any) -> Any:
 
 
 def differences(old: Any, new: Any, path: str = "") -> list[str]:
-  """Returns "path: old -> new" for every value, or order of transforms, in which two configs (of `to_json`) differ."""
+  """Returns "path: old -> new" for every value in which two configs (of `to_json`) differ.
+
+  So it does for the order of transforms, and of the axes, arms and levels of a grid.
+  """
   if not path:
     old, new = _without_empty(old), _without_empty(new)
+  in_grid = f"{path}.".startswith("ensemble.grid.")  # whose order numbers the members
   if isinstance(old, Mapping) and isinstance(new, Mapping):
-    if path in ORDERED and set(old) == set(new) and list(old) != list(new):
+    if (in_grid or path in ORDERED) and set(old) == set(new) and list(old) != list(new):
       return [f"{path}: order {', '.join(old)} -> {', '.join(new)}"]
     names = list(dict.fromkeys([*old, *new]))
     nested = [differences(old.get(n, "(absent)"), new.get(n, "(absent)"), f"{path}.{n}" if path else n) for n in names]
     return [line for lines in nested for line in lines]
-  return [] if old == new else [f"{path}: {old} -> {new}"]
+  same = json.dumps(_canonical(old)) == json.dumps(_canonical(new)) if in_grid else old == new
+  return [] if same else [f"{path}: {old} -> {new}"]

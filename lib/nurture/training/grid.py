@@ -14,16 +14,21 @@ An axis may also be a list of arms. Each sets what it needs, and has axes of its
 
     "method": {"arms": {
       "cross-entropy": {},
-      "ELR": {"set": {"losses.elr.weight": 1.0}, "grid": {"lam": {"path": "losses.elr.lam", "levels": (1.0, 3.0)}}},
+      "ELR": {
+        "set": (("losses.elr.weight", 1.0),),
+        "grid": {"lam": {"path": "losses.elr.lam", "levels": (1.0, 3.0)}},
+      },
     }}
 
-gives three points: cross-entropy once, ELR at two levels.
+gives three points: cross-entropy once, ELR at two levels. "set" has pairs of a path and a value, or is a dict of them;
+a ConfigDict allows no dots in its keys, so a dict in a config file can only have whole sections such as "losses".
 """
 
 from __future__ import annotations
 
 import dataclasses
 import itertools
+import json
 import math
 from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
@@ -62,26 +67,21 @@ def members_of(config: Config) -> tuple[Member, ...]:
   """Expands the grid and the seeds of a config into members, grid points outermost.
 
   Raises:
-    UserError: if an axis is malformed, its path does not exist, it sets what cannot vary, or two of its levels or two
-      points of the grid could not be told apart.
+    UserError: if an axis is malformed, its path does not exist, it sets what cannot vary, or two of its levels, two
+      arms or two points of the grid could not be told apart.
   """
-  grid = config["ensemble"]["grid"]
-  axes = [_read_axis(config, label, axis, "config.ensemble.grid") for label, axis in grid.items()]
-  taken: dict[str, str] = {}
-  for label, axis in zip(grid, axes):
-    for path in dict.fromkeys(path for point in axis for path in point.changes):
-      if path in taken:
-        raise UserError(f"config.ensemble.grid.{label} and {taken[path]} both set {path}; leave it to one of them.")
-      taken[path] = label
   members: list[Member] = []
   called: set[str] = set()
-  for chosen in itertools.product(*axes):
-    point = _joined(chosen)
-    values = point.values
-    if label_of(values) in called:  # "a, b" and "c" is written as "a" and "b, c" is
-      raise UserError(f"config.ensemble.grid has two points that are called {label_of(values)!r}; give the levels "
-                      "names that tell them apart.")
-    called.add(label_of(values))
+  for point in _read_grid(config, config["ensemble"]["grid"], "config.ensemble.grid"):
+    values, label = point.values, label_of(point.values)
+    if label in called:  # "a, b" and "c" is written as "a" and "b, c" is
+      raise UserError(f"config.ensemble.grid has two points that are called {label!r}; give the levels names that tell "
+                      "them apart.")
+    called.add(label)
+    try:
+      put(config, point.changes)
+    except UserError as error:  # one axis sets what another one has taken away
+      raise UserError(f"config.ensemble.grid at {label!r}: {error}") from None
     for replicate in range(config["ensemble"]["seeds"]):
       members.append(Member(len(members), config["seed"] + replicate, values, point.changes))
   return tuple(members)
@@ -105,6 +105,27 @@ def _joined(points: Iterable[_Point]) -> _Point:
     joined.values.update(point.values)
     joined.changes.update(point.changes)
   return joined
+
+
+def _read_grid(config: Config, grid: Mapping[str, Any], where: str) -> list[_Point]:
+  """Returns all combinations of the points of the axes of a grid that stands at a path of the config."""
+  axes = {label: _read_axis(config, label, axis, where) for label, axis in grid.items()}
+  setters: dict[str, str] = {}
+  owners: dict[str, str] = {}
+  for label, points in axes.items():
+    before = dict(setters)
+    for name in dict.fromkeys(name for point in points for name in point.values):
+      if name in owners:
+        raise UserError(f"{where}.{label} and {owners[name]} both have an axis {name!r}; give one another name.")
+      owners[name] = label
+    for path in dict.fromkeys(path for point in points for path in point.changes):
+      if path in setters:
+        raise UserError(f"{where}.{label} and {setters[path]} both set {path}; leave it to one of them.")
+      if inner := next((other for other in before if other.startswith(f"{path}.")), None):
+        raise UserError(f"{where}.{label} sets all of {path}, and so undoes what {setters[inner]} sets at {inner}; "
+                        f"write {label} before {setters[inner]}.")
+      setters[path] = label
+  return [_joined(chosen) for chosen in itertools.product(*axes.values())]
 
 
 def _read_axis(config: Config, label: str, axis: Any, parent: str) -> list[_Point]:
@@ -145,25 +166,47 @@ def _read_arms(config: Config, label: str, axis: Mapping[str, Any], where: str) 
     raise UserError(f"{where} has arms and {other!r}; give it one of both.")
   if not isinstance(axis["arms"], Mapping) or not axis["arms"]:
     raise UserError(f"{where}.arms is {axis['arms']!r}; give a dict of arms by name.")
-  points = []
+  arms: dict[str, list[_Point]] = {}
   for name, arm in axis["arms"].items():
     place = f"{where}.arms.{name}"
     if not isinstance(arm, Mapping):
       raise UserError(f"{place} is {arm!r}; give a dict with 'set' and 'grid', or {{}} for the config as it is.")
     for field in arm:
       if field not in ("set", "grid"):
-        raise UserError(f"{place}.{field} does not exist; {suggest(field, ('set', 'grid'))}.")
-    changes, inner = arm.get("set", {}), arm.get("grid", {})
-    for field, value in (("set", changes), ("grid", inner)):
-      if not isinstance(value, Mapping):
-        raise UserError(f"{place}.{field} is {value!r}; give a dict.")
-    for path, value in changes.items():
-      _check_assignment(config, f"{place}.set", path, value)
-    if label in inner:
-      raise UserError(f"{place}.grid.{label} has the name of the axis of the arms; give it another.")
-    own = [_read_axis(put(config, changes), axis_label, axis_, f"{place}.grid") for axis_label, axis_ in inner.items()]
-    points += [_joined([_Point({label: name}, dict(changes)), *chosen]) for chosen in itertools.product(*own)]
-  return points
+        hint = "axes of an arm stand in its 'grid'" if field in ("path", "levels") else suggest(field, ("set", "grid"))
+        raise UserError(f"{place}.{field} does not exist; {hint}.")
+    changes, inner = _changes(config, arm.get("set", {}), f"{place}.set"), arm.get("grid")
+    if inner is not None and (not isinstance(inner, Mapping) or not inner):
+      raise UserError(f"{place}.grid is {inner!r}; give a dict of axes, or leave 'grid' out for an arm of one point.")
+    own = _read_grid(put(config, changes), inner or {}, f"{place}.grid")
+    if any(label in point.values for point in own):
+      raise UserError(f"{place}.grid has an axis {label!r}, which is the name of the axis of the arms; rename it.")
+    arms[name] = [_joined([_Point({label: name}, changes), point]) for point in own]
+  sections = sorted({path.split(".")[0] for points in arms.values() for point in points for path in point.changes})
+  settings: dict[str, str] = {}
+  for name, points in arms.items():
+    configs = (put(config, point.changes) for point in points)
+    reached = json.dumps(sorted(json.dumps([c[section] for section in sections], default=str) for c in configs))
+    if reached in settings:
+      raise UserError(f"{where}.arms has {settings[reached]!r} and {name!r} with the same settings; leave one out, or "
+                      "set what they differ in.")
+    settings[reached] = name
+  return [point for points in arms.values() for point in points]
+
+
+def _changes(config: Config, given: Any, where: str) -> dict[str, Any]:
+  """Returns what an arm sets, {path: value}, from a dict or from pairs."""
+  pairs = tuple(given.items()) if isinstance(given, Mapping) else given
+  if not isinstance(pairs, tuple) or not all(isinstance(pair, tuple) and len(pair) == 2 for pair in pairs):
+    raise UserError(f"{where} is {given!r}; give pairs of a config path and a value, as in (('model.width', 16),), or "
+                    "a dict.")
+  changes: dict[str, Any] = {}
+  for path, value in pairs:
+    _check_assignment(put(config, changes), where, path, value, field="")
+    if other := next((other for other in changes if f"{other}.".startswith(f"{path}.")), None):
+      raise UserError(f"{where} sets {path} behind {other}, and so undoes it; leave one out.")
+    changes[path] = value
+  return changes
 
 
 def _check_distinct(where: str, names: list[Any]) -> None:
@@ -177,14 +220,18 @@ def _check_distinct(where: str, names: list[Any]) -> None:
                         "leave one out and raise config.ensemble.seeds for more members, or set different 'names'.")
 
 
-def _check_assignment(config: Config, where: str, path: str, value: Any) -> None:
-  if not isinstance(path, str):
-    raise UserError(f"{where}.path is {path!r}; give a dotted config path such as 'optimizer.learning_rate'.")
-  old = get(config, path)
+def _check_assignment(config: Config, where: str, path: Any, value: Any, field: str = ".path") -> None:
+  """Refuses a path that cannot be swept, or a value of another type than what stands there."""
+  if not isinstance(path, str) or not path:
+    raise UserError(f"{where}{field} is {path!r}; give a dotted config path such as 'optimizer.learning_rate'.")
+  try:
+    old = get(config, path)
+  except UserError as error:
+    raise UserError(f"{where}{field} is {path!r}, but {error}") from None
   section = path.split(".")[0]
   if section not in MEMBER_SECTIONS:
     hint = "set config.ensemble.seeds" if path == "seed" else f"only {', '.join(MEMBER_SECTIONS)} can"
-    raise UserError(f"{where}.path is {path!r}, which cannot differ between members; {hint}.")
+    raise UserError(f"{where}{field} is {path!r}, which cannot differ between members; {hint}.")
   if is_numeric((old,)) and is_numeric((value,)):
     return
   if isinstance(old, str) and not path.endswith(".name") and (
