@@ -20,7 +20,7 @@ from nurture import data, reporting
 from nurture.core import UserError, extensions, trees
 from nurture.reporting.files import remove_file
 from nurture.training.checkpoint import Checkpoints
-from nurture.training.config import Config, check, plain, to_json
+from nurture.training.config import Config, check, plain, put, to_json
 from nurture.training.experiment import Experiment
 from nurture.training.loop import Loop
 from nurture.training.profiling import Profiler
@@ -42,6 +42,7 @@ def run(
   argv: Sequence[str] = (),
   profile: bool = False,
   tensorboard: bool = False,
+  wandb: bool = False,
   dataset: data.Dataset | None = None,
 ) -> Results:
   """Trains every member of a config, or what is left of it, and writes the run directory.
@@ -53,7 +54,8 @@ def run(
     data_dir: where data sets that are not embedded lie.
     argv: the command line, for the manifest.
     profile: whether to write a jax.profiler trace of a few dispatches to workdir/profile.
-    tensorboard: whether to write TensorBoard events to workdir/tensorboard.
+    tensorboard: whether to write TensorBoard events to workdir/tensorboard, also of what was trained without it.
+    wandb: whether to send the metrics to Weights & Biases, likewise.
     dataset: the one that config.data.source = {"name": "given"} means, such as a `nurture.data.Dataset.from_arrays`.
 
   Returns:
@@ -71,22 +73,41 @@ def run(
   read_data = data.Reader(data_dir, dataset)
   with claimed(workdir, config):
     cohorts = cohorts_of(config, members, functools.partial(Experiment.of, read=read_data))
-    _start(workdir, config, cohorts, read_data, argv)
+    entries = _entries(cohorts)
+    sinks: list[reporting.Sink] = []
+    if tensorboard:
+      sinks.append(reporting.TensorBoard(workdir / "tensorboard", entries))
+    if wandb:
+      config_of = lambda i: to_json(put(config, members[i].assignments)) | {"seed": members[i].seed}
+      sinks.append(reporting.Wandb(workdir, entries, config["steps"], config_of))
+    _start(workdir, config, cohorts, entries, read_data, argv)
     last = {"step": 0}
     with reporting.recorded(workdir, lambda: last["step"], _reason):
-      finals = _train(config, cohorts, workdir, name, last, profile, tensorboard)
+      finals = _train(config, cohorts, workdir, name, last, profile, sinks)
       results = _results(config, name, cohorts, finals, workdir)
       reporting.write_json(workdir / "results.json", results)
       last["step"] = config["steps"]
   return results
 
 
+def _entries(cohorts: Sequence[Cohort]) -> list[dict[str, Any]]:
+  """Returns the members as manifest.json has them, by their numbers."""
+  members = [(member, cohort) for cohort in cohorts for member in cohort.members]
+  members.sort(key=lambda pair: pair[0].index)
+  return [
+    {"member": member.index, "cohort": cohort.index, "seed": member.seed, "values": dict(member.values)}
+    for member, cohort in members
+  ]
+
+
 def _start(
-  workdir: pathlib.Path, config: Config, cohorts: Sequence[Cohort], read: data.Reader, argv: Sequence[str]
+  workdir: pathlib.Path, config: Config, cohorts: Sequence[Cohort], entries: Sequence[Mapping[str, Any]],
+  read: data.Reader, argv: Sequence[str],
 ) -> None:
   """Writes config.json and the manifest, or notes the resume in it.
 
   Args:
+    entries: of all members.
     read: has read the data.
 
   Raises:
@@ -103,14 +124,9 @@ def _start(
         raise UserError(f"{file} has changed since the run in {workdir} began; restore {what}, or give another "
                         "--workdir.")
   reporting.write_json(workdir / "config.json", to_json(config))
-  members = [(member, cohort) for cohort in cohorts for member in cohort.members]
-  members.sort(key=lambda pair: pair[0].index)
-  manifest = reporting.collect(to_json(config), checksums, [member.seed for member, _ in members], argv)
+  manifest = reporting.collect(to_json(config), checksums, [entry["seed"] for entry in entries], argv)
   manifest["data"], manifest["extensions"] = read.described, extensions.sources(config)
-  manifest["members"] = [
-    {"member": member.index, "cohort": cohort.index, "seed": member.seed, "values": dict(member.values)}
-    for member, cohort in members
-  ]
+  manifest["members"] = entries
   reporting.start(workdir, manifest)
 
 
@@ -133,7 +149,7 @@ def _train(
   name: str,
   last: dict[str, int],
   profile: bool,
-  tensorboard: bool,
+  sinks: Sequence[reporting.Sink],
 ) -> list[tuple[list[str], np.ndarray]]:
   """Trains the cohorts; returns for each the sha256 of every member's parameters, and when members diverged."""
   total, finals, resumed, rows = config["steps"], [], False, reporting.NO_ROWS
@@ -147,7 +163,7 @@ def _train(
   ]
   with (
     StopSignal() as stop,
-    reporting.MetricsWriter(workdir / "metrics.jsonl", workdir / "tensorboard" if tensorboard else None) as writer,
+    reporting.MetricsWriter(workdir / "metrics.jsonl", sinks) as writer,
     reporting.Progress(total * len(cohorts), name) as progress,
     contextlib.closing(profiler),
   ):
