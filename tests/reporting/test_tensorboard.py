@@ -75,12 +75,12 @@ def test_a_resumed_run_shows_no_step_twice_and_what_was_trained_before_it_was_as
   members = [member(0), member(1, cohort=1, seed=1), member(2, cohort=2, seed=2)]
   board = TensorBoard(tmp_path, members)
   board.restart(0, -1, ())
-  for step in (0, 10, 20):
-    board.add(row(0, step, loss=1.0))
-    board.add(row(1, step, 1, loss=1.0))
-  board.flush()  # and killed
+  for step in (0, 10, 20, 30):
+    for number in (0, 1, 2):
+      board.add(row(number, step, number, loss=1.0))
+  board.flush()
   event, = (tmp_path / "seed 1").iterdir()
-  event.write_bytes(event.read_bytes()[:-5])
+  event.write_bytes(event.read_bytes()[:-5])  # killed while it wrote
   (tmp_path / "seed 0").rename(tmp_path / "elsewhere")
   board = TensorBoard(tmp_path, members)
   board.restart(1, 10, [row(0, 0, loss=2.0), row(0, 10, loss=2.0), row(1, 0, 1, loss=3.0)])

@@ -155,12 +155,16 @@ def test_what_was_trained_without_it_is_sent_by_the_next_start_and_an_end_is_an_
   assert list(cloud.steps().values()) == [[0, STEPS]] * 2 + [[0, STEPS, 150, 200]] * 2
 
 
-def test_a_run_that_fails_is_no_finished_one(cloud, tmp_path):
+def test_a_run_that_fails_is_no_finished_one_and_the_cohorts_before_it_are(cloud, tmp_path):
+  ended = lambda: json.loads((tmp_path / "wandb" / "nurture.json").read_text())["ended"]
   with pytest.raises(ZeroDivisionError), reporting.MetricsWriter(tmp_path / "m", [opened(tmp_path)]) as writer:
     writer.resume(reporting.NO_ROWS, 0, -1)
+    writer.write(cohort_rows(0, STEPS))
+    assert ended() == {}
+    writer.write(cohort_rows(1, STEPS))
+    assert ended() == {"0": STEPS, "1": STEPS}
     raise ZeroDivisionError
-  assert [run.code for _, run in cloud.inits] == [1]
-  assert json.loads((tmp_path / "wandb" / "nurture.json").read_text())["ended"] == {}
+  assert [run.code for _, run in cloud.inits] == [0, 0, 1, 1] and ended() == {"0": STEPS, "1": STEPS}
 
 
 def test_a_failure_while_members_train_is_one_line_and_the_next_start_sends_the_rest(cloud, tmp_path, capsys):

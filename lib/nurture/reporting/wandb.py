@@ -132,11 +132,11 @@ class Wandb:
 
   def _finish(self, failed: bool) -> None:
     """Ends the runs that are open, and notes those that are complete."""
-    for member, run in self._runs.items():
+    for run in self._runs.values():
       run.finish(exit_code=int(failed))
-      if not failed and not run.disabled:
-        self._ended[member] = self._seen.get(member, -1)
-    if self._runs and not failed:
+    complete = {member: self._seen.get(member, -1) for member, run in self._runs.items() if not run.disabled}
+    if complete and not failed:
+      self._ended |= complete
       write_json(self._folder / "nurture.json", {"id": self._id, "ended": self._ended})
     self._runs.clear()
 
