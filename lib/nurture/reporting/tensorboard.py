@@ -109,7 +109,8 @@ class TensorBoard:
 
 def _folders(directory: pathlib.Path, members: Sequence[Mapping[str, Any]]) -> dict[int, pathlib.Path]:
   """Returns the folder of each member; a group whose folder would be another one's gets a number behind its name."""
-  folders, names = {}, {}
+  folders: dict[int, pathlib.Path] = {}
+  names: dict[str, str] = {}
   for member in members:
     group, _, seed = name_of(member).rpartition("/")
     if group not in names:
