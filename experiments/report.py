@@ -180,11 +180,12 @@ def _write_page(
 ) -> pathlib.Path | None:
   """Writes report.md and its picture; returns the path of the picture, if there are curves that can be told apart."""
   plot, lines = None, sum(len(run.groups) for run in runs)
-  panels = [panel for panel in panels_of(runs, metrics) if panel.series] if lines <= _LINES else []
+  too_many = len(runs) > 1 and lines > _LINES
+  panels = [] if too_many else [panel for panel in panels_of(runs, metrics) if panel.series]
   if panels:
     plot = reporting.curves(out / "plots" / "report.png", panels, styles=styles_of(runs), of="seeds")
     text = [*text, "", f"![{', '.join(panel.title for panel in panels)}](plots/report.png)"]
-  elif lines > _LINES:
+  elif too_many:
     text = [*text, "", f"No picture: {lines} curves cannot be told apart; give fewer runs."]
     print(f"\n{text[-1]}")
   reporting.replace_file(out / "report.md", "\n".join(["# Report", "", *text, ""]))

@@ -26,6 +26,7 @@ ETAS = (0.0, 0.01)
 CONFIG = {
   "steps": 100, "model": {"name": "mlp", "width": 8}, "losses": {"ce": {"weight": 1.0}},
   "probes": {"accuracy": {"name": "accuracy", "split": "test"}}, "report": {"metrics": ["accuracy/accuracy", "loss"]},
+  "ensemble": {"grid": {}},
 }
 
 
@@ -225,7 +226,16 @@ def test_runs_of_several_tasks_show_the_metrics_of_each_and_name_the_others(tmp_
     [{"many": {f"{i}": i for i in range(8)}}, {"many": {f"{i}": -i - 1 for i in range(8)}}],
     {f"many.{i}": [f"{i}", f"{-i - 1}"] for i in range(6)}, ["many.6", "many.7"],
   ),
-  ([{"report": {"metrics": []}, "ensemble": {"grid": {"a": 1}}}, {"ensemble": {"grid": {}}}], {}, []),
+  ([{"report": {"metrics": []}}, {"ensemble": {"grid": {}}}], {}, []),
+  (
+    [{"ensemble": {"grid": {"w": {"path": "model.width", "levels": [8, 9]}}}}, {"model": {"name": "cnn", "width": 8}}],
+    {"model.name": ["mlp", "cnn"], "model.width": ["swept", "8"]}, [],
+  ),
+  (
+    [{"ensemble": {"grid": {"arm": {"arms": {"a": {"set": {"losses.ce": {}}}, "b": {"grid": {"width": {
+      "path": ["model.width"], "levels": [[8]]}}}}}}}}, {}],
+    {"model.width": ["swept", "8"], "losses.ce": ["swept", "–"], "losses.ce.weight": ["–", "1.0"]}, [],
+  ),
 ])
 def test_columns_say_in_what_runs_differ(changes, columns, hidden):
   runs = [report.Run(f"{i}", (), (), None, {**CONFIG, **change}) for i, change in enumerate(changes)]
@@ -291,8 +301,9 @@ def test_a_latex_table_has_the_notes_as_comments(tmp_path, run):
   run("a_b", out="x.tex", metric=["accuracy/accuracy"])
   assert pathlib.Path("x.tex").read_text() == (
     "% a_b is unfinished: 3 of 3 members have metrics, the last of them at step 50 of 100; the numbers are those so "
-    "far.\n% needs \\usepackage{booktabs}\n\\begin{tabular}{llrr}\n\\toprule\nrun & group & n & accuracy/accuracy \\\\\n"
-    "\\midrule\na\\_b & all & 3 & 0.6100 $\\pm$ 0.0058 \\\\\n\\bottomrule\n\\end{tabular}\n"
+    "far.\n% needs \\usepackage{booktabs}\n\\begin{tabular}{llrr}\n\\toprule\n"
+    "run & group & n & accuracy/accuracy \\\\\n\\midrule\na\\_b & all & 3 & 0.6100 $\\pm$ 0.0058 \\\\\n\\bottomrule\n"
+    "\\end{tabular}\n"
   )
 
 
@@ -351,14 +362,14 @@ def test_groups_have_the_same_names_before_and_after_the_end(tmp_path):
 def test_curves_of_one_name_are_both_drawn():
   of = lambda label, group: report.Run(label, tuple(
     report.Group(name, {}, (i,), {}) for i, name in enumerate((group, "other"))
-  ), ({"step": 0, "member": 0, "loss": 1.0},), None)
+  ), ({"step": 0, "member": 0, "loss": 1.0},), None, CONFIG)
   assert list(report.panel_of([of("a", "b: c"), of("a: b", "c")], "loss").series) == ["a: b: c", "a: b: c (2)"]
 
 
 def test_a_method_has_one_colour_in_all_runs_and_panels():
   groups = tuple(report.Group(m, {"method": m}, (i,), {}) for i, m in enumerate(("plain", "ELR")))
   rows = tuple({"step": 0, "member": i, "loss": 1.0} for i in (0, 1))
-  runs = [report.Run(label, groups, rows, None) for label in ("a", "b")]
+  runs = [report.Run(label, groups, rows, None, CONFIG) for label in ("a", "b")]
   styles = report.styles_of(runs)
   assert list(report.panel_of(runs, "loss").series) == ["a: plain", "a: ELR", "b: plain", "b: ELR"]
   assert styles["a: plain"].color == report.styles_of(runs[:1])["plain"].color != styles["a: ELR"].color

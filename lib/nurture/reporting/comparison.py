@@ -15,9 +15,13 @@ from nurture.reporting.files import Path, exists, is_directory
 from nurture.reporting.results import label_of, summarize
 from nurture.reporting.run_directory import read_config, read_manifest, read_results, stream_rows
 
+SWEPT = "swept"  # the value of a field that members have different
 SHOWN = 6  # metrics of a run whose config does not say which
 # What is read of a config.
-_CONFIG = {"steps": schema.COUNT, "probes": schema.Each(schema.ANY), "report": {"metrics": [schema.TEXT]}}
+_CONFIG = {
+  "steps": schema.COUNT, "probes": schema.Each(schema.ANY), "report": {"metrics": [schema.TEXT]},
+  "ensemble": {"grid": schema.Each(schema.Each(schema.ANY))},
+}
 _INDICES = ("step", "cohort", "member")
 # What says how a run is shown, and what the names of groups say already.
 _NOT_COMPARED = ("report", "ensemble.grid")
@@ -41,7 +45,7 @@ class Run:
   groups: tuple[Group, ...]
   rows: Iterable[Mapping[str, Any]]
   note: str | None  # why its numbers are not final
-  config: Mapping[str, Any] = dataclasses.field(default_factory=lambda: {"probes": {}, "report": {"metrics": []}})
+  config: Mapping[str, Any]
 
   @property
   def metrics(self) -> list[str]:
@@ -149,9 +153,10 @@ def _groups_so_far(
 def differing_fields(configs: Sequence[Mapping[str, Any]]) -> dict[str, list[Any]]:
   """Returns {config path: its value in each config} of what is not the same in all, in the order of the configs.
 
-  A config without the field has None. What only says how to show a run, and the axes of grids, are left out.
+  A config without the field has None, and one whose grid sets it has "swept". What only says how to show a run, and the
+  grids themselves, are left out.
   """
-  flat = [dict(_leaves(config)) for config in configs]
+  flat = [dict(_leaves(config, set(_swept(config["ensemble"]["grid"])))) for config in configs]
   paths = dict.fromkeys(path for leaves in flat for path in leaves)
   columns = {path: [leaves.get(path) for leaves in flat] for path in paths}
   return {path: column for path, column in columns.items() if any(value != column[0] for value in column)}
@@ -162,13 +167,26 @@ def is_number_or_null(value: Any) -> bool:
   return value is None or schema.is_number(value)
 
 
-def _leaves(config: Mapping[str, Any], parent: str = "") -> Iterator[tuple[str, Any]]:
+def _swept(grid: Any) -> Iterator[str]:
+  """Yields the config paths that a grid sets, wherever they stand in it: those of axes, of arms, of the arms' axes."""
+  for name, value in grid.items() if isinstance(grid, Mapping) else ():
+    if name == "path" and isinstance(value, (str, list)):
+      yield from [value] if isinstance(value, str) else map(str, value)
+    elif name == "set" and isinstance(value, Mapping):
+      yield from value
+    else:
+      yield from _swept(value)
+
+
+def _leaves(config: Mapping[str, Any], swept: set[str], parent: str = "") -> Iterator[tuple[str, Any]]:
   for name, value in config.items():
     path = f"{parent}{name}"
     if path in _NOT_COMPARED:
       continue
-    if isinstance(value, Mapping):
-      yield from _leaves(value, f"{path}.")
+    if path in swept:
+      yield path, SWEPT
+    elif isinstance(value, Mapping):
+      yield from _leaves(value, swept, f"{path}.")
     else:
       yield path, value
 
