@@ -264,12 +264,12 @@ def test_a_folder_of_runs_is_read_whatever_else_lies_there(tmp_path, run):
   reporting.start(runs / "begun", {"checksums": {}})
   reporting.write_json(make_run(runs / "study") / "results.json", {"groups": {}})  # of another program
   (make_run(runs / "damaged") / "results.json").write_text("{")
-  for arguments in (["runs"], sorted(f"runs/{name}" for name in os.listdir(runs)), ["runs", "runs/a"]):
+  for arguments in (["runs"], sorted(f"runs/{name}" for name in os.listdir(runs)), ["runs", "runs/../runs/a"]):
     text = run(*arguments)
     assert {name for name, _ in cells(text)} == {"a", "b"}
     notes = [line for line in text.splitlines() if line.startswith("- ")]
-    others = r"(runs/\.hidden, )?runs/empty, runs/notes\.txt, runs/picture\.png"
-    assert re.fullmatch(rf"- {others}: no runs, left out\.", notes[0])
+    hidden = "runs/.hidden, " if "runs/.hidden" in arguments else ""
+    assert notes[0] == f"- {hidden}runs/empty, runs/notes.txt, runs/picture.png: no runs, left out."
     for note, words in zip(notes[1:], (
       "Left out: runs/begun has no metrics yet", "Left out: runs/damaged/results.json is not JSON",
       "Left out: runs/study/results.json: ", "b is unfinished: ",
