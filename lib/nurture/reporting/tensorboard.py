@@ -50,6 +50,7 @@ class TensorBoard:
     self._folders = _folders(pathlib.Path(directory), members)
     self._files: dict[int, pathlib.Path] = {}  # one a member and start: a file may end in half an event after a kill
     self._waiting: dict[int, list[Any]] = {}
+    self._begin_at: dict[int, int] = {}  # the step from which on TensorBoard is to forget what it has of a member
 
   def restart(self, cohort: int, step: int, rows: Iterable[Mapping[str, Any]]) -> None:
     """Tells TensorBoard to forget what comes after a step of a cohort, and adds the rows of members without events.
@@ -60,11 +61,7 @@ class TensorBoard:
       rows: that the run has so far.
     """
     known = {member for member, folder in self._folders.items() if folder.exists()}
-    for member in known:
-      its = self._members[member]["cohort"]
-      if its >= cohort:
-        log = self._events.SessionLog(status=self._events.SessionLog.START)
-        self._put(member, step=step + 1 if its == cohort else 0, session_log=log)
+    self._begin_at = {m: step + 1 if self._members[m]["cohort"] == cohort else 0 for m in known}
     if len(known) < len(self._folders):
       for row in rows:
         if row["member"] not in known:
@@ -104,6 +101,9 @@ class TensorBoard:
       # Only with a version does TensorBoard take a START for the word of the run on what to forget.
       events.append(self._events.Event(wall_time=time.time(), file_version="brain.Event:2"))
       events.append(self._events.Event(wall_time=time.time(), summary=self._hparams(place)))
+      if member in self._begin_at:
+        log = self._events.SessionLog(status=self._events.SessionLog.START)
+        events.append(self._events.Event(wall_time=time.time(), step=self._begin_at[member], session_log=log))
     events.append(self._events.Event(wall_time=time.time(), **event))
 
 
