@@ -81,7 +81,8 @@ def test_a_resumed_run_shows_no_step_twice_and_what_was_trained_before_it_was_as
   board.flush()
   event, = (tmp_path / "seed 1").iterdir()
   event.write_bytes(event.read_bytes()[:-5])  # killed while it wrote
-  (tmp_path / "seed 0").rename(tmp_path / "elsewhere")
+  event, = (tmp_path / "seed 0").iterdir()
+  event.rename(event.with_name("begun"))  # killed before its first rows were whole
   board = TensorBoard(tmp_path, members)
   board.restart(1, 10, [row(0, 0, loss=2.0), row(0, 10, loss=2.0), row(1, 0, 1, loss=3.0)])
   board.add(row(1, 20, 1, loss=4.0))

@@ -49,7 +49,7 @@ class TensorBoard:
     self._members = {member["member"]: member for member in members}
     self._folders = _folders(pathlib.Path(directory), members)
     self._files: dict[int, pathlib.Path] = {}  # one a member and start: a file may end in half an event after a kill
-    self._waiting: dict[int, list[Any]] = {}
+    self._waiting: dict[int, list[bytes]] = {}
     self._begin_at: dict[int, int] = {}  # the step from which on TensorBoard is to forget what it has of a member
 
   def restart(self, cohort: int, step: int, rows: Iterable[Mapping[str, Any]]) -> None:
@@ -60,7 +60,7 @@ class TensorBoard:
       step: at which it goes on; -1 is the start of the cohort.
       rows: that the run has so far.
     """
-    known = {member for member, folder in self._folders.items() if folder.exists()}
+    known = {member for member, folder in self._folders.items() if any(folder.glob("*tfevents*"))}
     self._begin_at = {m: step + 1 if self._members[m]["cohort"] == cohort else 0 for m in known}
     if len(known) < len(self._folders):
       for row in rows:
@@ -78,12 +78,14 @@ class TensorBoard:
   def flush(self) -> None:
     for member, events in self._waiting.items():
       file = self._files[member]
+      begun = file.with_name("begun") if not file.exists() else file  # a kill leaves no file that has but some rows
       try:
         file.parent.mkdir(parents=True, exist_ok=True)
-        with open(file, "ab") as f:
+        with open(begun, "ab" if begun is file else "wb") as f:
           writer = self._records(f)
           for event in events:
-            writer.write(event.SerializeToString())
+            writer.write(event)
+        begun.rename(file)
       except OSError as error:
         raise unwritable(file.parent, error) from error
     self._waiting.clear()
@@ -93,18 +95,17 @@ class TensorBoard:
     self.flush()
 
   def _put(self, member: int, **event: Any) -> None:
-    events = self._waiting.setdefault(member, [])
+    waiting = self._waiting.setdefault(member, [])
+    of = lambda **fields: self._events.Event(wall_time=time.time(), **fields).SerializeToString()
     if member not in self._files:
       self._files[member] = self._folders[member] / f"events.out.tfevents.{time.time_ns()}"  # read in this order
-      entry = self._members[member]
-      place = {**entry["values"], "seed": entry["seed"]}
+      place = {**self._members[member]["values"], "seed": self._members[member]["seed"]}
       # Only with a version does TensorBoard take a START for the word of the run on what to forget.
-      events.append(self._events.Event(wall_time=time.time(), file_version="brain.Event:2"))
-      events.append(self._events.Event(wall_time=time.time(), summary=self._hparams(place)))
+      waiting += [of(file_version="brain.Event:2"), of(summary=self._hparams(place))]
       if member in self._begin_at:
         log = self._events.SessionLog(status=self._events.SessionLog.START)
-        events.append(self._events.Event(wall_time=time.time(), step=self._begin_at[member], session_log=log))
-    events.append(self._events.Event(wall_time=time.time(), **event))
+        waiting.append(of(step=self._begin_at[member], session_log=log))
+    waiting.append(of(**event))
 
 
 def _folders(directory: pathlib.Path, members: Sequence[Mapping[str, Any]]) -> dict[int, pathlib.Path]:
