@@ -1,6 +1,7 @@
 """TensorBoard events: a run of its own for every member, resumed without a step twice, without TensorFlow."""
 
 import os
+import pathlib
 import subprocess
 import sys
 
@@ -92,6 +93,25 @@ def test_a_resumed_run_shows_no_step_twice_and_what_was_trained_before_it_was_as
   assert curves["seed 0"] == {"loss": [(0, 2.0), (10, 2.0)]}
   assert curves["seed 1"] == {"loss": [(0, 1.0), (10, 1.0), (20, 4.0)]}
   assert curves["seed 2"] == {"loss": [(0, 5.0)]}
+
+
+def test_a_kill_leaves_no_file_that_has_but_some_of_its_rows(tmp_path, monkeypatch):
+  pytest.importorskip("tensorboard")
+  board = TensorBoard(tmp_path, [member(0)])
+  board.add(row(0, 0, loss=1.0))
+
+  def killed(self, target):
+    raise KeyboardInterrupt
+
+  with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+    patch.setattr(pathlib.Path, "rename", killed)
+    board.flush()
+  assert os.listdir(tmp_path / "seed 0") == ["begun"]
+  board = TensorBoard(tmp_path, [member(0)])
+  board.restart(0, 0, [row(0, 0, loss=2.0)])
+  board.close(failed=False)
+  assert shown(tmp_path)[0] == {"seed 0": {"loss": [(0, 2.0)]}}
+  assert "begun" not in os.listdir(tmp_path / "seed 0")
 
 
 def test_no_file_stays_open_however_many_members_there_are(tmp_path):

@@ -7,6 +7,7 @@ import re
 import struct
 import subprocess
 import sys
+import types
 
 import pytest
 
@@ -144,9 +145,10 @@ def test_a_refusal_before_anything_is_trained_is_one_sentence_and_leaves_nothing
   assert os.listdir(tmp_path) == []
 
 
-def test_a_package_that_is_not_installed_is_an_error_that_names_the_extra(tmp_path, monkeypatch):
-  monkeypatch.setitem(sys.modules, "wandb", None)
-  with pytest.raises(UserError, match=r"not installed.*pip install \"nurture\[wandb\]\"`, or leave --wandb out"):
+@pytest.mark.parametrize("found", [None, types.ModuleType("wandb")], ids=["nothing", "a folder of that name"])
+def test_a_package_that_is_not_installed_is_an_error_that_names_the_extra(tmp_path, monkeypatch, found):
+  monkeypatch.setitem(sys.modules, "wandb", found)
+  with pytest.raises(UserError, match=r"not installed \(.*pip install \"nurture\[wandb\]\"`, or leave --wandb out"):
     opened(tmp_path)
 
 

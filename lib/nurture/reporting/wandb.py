@@ -46,13 +46,14 @@ class Wandb:
     config_of: Callable[[int], Mapping[str, Any]],
   ):
     try:
-      import wandb  # noqa: PLC0415
-    except ImportError as error:
+      from wandb import Settings, init, setup  # noqa: PLC0415
+    except ImportError as error:  # also of a folder that W&B made where the program starts, an empty package to Python
       raise UserError(
         f"Weights & Biases needs a package that is not installed ({error}); "
         'run `pip install "nurture[wandb]"`, or leave --wandb out.'
       ) from error
-    self._wandb, self._steps, self._config_of = wandb, steps, config_of
+    self._init, self._setup, self._settings = init, setup, Settings
+    self._steps, self._config_of = steps, config_of
     self._workdir, self._folder = pathlib.Path(workdir), pathlib.Path(workdir) / "wandb"
     self._members = {member["member"]: member for member in members}
     self._id, self._ended = "", dict[int, int]()
@@ -112,17 +113,17 @@ class Wandb:
       self._sent[member] = step
 
   def _open(self, member: int) -> None:
-    settings = self._wandb.setup().settings
+    settings = self._setup().settings
     offline = settings.mode in ("offline", "dryrun")
     run_id, entry = f"{self._id}-{member}", self._members[member]
     for unfinished in self._folder.glob(f"offline-run-????????_??????-{run_id}"):
       shutil.rmtree(unfinished)
-    run = self._wandb.init(
+    run = self._init(
       id=run_id, name=name_of(entry), group=f"{self._workdir.resolve().name} {self._id}",
       project=settings.project or _PROJECT, dir=str(self._workdir), reinit="create_new",
       config={**self._config_of(member), "values": dict(entry["values"])},
       resume=None if offline else "allow",  # a sync of the whole run replaces what there is
-      settings=self._wandb.Settings(console="off", silent=True, disable_git=True, x_disable_stats=True),
+      settings=self._settings(console="off", silent=True, disable_git=True, x_disable_stats=True),
     )
     if not self._told and not run.disabled:
       place = f"`wandb sync {self._folder}/offline-run-*` sends the runs when they have ended" if offline else run.url
