@@ -44,7 +44,7 @@ class MetricsWriter:
   Args:
     path: the file, usually metrics.jsonl in the run's directory. Rows that it has stay. A last line that a kill left
       half written is dropped when the first rows are put behind it; until then nothing is changed.
-    sinks: which show the rows too, such as `TensorBoard` and `WeightsAndBiases`.
+    sinks: which show the rows too, such as `TensorBoard` and `Wandb`.
 
   Raises:
     UserError: if the file cannot be read or written.
