@@ -1,0 +1,93 @@
+"""Networks of the user's own, of any of four libraries, as rows that a config can name."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from flax import linen as nn
+from flax import nnx
+
+from nurture import core
+from nurture.core import Outputs, Preset, UserError, hints
+from nurture.models.capture import capture
+from nurture.models.from_equinox import from_equinox
+from nurture.models.from_haiku import from_haiku, from_transformed
+from nurture.models.from_nnx import from_nnx
+from nurture.models.wrapped import parameters_of
+
+# The argument by which a constructor asks for random numbers, and who makes a model of what it constructs.
+_BY_ARGUMENT: Mapping[str, Callable[..., Any]] = {"rngs": from_nnx, "key": from_equinox}
+_FRAMEWORK = ("parent", "name")  # arguments that are the library's, never a config's
+_KNOWN = ("a linen module, an nnx module, an equinox module or a haiku module, or a function that returns one of them")
+
+
+def as_row(row: Any) -> Any:
+  """Returns a row whose result is a model, with the fields of the row.
+
+  A linen module whose __call__ is annotated with `-> Outputs` is a model as it is, and so is anything else with
+  `init` and `apply`. All others are wrapped: linen modules by `capture`; classes and functions that take `rngs` as nnx
+  modules; those that take a `key` as equinox modules; haiku by its modules' classes, or by functions that return what
+  hk.transform or hk.transform_with_state gave.
+  """
+  return Preset(_adapted(row.constructor), **row.arguments) if isinstance(row, Preset) else _adapted(row)
+
+
+@functools.cache  # parts are built anew in every trace
+def _adapted(constructor: Callable[..., Any]) -> Callable[..., Any]:
+  wrap = _wrapper_of(constructor)
+
+  def model(**fields: Any) -> Any:
+    return wrap(constructor, **fields)
+
+  hidden = {*_FRAMEWORK, *(name for name, made in _BY_ARGUMENT.items() if made is wrap)}
+  fields = {name: parameter for name, parameter in parameters_of(constructor).items() if name not in hidden}
+  model.__signature__ = inspect.Signature([  # type: ignore[attr-defined]
+    parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY) for parameter in fields.values()
+  ])
+  model.__annotations__ = {name: hint for name, hint in hints.of(constructor).items() if name in fields}
+  return model
+
+
+def _wrapper_of(constructor: Callable[..., Any]) -> Callable[..., Any]:
+  """Returns (constructor, fields) -> model, by the library of a class, and by what a function asks for."""
+  if inspect.isclass(constructor):
+    libraries = {f"{parent.__module__.partition('.')[0]}.{parent.__name__}" for parent in constructor.__mro__}
+    if issubclass(constructor, nn.Module):
+      return _made
+    if issubclass(constructor, nnx.Module):
+      return from_nnx
+    if "equinox.Module" in libraries:
+      return from_equinox
+    if "haiku.Module" in libraries:
+      return from_haiku
+  asked = [wrap for name, wrap in _BY_ARGUMENT.items() if name in parameters_of(constructor)]
+  return asked[0] if asked else _made
+
+
+def _made(constructor: Callable[..., Any], **fields: Any) -> Any:
+  """Returns what a constructor returns, as a model."""
+  made = constructor(**fields)
+  if isinstance(made, nn.Module):
+    is_model = hints.of(type(made).__call__).get("return") is Outputs
+    return made if is_model else capture(made.clone(parent=None, name=None))
+  kind = type(made)
+  if kind.__module__.partition(".")[0] == "haiku" and kind.__name__.startswith("Transformed"):
+    return from_transformed(made, constructor)
+  libraries = {parent.__module__.partition(".")[0] for parent in kind.__mro__}
+  for library, argument in (("flax", "rngs"), ("equinox", "key")):
+    if library in libraries:
+      raise UserError(f"config.model is {constructor.__name__}, which makes a network from random numbers of its own; "
+                      f"give it an argument {argument!r}, from which every seed gets others.")
+  if not (hasattr(made, "init") and hasattr(made, "apply")):
+    raise UserError(f"config.model is {constructor.__name__}, which makes no network that is known but "
+                    f"a {kind.__name__}; name {_KNOWN}.")
+  return made
+
+
+def rows_for(table: Mapping[str, Any], config: str | Mapping[str, Any]) -> Mapping[str, Any]:
+  """Returns a table with the row of a config as one that makes a model."""
+  name = config.get("name") if isinstance(config, Mapping) else config
+  return {**table, name: as_row(core.lookup(table, name, path="config.model"))} if isinstance(name, str) else table
