@@ -82,4 +82,4 @@ def fitted(config: str | Mapping[str, Any], path: str, num_classes: int, inputs:
     )
 
 
-__all__ = ["ACTIVATIONS", "INITIALIZERS", "MODELS", "Taps", "build", "capture", "fitted", "select"]
+__all__ = ["ACTIVATIONS", "INITIALIZERS", "MODELS", "Taps", "build", "capture", "fitted", "rows_for", "select"]

@@ -145,8 +145,9 @@ class Captured(Wrapped):
         tap(taps, ".".join(call.place), call.value, batch)
     logits = self.logits(out)
     if not isinstance(logits, (jax.Array, np.ndarray)):
-      raise UserError(f"{type(self.module).__name__} returns a {type(logits).__name__} and not logits; say where they "
-                      "are, as in capture(module, logits=lambda out: out[0]).")
+      raise UserError(f"config.model is {type(self.module).__name__}, which returns a {type(logits).__name__} and not "
+                      "logits; return the logits alone, or say where they are, as in "
+                      "models.capture(module, logits=lambda out: out[0]).")
     outputs = taps.outputs(logits)
     return outputs if mutable is False else (outputs, _without_taps(changed))
 

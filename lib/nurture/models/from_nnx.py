@@ -68,6 +68,7 @@ class FromNnx(Wrapped):
 
   def init(self, keys: Any, x: Any, **scheduled: Any) -> Tree:
     """Returns the module's variables."""
+    keys = _with_default(keys if isinstance(keys, Mapping) else {"params": keys}, "params")
     with faults_told(self.constructor.__name__, x), contextlib.ExitStack() as stack:
       return _spelt(self._bridge(False, [], stack).init(keys, x, **in_mode(self.arguments, False), **scheduled))
 
@@ -76,8 +77,7 @@ class FromNnx(Wrapped):
   ) -> Outputs | tuple[Outputs, Tree]:
     """Maps [B, ...] to `Outputs`, with the changed collections beside them unless `mutable` is False."""
     calls: list[Call] = []
-    if isinstance(rngs, Mapping) and "dropout" in rngs:  # nnx falls back to the stream "default", and that to key 0
-      rngs = {"default": rng.stream(rngs["dropout"], "default"), **rngs}
+    rngs = _with_default(rngs, "dropout") if rngs else None
     with faults_told(self.constructor.__name__, x), contextlib.ExitStack() as stack:
       out, changed = self._bridge(train, calls, stack).apply(
         _counted(variables), x, rngs=rngs, mutable=mutable or [], **in_mode(self.arguments, train), **scheduled
@@ -90,7 +90,8 @@ class FromNnx(Wrapped):
     takes_rngs = "rngs" in parameters_of(self.constructor)
 
     def made(**rngs: Any) -> nnx.Module:
-      module = self.constructor(**self.fields, **rngs)
+      with faults_told(self.constructor.__name__):
+        module = self.constructor(**self.fields, **rngs)
       if not isinstance(module, nnx.Module):
         raise UserError(f"config.model is {self.constructor.__name__}, which takes rngs and returns a "
                         f"{type(module).__name__}; return an nnx module.")
@@ -100,6 +101,11 @@ class FromNnx(Wrapped):
       return module
 
     return nnx.bridge.ToLinen(cast(Any, made), skip_rng=not takes_rngs, metadata_fn=None, parent=None)
+
+
+def _with_default(keys: Mapping[str, Any], stream: str) -> dict[str, Any]:
+  """Returns keys with one for all streams that they do not name; without it the bridge takes the same in every step."""
+  return {"default": rng.stream(keys[stream], "default"), **keys}
 
 
 def _spelt(tree: Tree) -> Tree:

@@ -27,7 +27,7 @@ Call = tuple[str, Any]  # where a submodule stands, such as "encoder.linear", an
 # The names under which networks ask whether they train, and the value that says yes.
 FLAGS = {
   "train": True, "training": True, "is_train": True, "is_training": True,
-  "eval_mode": False, "deterministic": False, "use_running_average": False,
+  "eval_mode": False, "deterministic": False, "use_running_average": False, "inference": False,
 }
 # What goes wrong while a network is traced. That a number is not known there yet is the sweep's business.
 _FAULTS = (

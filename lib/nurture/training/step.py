@@ -79,7 +79,9 @@ def init(parts: Parts, root: jax.Array) -> State:
   at = functools.partial(rng.stream, root)
   keys = {"params": at("init"), "dropout": at("init.dropout")}
   variables = parts.model.init(keys, parts.spec.example(), **scheduled_values(parts, jnp.int32(0)))
-  params = variables["params"]
+  params = variables.get("params")
+  if not params:
+    raise UserError("config.model has no parameters, so there is nothing to train; choose another model.")
   return State(
     step=jnp.int32(0),
     variables=variables,
@@ -196,6 +198,9 @@ def loss_and_grad(
 
 
 def _check_predictions(logits: jax.Array, targets: jax.Array, task: Task) -> None:
+  if logits.shape[:-1] == targets.shape[:-1] and logits.shape != targets.shape and task.num_outputs:
+    raise UserError(f"config.model makes predictions {logits.shape}, but the data ask for {targets.shape}; give it "
+                    f"{targets.shape[-1]} outputs: num_classes is that where config.model leaves it out.")
   if logits.shape != targets.shape:
     per = lambda array: "one for each position" if array.ndim == 3 else "one for each example"
     raise UserError(f"config.model makes predictions {logits.shape} ({per(logits)}), but the data ask for "
