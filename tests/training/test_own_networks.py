@@ -18,6 +18,7 @@ from nurture.training.config import put
 from nurture.training.experiment import hyper_parameters
 from nurture.training.sweep import can_vary
 from tests.end_to_end.test_configs import metrics_of
+from tests.pages import ROOT, blocks
 from tests.tiny import read, tiny_config
 
 LINEN = '''
@@ -457,3 +458,12 @@ def test_a_module_that_says_so_is_a_model_as_it_is(own):
 def test_the_table_of_models_shows_it(own):
   shown = describe("own_nets.in_nnx:Net", (8, 8, 1), 10, {"width": 4})
   assert shown.outputs.logits.shape == (1, 10) and list(shown.outputs.taps)[-1] == "003_head"
+
+
+@pytest.mark.parametrize("library", LIBRARIES[2:])  # the others run with the page
+def test_the_examples_of_the_page(library, tmp_path, monkeypatch):
+  pytest.importorskip(library)
+  [text] = [block for block in blocks(ROOT / "docs/models.md", "python") if block.startswith(f"# my_{library}.py\n")]
+  (tmp_path / f"page_{library}.py").write_text(text)
+  monkeypatch.syspath_prepend(tmp_path)
+  read(tiny_config(**PLAIN | {"model": {"name": f"page_{library}:Net", "width": 4}}))

@@ -2,7 +2,8 @@
 
 `module.apply(variables, x, train=False, **scheduled)` is the whole interface. In training mode batch statistics are a
 mutable collection and dropout draws from the stream "dropout". What changes over training (VanillaNet's slope `lam`,
-`drop_path`) is a keyword argument that may be traced. `select` picks taps; `capture` makes a model of any linen module.
+`drop_path`) is a keyword argument that may be traced. `select` picks taps. A network of one's own, of any of four
+libraries, is a model by `as_row`, which configs use by themselves; `capture` has more to choose for linen modules.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from nurture.models.decoder import Decoder
 from nurture.models.initializers import INITIALIZERS
 from nurture.models.layers import ACTIVATIONS
 from nurture.models.mlp import DEEP_FCN, MLP, WIDE_FCN
-from nurture.models.own import rows_for
+from nurture.models.own import as_row, rows_for
 from nurture.models.pair import Pair
 from nurture.models.resnet import RESNETS
 from nurture.models.rnn import RNNS
@@ -82,4 +83,6 @@ def fitted(config: str | Mapping[str, Any], path: str, num_classes: int, inputs:
     )
 
 
-__all__ = ["ACTIVATIONS", "INITIALIZERS", "MODELS", "Taps", "build", "capture", "fitted", "rows_for", "select"]
+__all__ = [
+  "ACTIVATIONS", "INITIALIZERS", "MODELS", "Taps", "as_row", "build", "capture", "fitted", "rows_for", "select",
+]

@@ -6,7 +6,7 @@ import dataclasses
 import functools
 import inspect
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any
+from typing import Any, cast
 
 import jax
 from flax import traverse_util
@@ -42,7 +42,7 @@ def from_equinox(constructor: Callable[..., Any], **fields: Any) -> FromEquinox:
   """
   import equinox as eqx  # noqa: PLC0415  (no dependency)
 
-  fields, kind = known(fields), constructor
+  fields, kind = known(fields), cast(Any, constructor)
   if not inspect.isclass(constructor):
     with faults_told(constructor.__name__):
       kind = type(eqx.filter_eval_shape(lambda: constructor(**fields, key=jax.random.key(0))))
@@ -96,7 +96,8 @@ class FromEquinox(Wrapped):
     """Maps [B, ...] to `Outputs`, with the changed collections beside them unless `mutable` is False."""
     import equinox as eqx  # noqa: PLC0415
 
-    size, names = batch_size(x), []
+    size = batch_size(x)
+    names: list[str] = []
     flags = in_mode(self.arguments, train) | scheduled
     key = key_of(rngs, "dropout") if train else None
     keys = None if key is None else jax.random.split(key, size)
@@ -104,7 +105,7 @@ class FromEquinox(Wrapped):
       # What is no array is known without computing anything.
       model, state = eqx.filter_eval_shape(self._made, jax.random.key(0))
       model = eqx.nn.inference_mode(_filled(model, variables), value=not train)
-      state = jax.tree.map(lambda leaf, array: array, state, _restored(state, variables.get("state", {})))
+      state = _restored(state, variables.get("state", {}))
       stateful = "state" in self.arguments and bool(jax.tree.leaves(state))
 
       def one(x: Any, key: Any) -> tuple[Any, Any, list[Any]]:
@@ -133,15 +134,15 @@ class FromEquinox(Wrapped):
 
 def _filled(model: Any, variables: Tree) -> Any:
   """Returns a module of shapes with the arrays of the variables."""
-  arrays = {}
+  arrays: dict[str, Any] = {}
   for name in ("params", "constants"):
     arrays |= traverse_util.flatten_dict(variables.get(name, {}), sep="/")
   paths, treedef = jax.tree_util.tree_flatten_with_path(model)
-  return treedef.unflatten([arrays.get(trees.path_name(path), leaf) for path, leaf in paths])
+  return jax.tree.unflatten(treedef, [arrays.get(trees.path_name(path), leaf) for path, leaf in paths])
 
 
 def _restored(state: Any, arrays: Mapping[str, Any]) -> Any:
-  return jax.tree.structure(state).unflatten([arrays[str(i)] for i in range(len(arrays))])
+  return jax.tree.unflatten(jax.tree.structure(state), [arrays[str(i)] for i in range(len(arrays))])
 
 
 def _submodules(model: Any, path: tuple = ()) -> Iterator[tuple[str, Any]]:

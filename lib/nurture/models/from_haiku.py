@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import inspect
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, cast
 
 from jax.extend.core import get_opaque_trace_state
 
@@ -30,7 +30,7 @@ def from_haiku(constructor: Callable[..., Any], **fields: Any) -> FromHaiku:
   """Returns a model of a haiku module's class."""
   import haiku as hk  # noqa: PLC0415  (no dependency)
 
-  arguments = arguments_of(constructor.__call__, 2)  # self and the input come first
+  arguments = arguments_of(cast(Any, constructor).__call__, 2)  # self and the input come first
   return _model(hk.transform_with_state(lambda x, **given: constructor(**fields)(x, **given)), arguments, constructor)
 
 

@@ -36,7 +36,7 @@ def from_nnx(constructor: Callable[..., Any], **fields: Any) -> FromNnx:
     constructor: a class, or a function that returns a module; it is given the `rngs` that it asks for.
     **fields: its other arguments.
   """
-  fields, kind = known(fields), constructor
+  fields, kind = known(fields), cast(Any, constructor)
   if not inspect.isclass(constructor):
     with faults_told(constructor.__name__):
       kind = type(nnx.eval_shape(lambda: constructor(**fields, rngs=nnx.Rngs(0))))
@@ -70,7 +70,8 @@ class FromNnx(Wrapped):
     """Returns the module's variables."""
     keys = _with_default(keys if isinstance(keys, Mapping) else {"params": keys}, "params")
     with faults_told(self.constructor.__name__, x), contextlib.ExitStack() as stack:
-      return _spelt(self._bridge(False, [], stack).init(keys, x, **in_mode(self.arguments, False), **scheduled))
+      given: dict[str, Any] = in_mode(self.arguments, False) | scheduled
+      return _spelt(self._bridge(False, [], stack).init(keys, x, **given))
 
   def apply(
     self, variables: Tree, x: Any, train: bool = False, rngs: Any = None, mutable: Any = False, **scheduled: Any
@@ -79,8 +80,9 @@ class FromNnx(Wrapped):
     calls: list[Call] = []
     rngs = _with_default(rngs, "dropout") if rngs else None
     with faults_told(self.constructor.__name__, x), contextlib.ExitStack() as stack:
+      given: dict[str, Any] = in_mode(self.arguments, train) | scheduled
       out, changed = self._bridge(train, calls, stack).apply(
-        _counted(variables), x, rngs=rngs, mutable=mutable or [], **in_mode(self.arguments, train), **scheduled
+        _counted(variables), x, rngs=rngs, mutable=mutable or [], **given
       )
     outputs = outputs_of(out, calls, batch_size(x), self.constructor.__name__)
     return outputs if mutable is False else (outputs, _spelt(changed))

@@ -12,6 +12,7 @@ from flax import nnx
 
 from nurture import core
 from nurture.core import Outputs, Preset, UserError, hints
+from nurture.core.extensions import is_extension
 from nurture.models.capture import capture
 from nurture.models.from_equinox import from_equinox
 from nurture.models.from_haiku import from_haiku, from_transformed
@@ -25,7 +26,9 @@ _KNOWN = ("a linen module, an nnx module, an equinox module or a haiku module, o
 
 
 def as_row(row: Any) -> Any:
-  """Returns a row whose result is a model, with the fields of the row.
+  """Returns a constructor whose result is a model, with the fields of a class or function of the user's own.
+
+  A config gets it by the name "module.path:Name"; in a notebook it may become a row, MODELS["mine"] = as_row(Net).
 
   A linen module whose __call__ is annotated with `-> Outputs` is a model as it is, and so is anything else with
   `init` and `apply`. All others are wrapped: linen modules by `capture`; classes and functions that take `rngs` as nnx
@@ -88,6 +91,8 @@ def _made(constructor: Callable[..., Any], **fields: Any) -> Any:
 
 
 def rows_for(table: Mapping[str, Any], config: str | Mapping[str, Any]) -> Mapping[str, Any]:
-  """Returns a table with the row of a config as one that makes a model."""
+  """Returns a table that has the row of a config, also where that is code of the user's own."""
   name = config.get("name") if isinstance(config, Mapping) else config
-  return {**table, name: as_row(core.lookup(table, name, path="config.model"))} if isinstance(name, str) else table
+  if not isinstance(name, str) or name in table or not is_extension(name):
+    return table
+  return {**table, name: as_row(core.lookup(table, name, path="config.model"))}
