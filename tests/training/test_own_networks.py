@@ -2,6 +2,7 @@
 
 import importlib
 import inspect
+import shutil
 import sys
 
 import jax
@@ -21,171 +22,6 @@ from tests.end_to_end.test_configs import metrics_of
 from tests.pages import ROOT, blocks
 from tests.tiny import read, tiny_config
 
-LINEN = '''
-from flax import linen as nn
-
-from nurture.core import Outputs
-from nurture.core.hints import Count, Share
-
-
-class Net(nn.Module):
-  num_classes: Count
-  width: Count = 8
-  dropout: Share = 0.0
-
-  @nn.compact
-  def __call__(self, x, train):
-    x = nn.Dense(self.width, name="hidden")(x.reshape(len(x), -1))
-    x = nn.relu(nn.BatchNorm(not train, momentum=0.9, name="norm")(x))
-    return nn.Dense(self.num_classes, name="head")(nn.Dropout(self.dropout)(x, deterministic=not train))
-
-
-class Model(Net):
-  @nn.compact
-  def __call__(self, x, train=False) -> Outputs:
-    return Outputs(nn.Dense(self.num_classes)(x.reshape(len(x), -1)), {})
-
-
-class Wrong(nn.Module):
-  num_outputs: int
-
-  @nn.compact
-  def __call__(self, x):
-    return nn.Dense(self.num_outputs + 1)(x.reshape(len(x), -1))
-
-
-class Rows(nn.Module):
-  @nn.compact
-  def __call__(self, x):
-    rows, columns = x.shape
-    return nn.Dense(10)(x)
-
-
-class Several(nn.Module):
-  @nn.compact
-  def __call__(self, x):
-    return {"logits": nn.Dense(10)(x.reshape(len(x), -1))}
-
-
-class Nothing(nn.Module):
-  def __call__(self, x):
-    return x.reshape(len(x), -1)[:, :10]
-
-
-class Unknown:
-  pass
-'''
-NNX = '''
-import math
-
-import jax
-from flax import nnx
-
-from nurture.core.hints import Count, Share
-
-
-class Net(nnx.Module):
-  def __init__(self, num_classes: Count, input_shape: tuple, width: Count = 8, dropout: Share = 0.0, *, rngs: nnx.Rngs):
-    self.layers = nnx.List([nnx.Linear(math.prod(input_shape), width, rngs=rngs), nnx.BatchNorm(width, rngs=rngs)])
-    self.dropout = nnx.Dropout(dropout, rngs=rngs)
-    self.head = nnx.Linear(width, num_classes, rngs=rngs)
-
-  def __call__(self, x):
-    x = x.reshape(len(x), -1)
-    for layer in self.layers:
-      x = layer(x)
-    return self.head(self.dropout(nnx.relu(x)))
-
-
-def sequential(num_classes: int, input_shape: tuple, *, rngs: nnx.Rngs):
-  return nnx.Sequential(lambda x: x.reshape(len(x), -1), nnx.Linear(math.prod(input_shape), num_classes, rngs=rngs))
-
-
-def seeded(num_classes: int):
-  return nnx.Linear(8, num_classes, rngs=nnx.Rngs(0))
-
-
-class Inside(nnx.Module):
-  def __init__(self, rate: float = 1.0, *, rngs: nnx.Rngs):
-    self.first, self.last = nnx.Linear(64, 8, rngs=rngs), nnx.Linear(8, 10, rngs=rngs)
-    self.rate = rate
-
-  def __call__(self, x, scale=1.0, *, deterministic: bool):
-    x = scale * jax.checkpoint(self.first)(x.reshape(len(x), -1))
-    return self.rate * self.last(x if deterministic else -x)
-
-
-class Noisy(nnx.Module):
-  def __init__(self, num_classes: int, dropout: float, *, rngs: nnx.Rngs):
-    self.head, self.rngs = nnx.Linear(64, num_classes, rngs=rngs), rngs
-
-  def __call__(self, x, train):
-    x = x.reshape(len(x), -1)
-    return self.head(x + jax.random.normal(self.rngs.noise(), x.shape) if train else x)
-
-
-class Wide(nnx.Module):
-  def __init__(self, *, rngs: nnx.Rngs):
-    self.head = nnx.Linear(65, 10, rngs=rngs)
-
-  def __call__(self, x):
-    return self.head(x.reshape(len(x), -1))
-'''
-EQUINOX = '''
-import math
-
-import equinox as eqx
-import jax
-
-from nurture.core.hints import Count, Share
-
-
-class Net(eqx.Module):
-  hidden: eqx.nn.Linear
-  norm: eqx.nn.BatchNorm
-  dropout: eqx.nn.Dropout
-  head: eqx.nn.Linear
-
-  def __init__(self, num_classes: Count, input_shape: tuple, width: Count = 8, dropout: Share = 0.0, *, key: jax.Array):
-    first, second = jax.random.split(key)
-    self.hidden = eqx.nn.Linear(math.prod(input_shape), width, key=first)
-    self.norm = eqx.nn.BatchNorm(width, axis_name="batch", mode="batch")
-    self.dropout = eqx.nn.Dropout(dropout)
-    self.head = eqx.nn.Linear(width, num_classes, key=second)
-
-  def __call__(self, x, state, key=None):
-    x, state = self.norm(self.hidden(x.ravel()), state)
-    return self.head(self.dropout(jax.nn.relu(x), key=key)), state
-
-
-def sequential(num_classes: int, input_shape: tuple, *, key: jax.Array):
-  flat, layer = eqx.nn.Lambda(lambda x: x.ravel()), eqx.nn.Linear(math.prod(input_shape), num_classes, key=key)
-  return eqx.nn.Sequential([flat, layer])
-'''
-HAIKU = '''
-import haiku as hk
-import jax
-
-from nurture.core.hints import Count, Share
-
-
-class Net(hk.Module):
-  def __init__(self, num_classes: Count, width: Count = 8, dropout: Share = 0.0, name=None):
-    super().__init__(name)
-    self.num_classes, self.width, self.dropout = num_classes, width, dropout
-
-  def __call__(self, x, is_training):
-    x = hk.Linear(self.width, name="hidden")(hk.Flatten()(x))
-    x = jax.nn.relu(hk.BatchNorm(True, True, 0.9, name="norm")(x, is_training))
-    if is_training:
-      x = hk.dropout(hk.next_rng_key(), self.dropout, x)
-    return hk.Linear(self.num_classes, name="head")(x)
-
-
-def sequential(num_classes: int):
-  return hk.transform(lambda x: hk.Linear(num_classes)(hk.Flatten()(x)))
-'''
-SOURCES = {"in_linen": LINEN, "in_nnx": NNX, "in_equinox": EQUINOX, "in_haiku": HAIKU}
 LIBRARIES = ["linen", "nnx", "equinox", "haiku"]
 PLAIN = {
   "targets": {}, "gradients": {}, "parameters": {}, "optimizer": {"name": "sgd", "learning_rate": 0.1}, "probes": {},
@@ -198,9 +34,7 @@ B, D, K, RATE = 8, 64, 10, 0.1
 def own(tmp_path, monkeypatch):
   """A folder of the user's own, from which names are imported."""
   folder = tmp_path / "elsewhere" / "own_nets"
-  folder.mkdir(parents=True)
-  for name, text in {"__init__": "", **SOURCES}.items():
-    (folder / f"{name}.py").write_text(text)
+  shutil.copytree(ROOT / "tests" / "own_nets", folder, ignore=shutil.ignore_patterns("__pycache__"))
   monkeypatch.syspath_prepend(folder.parent)
   yield folder
   for name in [name for name in sys.modules if name.partition(".")[0] == "own_nets"]:
@@ -352,6 +186,7 @@ def test_a_network_by_config_is_a_loop_of_its_library(library, own, tmp_path):
   ("in_linen:Several", {}, "config.model is Several, which returns a dict and not logits; return the logits alone"),
   ("in_linen:Nothing", {}, "config.model has no parameters"),
   ("in_linen:Unknown", {}, "config.model is Unknown, which makes no network that is known but a Unknown; name a linen"),
+  ("in_linen:ready", {}, "config.model.name stands for a network that is made already, of Net; name its class"),
   ("in_nnx:seeded", {}, "config.model is seeded, which makes a network from random numbers .* an argument 'rngs'"),
 ])
 def test_mistakes_are_one_sentence(name, changes, words, own):
@@ -453,6 +288,29 @@ def test_a_module_that_says_so_is_a_model_as_it_is(own):
   assert type(model).__name__ == "Model" and model == importlib.import_module("own_nets.in_linen").Model(K)
   mlp = models.fitted({"name": "mlp", "width": 3}, "config.model", K, (5,))
   assert mlp == models.build("mlp", num_classes=K, width=3)
+
+
+def test_equinox_without_batch_norm_has_no_state(own, key):
+  module_of("equinox")
+  model = models.fitted({"name": "own_nets.in_equinox:Net", "norm": False}, "config.model", K, (8, 8, 1))
+  variables, x = model.init(key, None), jnp.ones((B, 8, 8, 1))
+  assert set(variables) == {"params"} and model.apply(variables, x).logits.shape == (B, K)
+  assert model.apply(variables, x, train=True, rngs={"dropout": key}, mutable=[])[1] == {}
+
+
+@pytest.mark.parametrize("library", LIBRARIES)
+def test_several_fields_are_read(library, own, key):
+  module_of(library)
+  shapes = {"image": (4, 4, 1), "size": (3,)}
+  model = models.fitted(f"own_nets.in_{library}:Fields", "config.model", K, shapes)
+  x = {name: jax.random.normal(key, (B, *shape)) for name, shape in shapes.items()}
+  outputs = jax.eval_shape(lambda key, x: model.apply(model.init(key, x), x), key, x)
+  assert outputs.logits.shape == (B, K) and [tap.shape for tap in outputs.taps.values()] == [(B, K)]
+
+
+def test_fields_may_be_chosen_beforehand(own):
+  made = lambda **fields: models.fitted({"name": "own_nets.in_linen:Small", **fields}, "config.model", K, (5,)).module
+  assert (made().width, made(width=5).width, made().num_classes) == (3, 5, K)
 
 
 def test_the_table_of_models_shows_it(own):

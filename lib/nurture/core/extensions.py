@@ -10,6 +10,7 @@ import os
 import pathlib
 import sys
 import sysconfig
+import textwrap
 import traceback
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -17,6 +18,7 @@ from typing import Any
 from nurture.core.errors import UserError
 
 _LIMIT = 200_000  # characters of one source; a manifest must not fill the disk
+_SHOWN = 300  # characters of an error
 # Where code lies that is not the user's: this package, Python's own, and what is installed.
 _NOT_OWN = tuple(folder + os.sep for folder in (
   str(pathlib.Path(__file__).parents[1]), sysconfig.get_path("stdlib"), f"{os.sep}site-packages",
@@ -65,7 +67,7 @@ def told(error: Exception) -> str:
   frames = [at for at in traceback.extract_tb(error.__traceback__) if not at.filename.startswith("<")]
   own = [at for at in frames if not any(part in at.filename for part in _NOT_OWN)]
   place = "".join(f" in line {at.lineno} of {at.filename}" for at in own[-1:])
-  return " ".join(f"{type(error).__name__}: {error}".split()) + place
+  return textwrap.shorten(f"{type(error).__name__}: {error}", _SHOWN, placeholder=" ...") + place
 
 
 def sources(config: Any) -> dict[str, dict[str, str]]:

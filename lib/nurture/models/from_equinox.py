@@ -106,7 +106,8 @@ class FromEquinox(Wrapped):
       model, state = eqx.filter_eval_shape(self._made, jax.random.key(0))
       model = eqx.nn.inference_mode(_filled(model, variables), value=not train)
       state = _restored(state, variables.get("state", {}))
-      stateful = "state" in self.arguments and bool(jax.tree.leaves(state))
+      asked = inspect.signature(type(model).__call__).parameters.get("state")  # a Sequential takes it or not
+      stateful = asked is not None and (asked.default is asked.empty or bool(jax.tree.leaves(state)))
 
       def one(x: Any, key: Any) -> tuple[Any, Any, list[Any]]:
         own = {"key": key} if "key" in self.arguments else {}

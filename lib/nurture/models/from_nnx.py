@@ -1,4 +1,4 @@
-"""Networks of flax nnx as models, by flax's own bridge."""
+"""Networks of flax nnx as models, by flax's own bridge; nnx is imported when one is made, for it takes its time."""
 
 from __future__ import annotations
 
@@ -7,8 +7,6 @@ import dataclasses
 import inspect
 from collections.abc import Callable, Mapping
 from typing import Any, cast
-
-from flax import nnx
 
 from nurture.core import Outputs, UserError, rng
 from nurture.models.wrapped import (
@@ -36,6 +34,8 @@ def from_nnx(constructor: Callable[..., Any], **fields: Any) -> FromNnx:
     constructor: a class, or a function that returns a module; it is given the `rngs` that it asks for.
     **fields: its other arguments.
   """
+  from flax import nnx  # noqa: PLC0415
+
   fields, kind = known(fields), cast(Any, constructor)
   if not inspect.isclass(constructor):
     with faults_told(constructor.__name__):
@@ -87,11 +87,13 @@ class FromNnx(Wrapped):
     outputs = outputs_of(out, calls, batch_size(x), self.constructor.__name__)
     return outputs if mutable is False else (outputs, _spelt(changed))
 
-  def _bridge(self, train: bool, calls: list[Call], stack: contextlib.ExitStack) -> nnx.bridge.ToLinen:
+  def _bridge(self, train: bool, calls: list[Call], stack: contextlib.ExitStack) -> Any:
     """Returns the module as one of linen; while it is called, its submodules are noted."""
+    from flax import nnx  # noqa: PLC0415
+
     takes_rngs = "rngs" in parameters_of(self.constructor)
 
-    def made(**rngs: Any) -> nnx.Module:
+    def made(**rngs: Any) -> Any:
       with faults_told(self.constructor.__name__):
         module = self.constructor(**self.fields, **rngs)
       if not isinstance(module, nnx.Module):

@@ -8,7 +8,6 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from flax import linen as nn
-from flax import nnx
 
 from nurture import core
 from nurture.core import Outputs, Preset, UserError, hints
@@ -19,8 +18,6 @@ from nurture.models.from_haiku import from_haiku, from_transformed
 from nurture.models.from_nnx import from_nnx
 from nurture.models.wrapped import parameters_of
 
-# The argument by which a constructor asks for random numbers, and who makes a model of what it constructs.
-_BY_ARGUMENT: Mapping[str, Callable[..., Any]] = {"rngs": from_nnx, "key": from_equinox}
 _FRAMEWORK = ("parent", "name")  # arguments that are the library's, never a config's
 _KNOWN = ("a linen module, an nnx module, an equinox module or a haiku module, or a function that returns one of them")
 
@@ -35,6 +32,8 @@ def as_row(row: Any) -> Any:
   modules; those that take a `key` as equinox modules; haiku by its modules' classes, or by functions that return what
   hk.transform or hk.transform_with_state gave.
   """
+  if isinstance(row, functools.partial) and not row.args:
+    row = Preset(row.func, **row.keywords)
   return Preset(_adapted(row.constructor), **row.arguments) if isinstance(row, Preset) else _adapted(row)
 
 
@@ -57,17 +56,21 @@ def _adapted(constructor: Callable[..., Any]) -> Callable[..., Any]:
 def _wrapper_of(constructor: Callable[..., Any]) -> Callable[..., Any]:
   """Returns (constructor, fields) -> model, by the library of a class, and by what a function asks for."""
   if inspect.isclass(constructor):
-    libraries = {f"{parent.__module__.partition('.')[0]}.{parent.__name__}" for parent in constructor.__mro__}
-    if issubclass(constructor, nn.Module):
-      return _made
-    if issubclass(constructor, nnx.Module):
-      return from_nnx
-    if "equinox.Module" in libraries:
-      return from_equinox
-    if "haiku.Module" in libraries:
-      return from_haiku
+    found = [wrap for kind, wrap in _BY_CLASS.items() if kind in _kinds(constructor)]
+    return found[0] if found else _made
+  if _BY_CLASS.keys() & _kinds(type(constructor)):
+    raise UserError(f"config.model.name stands for a network that is made already, of {type(constructor).__name__}; "
+                    "name its class, so that every seed makes one.")
   asked = [wrap for name, wrap in _BY_ARGUMENT.items() if name in parameters_of(constructor)]
   return asked[0] if asked else _made
+
+
+def _kinds(kind: type) -> set[str]:
+  """Returns the classes that a class inherits from, with their library: "equinox.Module" is known without equinox."""
+  return {
+    f"{library}.{parent.__name__}" for parent in kind.__mro__ for library in _LIBRARIES
+    if f"{parent.__module__}.".startswith(f"{library}.")
+  }
 
 
 def _made(constructor: Callable[..., Any], **fields: Any) -> Any:
@@ -76,18 +79,25 @@ def _made(constructor: Callable[..., Any], **fields: Any) -> Any:
   if isinstance(made, nn.Module):
     is_model = hints.of(type(made).__call__).get("return") is Outputs
     return made if is_model else capture(made.clone(parent=None, name=None))
-  kind = type(made)
-  if kind.__module__.partition(".")[0] == "haiku" and kind.__name__.startswith("Transformed"):
+  kinds = _kinds(type(made))
+  if kinds & {"haiku.Transformed", "haiku.TransformedWithState"}:
     return from_transformed(made, constructor)
-  libraries = {parent.__module__.partition(".")[0] for parent in kind.__mro__}
-  for library, argument in (("flax", "rngs"), ("equinox", "key")):
-    if library in libraries:
+  for kind, argument in (("flax.nnx.Module", "rngs"), ("equinox.Module", "key")):
+    if kind in kinds:
       raise UserError(f"config.model is {constructor.__name__}, which makes a network from random numbers of its own; "
                       f"give it an argument {argument!r}, from which every seed gets others.")
   if not (hasattr(made, "init") and hasattr(made, "apply")):
     raise UserError(f"config.model is {constructor.__name__}, which makes no network that is known but "
-                    f"a {kind.__name__}; name {_KNOWN}.")
+                    f"a {type(made).__name__}; name {_KNOWN}.")
   return made
+
+
+_LIBRARIES = ("flax.linen", "flax.nnx", "equinox", "haiku")
+# Who makes a model of what a class constructs, and of what a function does that asks for random numbers.
+_BY_CLASS: Mapping[str, Callable[..., Any]] = {
+  "flax.linen.Module": _made, "flax.nnx.Module": from_nnx, "equinox.Module": from_equinox, "haiku.Module": from_haiku,
+}
+_BY_ARGUMENT: Mapping[str, Callable[..., Any]] = {"rngs": from_nnx, "key": from_equinox}
 
 
 def rows_for(table: Mapping[str, Any], config: str | Mapping[str, Any]) -> Mapping[str, Any]:

@@ -1,4 +1,4 @@
-"""What models around the networks of other libraries have in common."""
+"""The common part of all models that stand around a network of another library."""
 
 from __future__ import annotations
 
