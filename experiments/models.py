@@ -22,6 +22,7 @@ import jax
 import jax.numpy as jnp
 from absl import flags
 from flax import linen as nn
+from jax.interpreters import partial_eval
 
 from nurture import models, reporting, terminal
 from nurture.core import Outputs, Preset, UserError, fields_of
@@ -90,7 +91,8 @@ def describe(
   jaxpr, outputs = jax.make_jaxpr(module.apply, return_shape=True)(variables, x)
   deployed = getattr(module, "deployed", None)
   merged = _size(_variables(deployed(), x)["params"]) if deployed else None
-  return Description(module, x, variables, outputs, multiplications(jaxpr.jaxpr), merged)
+  needed, _ = partial_eval.dce_jaxpr(jaxpr.jaxpr, [True] * len(jaxpr.jaxpr.outvars))  # nnx initializes in every trace
+  return Description(module, x, variables, outputs, multiplications(needed), merged)
 
 
 def _variables(module: nn.Module, x: jax.ShapeDtypeStruct) -> Mapping[str, Any]:
