@@ -39,6 +39,17 @@ class Fields(eqx.Module):
     return self.head(x["size"]) * x["image"].mean()
 
 
+class Scaled(eqx.Module):
+  scale: float
+  head: eqx.nn.Linear
+
+  def __init__(self, scale: float = 1.0, *, key: jax.Array):
+    self.scale, self.head = scale, eqx.nn.Linear(64, 10, key=key)
+
+  def __call__(self, x):
+    return self.scale * self.head(x.ravel())
+
+
 def sequential(num_classes: int, input_shape: tuple, *, key: jax.Array):
   flat, layer = eqx.nn.Lambda(lambda x: x.ravel()), eqx.nn.Linear(math.prod(input_shape), num_classes, key=key)
   return eqx.nn.Sequential([flat, layer])

@@ -28,5 +28,14 @@ class Fields(hk.Module):
     return hk.Linear(self.num_classes)(x["size"]) * x["image"].mean()
 
 
+class Scaled(hk.Module):
+  def __init__(self, scale: float = 1.0):
+    super().__init__()
+    self.scale = scale
+
+  def __call__(self, x):
+    return self.scale * hk.Linear(10)(hk.Flatten()(x))
+
+
 def sequential(num_classes: int):
   return hk.transform(lambda x: hk.Linear(num_classes)(hk.Flatten()(x)))

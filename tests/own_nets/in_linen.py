@@ -42,6 +42,19 @@ class Wrong(nn.Module):
     return nn.Dense(self.num_outputs + 1)(x.reshape(len(x), -1))
 
 
+class Scaled(nn.Module):
+  scale: float = 1.0
+
+  @nn.compact
+  def __call__(self, x):
+    return self.scale * nn.Dense(10)(x.reshape(len(x), -1))
+
+
+class Loud(nn.Module):
+  def __call__(self, x):
+    raise ValueError("no\n" * 500)
+
+
 class Rows(nn.Module):
   @nn.compact
   def __call__(self, x):

@@ -29,14 +29,14 @@ def seeded(num_classes: int):
   return nnx.Linear(8, num_classes, rngs=nnx.Rngs(0))
 
 
-class Inside(nnx.Module):
-  def __init__(self, rate: float = 1.0, *, rngs: nnx.Rngs):
+class Scaled(nnx.Module):
+  def __init__(self, scale: float = 1.0, *, rngs: nnx.Rngs):
     self.first, self.last = nnx.Linear(64, 8, rngs=rngs), nnx.Linear(8, 10, rngs=rngs)
-    self.rate = rate
+    self.scale = scale
 
-  def __call__(self, x, scale=1.0, *, deterministic: bool):
-    x = scale * jax.checkpoint(self.first)(x.reshape(len(x), -1))
-    return self.rate * self.last(x if deterministic else -x)
+  def __call__(self, x, rate=1.0, *, deterministic: bool):
+    x = rate * jax.checkpoint(self.first)(x.reshape(len(x), -1))
+    return self.scale * self.last(x if deterministic else -x)
 
 
 class Fields(nnx.Module):

@@ -186,6 +186,7 @@ def test_a_network_by_config_is_a_loop_of_its_library(library, own, tmp_path):
    r"y values to unpack .expected 2. in line \d+ of .*in_linen.py.; mend it, or its fields"),
   ("in_nnx:Wide", {}, r"config.model is Wide, which does not take a batch of shape .1, 8, 8, 1. .TypeError: dot_gene"
    r"ral .*in line \d+ of .*in_nnx.py"),
+  ("in_linen:Loud", {}, r"does not take a batch of .* .ValueError: (no )+... in line \d+ of .*in_linen.py.; mend"),
   ("in_linen:Several", {}, "config.model is Several, which returns a dict and not logits; return the logits alone"),
   ("in_linen:Nothing", {}, "config.model has no parameters"),
   ("in_linen:Unknown", {}, "config.model is Unknown, which makes no network that is known but a Unknown; name a linen"),
@@ -195,7 +196,7 @@ def test_a_network_by_config_is_a_loop_of_its_library(library, own, tmp_path):
 def test_mistakes_are_one_sentence(name, changes, words, own):
   with pytest.raises(UserError, match=words) as error:
     read(tiny_config(**PLAIN | {"model": {"name": f"own_nets.{name}", **changes}}))
-  assert "\n" not in str(error.value)
+  assert "\n" not in str(error.value) and len(str(error.value)) < 600
 
 
 PROBES = {
@@ -261,19 +262,21 @@ def test_two_of_them_are_a_pair(library, own):
   names = [name[4:] for name in outputs.taps]
   assert names == [f"{n}.{tap}" for n in ("first", "second") for tap in (*TAPS[library], "logits")]
   assert set(variables["params"]) == {"first", "second"}
+  frozen = jax.eval_shape(lambda key: model.init(key, experiment.spec.example()), jax.random.key(0))  # as a reference
+  assert jax.tree.structure(frozen) == jax.tree.structure(variables)
   with pytest.raises(UserError, match="config.model.model.width is 0; give"):
     read(put(config, {"model.model.width": 0}))
 
 
 def test_what_is_inside_of_a_transformation_is_no_tap_and_classes_stay_as_they_were(own, key):
   original = nnx.Linear.__call__
-  model = models.fitted("own_nets.in_nnx:Inside", "config.model", K, (8, 8, 1))
+  model = models.fitted("own_nets.in_nnx:Scaled", "config.model", K, (8, 8, 1))
   x = jax.random.normal(key, (B, 8, 8, 1))
   variables = model.init(key, x)
-  outputs = model.apply(variables, x, scale=2.0)
+  outputs = model.apply(variables, x, rate=2.0)
   assert list(outputs.taps) == ["000_last"]
-  assert list(inspect.signature(type(model).__call__).parameters) == ["self", "x", "train", "scale"]
-  trained, _ = model.apply(variables, x, train=True, mutable=[], scale=2.0)
+  assert list(inspect.signature(type(model).__call__).parameters) == ["self", "x", "train", "rate"]
+  trained, _ = model.apply(variables, x, train=True, mutable=[], rate=2.0)
   bias = variables["params"]["last"]["bias"]
   np.testing.assert_allclose(trained.logits - bias[None], bias[None] - outputs.logits, atol=1e-5)
   with pytest.raises(UserError, match="does not take a batch of shape .8, 3."):
@@ -281,9 +284,13 @@ def test_what_is_inside_of_a_transformation_is_no_tap_and_classes_stay_as_they_w
   assert nnx.Linear.__call__ is original
 
 
-def test_numbers_of_a_network_that_is_built_anew_have_programs_of_their_own(own):
-  experiment = read(config_of("nnx", model={"name": "own_nets.in_nnx:Inside", "rate": 1.0}))
-  assert can_vary(experiment, [{"model.rate": 1.0, "optimizer.learning_rate": 0.1}]) == ("optimizer.learning_rate",)
+@pytest.mark.parametrize("library", LIBRARIES)
+def test_numbers_of_networks_that_are_made_beforehand_vary_in_one_program(library, own):
+  module_of(library)
+  experiment = read(config_of(library, model={"name": f"own_nets.in_{library}:Scaled", "scale": 1.0}))
+  varying = ("model.scale",) if library in ("linen", "haiku") else ()
+  found = can_vary(experiment, [{"model.scale": 1.0, "optimizer.learning_rate": 0.1}])
+  assert found == (*varying, "optimizer.learning_rate")
 
 
 def test_a_module_that_says_so_is_a_model_as_it_is(own):
