@@ -176,6 +176,7 @@ def test_python_runs(page, tmp_path, monkeypatch):
   code = blocks(page, "python")
   monkeypatch.chdir(tmp_path)
   monkeypatch.syspath_prepend(ROOT)
+  monkeypatch.syspath_prepend(tmp_path)
   if any("runs/quickstart" in block for block in code):
     training.run(tiny_config(), "runs/quickstart")
   write_own_data(tmp_path / "data")
@@ -183,6 +184,9 @@ def test_python_runs(page, tmp_path, monkeypatch):
   names, seen = {"__name__": page.stem}, None
   try:
     for block in code:
+      if file := re.match(r"# (\w+\.py)\n", block):  # of the reader's own, beside which a program is started
+        (tmp_path / file[1]).write_text(block)
+        continue
       exec(compile(block, f"{page.name}: {block.splitlines()[0]}", "exec"), names)
       config = names.get("config")
       given = isinstance(config, ConfigDict) and config.data.source.get("name") == "given"  # the block has run it
@@ -194,6 +198,8 @@ def test_python_runs(page, tmp_path, monkeypatch):
     for table, rows in zip(GROWING, before):  # what a block has added is taken back
       table.clear()
       table.update(rows)
+    for file in tmp_path.glob("*.py"):
+      sys.modules.pop(file.stem, None)
 
 
 def test_the_site_is_built_without_a_warning(tmp_path):

@@ -85,6 +85,8 @@ def init(parts: Parts, root: jax.Array, start: Mapping[str, Tree] | None = None)
   at = functools.partial(rng.stream, root)
   keys = {"params": at("init"), "dropout": at("init.dropout")}
   variables = parts.model.init(keys, parts.spec.example(), **scheduled_values(parts, jnp.int32(0)))
+  if not variables.get("params"):
+    raise UserError("config.model has no parameters, so there is nothing to train; choose another model.")
   if start:
     leaves = [start.get(name, leaf) for name, leaf in trees.named_leaves(variables)]
     variables = jax.tree.unflatten(jax.tree.structure(variables), leaves)
@@ -205,6 +207,9 @@ def loss_and_grad(
 
 
 def _check_predictions(logits: jax.Array, targets: jax.Array, task: Task) -> None:
+  if logits.shape[:-1] == targets.shape[:-1] and logits.shape != targets.shape and task.num_outputs:
+    raise UserError(f"config.model makes predictions {logits.shape}, but the data ask for {targets.shape}; give it "
+                    f"{targets.shape[-1]} outputs: num_classes is that where config.model leaves it out.")
   if logits.shape != targets.shape:
     per = lambda array: "one for each position" if array.ndim == 3 else "one for each example"
     raise UserError(f"config.model makes predictions {logits.shape} ({per(logits)}), but the data ask for "
