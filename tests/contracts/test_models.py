@@ -147,8 +147,8 @@ class Twin(nn.Module):
   "no taps": "there is no tap, so that guidance and probes see nothing",
   "another width": r"the logits have the shape \[4, 7\]; return \[4, 10\]",
   "bare logits": "the call returns .*; return nurture.models.Taps",
-  "draws": "it raises InvalidRngError",
-  "changes in evaluation": "it raises ModifyScopeVariableError",
+  "draws": "the model draws random numbers in evaluation; do so only if the argument train",
+  "changes in evaluation": "the model changes variables in evaluation; do so only if",
   "python's randomness": "evaluation: tracing it again gives another program; draw random numbers from the key",
   "not finite": "evaluation: an output is not finite",
   "neighbours": "evaluation: the outputs of an example depend on the others in the batch",
@@ -165,3 +165,25 @@ def test_a_wrong_model_is_caught(mistake, words):
 
 def test_a_right_model_passes():
   check_model(Twin("none"))
+
+
+class Bare(nn.Module):
+  """Knows nothing of training."""
+
+  @nn.compact
+  def __call__(self, x):
+    return nn.Dense(K)(x)
+
+
+def test_a_model_without_the_argument_train_is_caught():
+  with pytest.raises(AssertionError, match="Bare, float32: the call takes no argument train; add train=False"):
+    check_model(Bare)
+
+
+def test_a_captured_model_passes():
+  class Theirs(nn.Module):
+    @nn.compact
+    def __call__(self, x):
+      return nn.Dense(K)(nn.relu(nn.Dense(3)(x.reshape(len(x), -1))))
+
+  check_model(models.capture(Theirs()), steps=0)

@@ -9,19 +9,20 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from nurture.core import Context, DataSpec, Outputs
-from nurture.data.tasks import TASKS
+from nurture.core import Context, DataSpec, Outputs, Task
+from nurture.data.tasks import Classification, Generation, Pairs, PerPosition, Regression
 
 B, T, K = 4, 3, 5  # examples, positions, classes
-IDS = np.int32([7, 0, 3, 8])
-SPECS = {
-  name: DataSpec(task() if name == "pairs" else task(tuple("abcde")), 9, B, {"image": (2,)})
-  for name, task in TASKS.items()
-}
+IDS = np.array([7, 0, 3, 8], np.int32)
+_NAMES = tuple("abcde")
+_TASKS: tuple[Task, ...] = (
+  Classification(_NAMES), PerPosition(_NAMES), Generation(_NAMES), Regression(_NAMES), Pairs(),
+)
+SPECS = {task.name: DataSpec(task, 9, B, {"image": (2,)}) for task in _TASKS}
 _POSITIONS = [[0, 1, -1], [2, 3, 4], [1, -1, -1], [4, 0, 2]]
 LABELS: dict[str, Any] = {
   "classification": [0, 3, 1, 4], "per_position": _POSITIONS, "generation": _POSITIONS, "pairs": [2, 0, 2, 1],
-  "regression": np.float32([[0, 3, 1, 4, -1], [0.5, 3, 2, -4, 0], [1, 1, 1, 1, 1], [-2, 0, 5, 1, 2]]),
+  "regression": np.array([[0, 3, 1, 4, -1], [0.5, 3, 2, -4, 0], [1, 1, 1, 1, 1], [-2, 0, 5, 1, 2]], np.float32),
 }
 
 

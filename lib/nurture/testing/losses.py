@@ -9,6 +9,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from nurture.core import Context
+from nurture.core.task import CLASSES
 from nurture.data.tasks import TASKS
 from nurture.testing import laws
 from nurture.testing.contexts import IDS, SPECS, B, K, context, in_dtype, logits_of, outputs_of, tasks_to_check
@@ -22,29 +24,32 @@ _LOGITS = "work on log-probabilities (jax.nn.log_softmax) instead of probabiliti
 def check_target(row: Any, task: str | None = None) -> None:
   """Checks a target transform against every law that training relies on; see `nurture.testing`.
 
-  Targets keep shape and dtype; those of each example stay probabilities, and those of a position without prediction
-  stay 0. The transform is pure, and maps over the members of an ensemble.
+  Targets keep shape and dtype; those of classes stay probabilities, and those of a position without prediction stay 0.
+  The transform is pure, and maps over the members of an ensemble.
 
   Args:
     row: {"name": "my_project.targets:Name", field: value}, the name alone, or an object. References are named
       "teacher" or "guide".
-    task: "classification" or "per_position"; None checks those that the row serves.
+    task: of the data; None checks all that the row names, or "classification" and "per_position".
 
   Raises:
     AssertionError: names the law that is broken, and what to do.
   """
   subject = read(TARGETS, row, ("__call__",))
-  for name in tasks_to_check(subject.serves(("classification", "per_position")), task):
+  known = ("classification", "per_position") if subject.tasks is None else TASKS
+  for name in tasks_to_check(subject.serves(known), task):
     with during(subject.name), during(name, subject.hint):
       _check_target(subject.built, name)
 
 
 def _check_target(transform: Any, task: str) -> None:
-  ctx = dataclasses.replace(context(logits_of(task), task), outputs=None)
+  ctx = _before_the_model(context(logits_of(task), task))
   soft = 0.5 * ctx.targets + 0.5 * ctx.targets.sum(axis=-1, keepdims=True) / K
   for targets in (ctx.targets, soft):
     new = laws.pure(transform, ctx, targets)
     _keeps_targets(new, targets)
+    if task not in CLASSES:
+      continue
     require(np.min(new) >= 0, f"targets become negative ({np.min(new):g})", "they are probabilities")
     mass, before = (np.asarray(each.sum(axis=-1)) for each in (new, targets))
     off = np.abs(mass - before) > 1e-6
@@ -54,8 +59,12 @@ def _check_target(transform: Any, task: str) -> None:
             "take away what is added elsewhere")
   laws.maps(transform, ctx, soft)
   with jax.enable_x64(True), during("64-bit numbers switched on"):
-    ctx = dataclasses.replace(in_dtype(context(logits_of(task), task), jnp.float32), outputs=None)
+    ctx = _before_the_model(in_dtype(context(logits_of(task), task), jnp.float32))
     _keeps_targets(jax.eval_shape(transform, ctx, ctx.targets), ctx.targets)
+
+
+def _before_the_model(ctx: Context) -> Context:
+  return dataclasses.replace(ctx, outputs=None)  # type: ignore[arg-type]
 
 
 def _keeps_targets(new: Any, targets: Any) -> None:
@@ -81,7 +90,7 @@ def check_loss(row: Any, task: str | None = None, *, gradient: bool = True, whol
     AssertionError: names the law that is broken, and what to do.
   """
   subject = read(LOSSES, row, ("init", "apply"))
-  for name in tasks_to_check(subject.serves(tuple(TASKS)), task):
+  for name in tasks_to_check(subject.serves(TASKS), task):
     with during(subject.name), during(name, subject.hint):
       for dtype in (jnp.float32, jnp.bfloat16):
         with during(f"{dtype.__name__} logits"):
@@ -110,7 +119,7 @@ def _check_values(term: Any, task: str, dtype: Any, gradient: bool, whole: bool)
     slope, (value, new) = jax.grad(total, has_aux=True)(arguments[0])
     return value, new, slope
 
-  arguments = logits, jnp.ones(B), IDS
+  arguments = logits, jnp.ones(B), jnp.asarray(IDS)
   # Operation by operation, as without jit, in one dtype: the operations are those of the other, and each is compiled.
   check = laws.pure if dtype == jnp.float32 else jax.eval_shape
   result = check(run, state, *arguments)

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from flax import errors
 
 from nurture.core import Outputs
 from nurture.core.taps import kind
 from nurture.models import ACTIVATIONS, MODELS
 from nurture.testing import laws
-from nurture.testing.laws import alike, during, require
+from nurture.testing.laws import BrokenLaw, alike, during, require
 from nurture.testing.rows import read
 
 Tree = Any
@@ -69,6 +71,16 @@ def _in_dtype(module: Any, dtype: str) -> Any:
   return module.clone(dtype=dtype) if hasattr(module, "dtype") else module
 
 
+def _evaluated(module: Any, variables: Tree, x: Any) -> Any:
+  """Returns what the model returns in evaluation mode, as training calls it: without keys, nothing may change."""
+  try:
+    return module.apply(variables, x, train=False)
+  except (errors.InvalidRngError, errors.ModifyScopeVariableError) as error:
+    does = "draws random numbers" if isinstance(error, errors.InvalidRngError) else "changes variables"
+    raise BrokenLaw(f"the model {does} in evaluation; do so only if the argument train is set, as with "
+                    "nn.Dropout(rate, deterministic=not train).") from error
+
+
 def variables_of(module: Any, key: jax.Array, x: Any) -> Tree:
   """Returns the variables of a module under a key."""
   return module.init({"params": key, "dropout": key}, x)
@@ -107,6 +119,8 @@ def value_and_grad(module: Any, variables: Tree, x: Any) -> tuple[tuple[jax.Arra
 
 
 def _check_shapes(module: Any, x: Any, dtype: str) -> None:
+  taken = inspect.signature(type(module).__call__).parameters
+  require("train" in taken, "the call takes no argument train", "add train=False, and ignore it where nothing differs")
   variables = jax.eval_shape(lambda: variables_of(module, jax.random.key(0), x))
   require("params" in variables, "init makes no parameters", "make them in layers, or with self.param")
   wrong = {leaf.dtype for leaf in jax.tree.leaves(variables)} - {jnp.dtype("float32")}
@@ -114,7 +128,7 @@ def _check_shapes(module: Any, x: Any, dtype: str) -> None:
   order: list[str] = []
 
   def forward(variables: Tree) -> Outputs:
-    outputs = module.apply(variables, x)
+    outputs = _evaluated(module, variables, x)
     order[:] = getattr(outputs, "taps", ())
     return outputs
 

@@ -151,8 +151,7 @@ def check_probe(row: Any, task: str | None = None, *, whole: bool = False) -> No
     AssertionError: names the law that is broken, and what to do.
   """
   subject = read(PROBES, row, ("prepare", "__call__", "finish"))
-  served = subject.serves(("classification", *_OF_TASK))
-  name = task or next(iter(served), "classification")
+  name = task or subject.serves(("classification", *_OF_TASK))[0]
   with during(subject.name), during(name):
     _check(subject.built, name, (N, 10) if whole else (N, 10, 2))
 

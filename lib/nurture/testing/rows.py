@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
 
 from nurture.core import build, fields_of, hints, lookup
@@ -28,9 +28,11 @@ class Row(NamedTuple):
   built: Any
   tasks: tuple[str, ...] | None
 
-  def serves(self, known: tuple[str, ...]) -> tuple[str, ...]:
-    """Returns those of the known tasks that the row serves."""
-    return tuple(task for task in known if self.tasks is None or task in self.tasks)
+  def serves(self, known: Iterable[str]) -> tuple[str, ...]:
+    """Returns those of the known tasks that the row serves; raises BrokenLaw if there is none."""
+    served = tuple(task for task in known if self.tasks is None or task in self.tasks)
+    require(served, f"{self.name} serves {self.tasks}, of which no task is known", f"name some of {', '.join(known)}")
+    return served
 
   @property
   def hint(self) -> str:
@@ -69,8 +71,9 @@ def read(
   built = make(table, {k: v for k, v in config.items() if k in known or k not in _TRAINERS}, **supplied)
   _check_methods(built, name, needs)
   made = constructor.constructor if isinstance(constructor, Preset) else constructor
+  theirs = inspect.unwrap(made).__module__.partition(".")[0] == "optax"  # whose arguments have no types in part
   for field in known:
-    if field not in hints.of(made):
+    if field not in hints.of(made) and not theirs:
       raise BrokenLaw(f"the field {field!r} has no type, so a config may set it to anything; annotate it, a number "
                       "with its range from nurture.core.hints.", name)
   tasks = served_by(constructor)
