@@ -52,5 +52,5 @@ def test_what_is_no_row_is_one_sentence(row, error, words):
 
 
 def test_a_row_of_no_known_task_does_not_pass_unchecked():
-  with pytest.raises(AssertionError, match=r"Half serves \('pairs',\), of which no task is known; name some of regression"):
+  with pytest.raises(AssertionError, match=r"serves \('pairs',\), of which no task is known; name some of regression"):
     read(LOSSES, Half, ("init", "apply")).serves(("regression",))

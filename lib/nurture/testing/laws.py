@@ -111,9 +111,7 @@ def close(a: Tree, b: Tree, law: str, fix: str, tolerance: float = 1e-5) -> None
 
 
 def _numbers(leaf: Any) -> np.ndarray:
-  if jnp.issubdtype(getattr(leaf, "dtype", np.float64), jax.dtypes.prng_key):
-    leaf = jax.random.key_data(leaf)
-  return np.asarray(leaf, np.float64)
+  return np.asarray(jax.random.key_data(leaf) if _is_key(leaf) else leaf, np.float64)
 
 
 def finite(tree: Tree, what: str, fix: str) -> None:
@@ -154,19 +152,28 @@ def _program(closed: Any) -> tuple[str, list[Any]]:
 
 def maps(function: Callable[..., Any], *args: Any, tolerance: float = 1e-5) -> None:
   """vmap over two members gives what each gives alone."""
-  other = jax.tree.map(varied, args)
-  stacked = jax.tree.map(lambda a, b: jnp.stack([a, b]), args, other)
-  together = jax.jit(jax.vmap(function))(*stacked)
+  args = jax.tree.map(on_host, args)
+  other = jax.tree.map(_varied, args)
+  stacked = jax.tree.map(lambda a, b: (jnp if _is_key(a) else np).stack([a, b]), args, other)
+  together = jax.tree.map(on_host, jax.jit(jax.vmap(function))(*stacked))
   alone = jax.jit(function)
   for i, one in enumerate((args, other)):
     close(jax.tree.map(lambda leaf, i=i: leaf[i], together), alone(*one),
           "a member of an ensemble (vmap) gets another result than alone", _SHARED, tolerance)
 
 
-def varied(leaf: Any) -> Any:
+def on_host(leaf: Any) -> Any:
+  """Returns an array of numpy, of which a part can be taken without a program; a random key stays what it is."""
+  return leaf if _is_key(leaf) else np.asarray(leaf)
+
+
+def _is_key(leaf: Any) -> bool:
+  return jnp.issubdtype(getattr(leaf, "dtype", np.float32), jax.dtypes.prng_key)
+
+
+def _varied(leaf: Any) -> Any:
   """Returns other values of the same kind: keys and floating-point numbers change, integers stay."""
-  leaf = jnp.asarray(leaf)
-  if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+  if _is_key(leaf):
     return jax.random.fold_in(leaf, 1)
   return (leaf * 0.75).astype(leaf.dtype) if jnp.issubdtype(leaf.dtype, jnp.floating) else leaf
 

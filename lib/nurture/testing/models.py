@@ -60,7 +60,6 @@ def check_model(row: Any, inputs: Any = None, *, steps: int = 2) -> None:
       _check_evaluation(module, x)
     with during("training"):
       _check_members(module, x)
-      _check_form(module, x)
       if steps:
         _check_scan(_in_dtype(module, dtypes[-1]), x, steps)
     with jax.enable_x64(True), during("64-bit numbers switched on"):
@@ -162,7 +161,7 @@ def _check_evaluation(module: Any, x: Any) -> None:
   evaluate = jax.jit(lambda variables, x: module.apply(variables, x))
   variables, others = drawn(module, x), jax.tree.map(_others, x)
   laws.retraces(module.apply, variables, x)
-  outputs, beside = evaluate(variables, x), evaluate(variables, others)
+  outputs, beside = (jax.tree.map(laws.on_host, evaluate(variables, each)) for each in (x, others))
   laws.finite(outputs, "an output", "leave out what is divided by 0")
   alone = lambda outputs: (outputs.logits[0, :1] if _similarities(outputs, x) else outputs.logits[0],
                            {name: tap[0] for name, tap in outputs.taps.items()})
@@ -181,9 +180,10 @@ def _similarities(outputs: Outputs, x: Any) -> bool:
   return isinstance(x, dict) and outputs.logits.shape == (len(outputs.logits),) * 2
 
 
-def _others(x: Any) -> jax.Array:
+def _others(x: Any) -> np.ndarray:
   """Returns the inputs with all but the first example replaced by others of the batch, in another order and size."""
-  return jnp.concatenate([x[:1], x[:0:-1] if jnp.issubdtype(x.dtype, jnp.integer) else 3 * x[:0:-1] + 1])
+  x = np.asarray(x)
+  return np.concatenate([x[:1], x[:0:-1] if jnp.issubdtype(x.dtype, jnp.integer) else (3 * x[:0:-1] + 1)])
 
 
 def _check_members(module: Any, x: Any) -> None:
@@ -195,7 +195,7 @@ def _check_members(module: Any, x: Any) -> None:
 
   keys = jax.random.split(jax.random.key(0), 2)
   members = jax.jit(jax.vmap(member))
-  together, swapped = members(keys), members(keys[::-1])  # one compilation
+  together, swapped = (jax.tree.map(laws.on_host, members(each)) for each in (keys, keys[::-1]))  # one compilation
   laws.finite(together, "a value or a gradient", "leave out what is divided by 0, and scale the initialization")
   laws.close(jax.tree.map(lambda leaf: leaf[::-1], together), swapped,
              "a member of an ensemble depends on its neighbours", "keep arrays apart that are not its own")
@@ -205,20 +205,16 @@ def _check_members(module: Any, x: Any) -> None:
           "initialize with the key that init gets, through flax's layers or self.param")
 
 
-def _step(module: Any, variables: Tree, x: Any) -> Tree:
-  (_, changed), gradient = value_and_grad(module, variables, x)
-  params = jax.tree.map(lambda p, g: p - 0.01 * g, variables["params"], gradient)
-  return {**changed, "params": params}
-
-
-def _check_form(module: Any, x: Any) -> None:
-  variables = jax.eval_shape(lambda: variables_of(module, jax.random.key(0), x))
-  laws.keeps(jax.eval_shape(lambda variables: _step(module, variables, x), variables), variables)
-
-
 def _check_scan(module: Any, x: Any, steps: int) -> None:
   """Steps keep the structure of the variables, in bfloat16 too, and a scan of them is a loop of them."""
-  laws.scans(lambda variables, t: _step(module, variables, x), drawn(module, x), steps=steps, tolerance=1e-3)
+
+  def step(variables: Tree, t: jax.Array) -> Tree:
+    del t
+    (_, changed), gradient = value_and_grad(module, variables, x)
+    params = jax.tree.map(lambda p, g: p - 0.01 * g, variables["params"], gradient)
+    return {**changed, "params": params}
+
+  laws.scans(step, drawn(module, x), steps=steps, tolerance=1e-3)
 
 
 def _check_x64(module: Any, x: Any) -> None:

@@ -71,9 +71,10 @@ def read(
   built = make(table, {k: v for k, v in config.items() if k in known or k not in _TRAINERS}, **supplied)
   _check_methods(built, name, needs)
   made = constructor.constructor if isinstance(constructor, Preset) else constructor
-  theirs = inspect.unwrap(made).__module__.partition(".")[0] == "optax"  # whose arguments have no types in part
+  function = inspect.unwrap(made)
+  function = getattr(function, "func", function)  # of a functools.partial
   for field in known:
-    if field not in hints.of(made) and not theirs:
+    if field not in hints.of(made) and not function.__module__.startswith("optax."):  # which has no types in part
       raise BrokenLaw(f"the field {field!r} has no type, so a config may set it to anything; annotate it, a number "
                       "with its range from nurture.core.hints.", name)
   tasks = served_by(constructor)
