@@ -142,10 +142,10 @@ def update(
   updates, gradient_states = gradient, dict(state.opt_state["gradients"])
   for label, link in parts.gradients.items():
     taken = {**offered, "key": at(f"gradients.{label}")}
-    updates, gradient_states[label] = _transformed(
+    updates, gradient_states[label] = transformed(
       link, updates, state.opt_state["gradients"][label], params, taken
     )
-  updates, optimizer_state = _transformed(parts.optimizer, updates, state.opt_state["optimizer"], params, offered)
+  updates, optimizer_state = transformed(parts.optimizer, updates, state.opt_state["optimizer"], params, offered)
   new_params = optax.apply_updates(params, updates)
   parameter_states = {}
   for label, transform in parts.parameters.items():
@@ -171,7 +171,7 @@ def update(
   return new_state, {"loss": loss, **(terms if len(terms) > 1 else {}), "gradient_norm": gradient_norm}
 
 
-def _transformed(
+def transformed(
   transform: optax.GradientTransformation, updates: Tree, state: Tree, params: Tree, offered: Mapping[str, Any]
 ) -> tuple[Tree, Tree]:
   """Calls the update of a transformation with what it takes of the arguments that are offered."""
