@@ -13,7 +13,7 @@ import pytest
 from flax import nnx
 
 from experiments.models import describe
-from nurture import data, models, training
+from nurture import data, models, testing, training
 from nurture.core import UserError, rng
 from nurture.training.config import put
 from nurture.training.experiment import hyper_parameters
@@ -336,3 +336,12 @@ def test_the_examples_of_the_page(library, tmp_path, monkeypatch):
   (tmp_path / f"page_{library}.py").write_text(text)
   monkeypatch.syspath_prepend(tmp_path)
   read(tiny_config(**PLAIN | {"model": {"name": f"page_{library}:Net", "width": 4}}))
+
+
+@pytest.mark.parametrize("library", [
+  pytest.param(name, marks=() if name == "nnx" else pytest.mark.long) for name in LIBRARIES
+])
+def test_the_contract_suite_takes_classes_and_configs_of_any_library(own, library):
+  module = module_of(library)
+  testing.check_model(module.Net, steps=1)
+  testing.check_model({"name": f"own_nets.in_{library}:Net", "width": 4}, steps=0)

@@ -51,7 +51,8 @@ def check_model(row: Any, inputs: Any = None, *, steps: int = 2) -> None:
     AssertionError: names the law that is broken, and what to do.
   """
   x = images() if inputs is None else inputs
-  table, methods = MODELS, ("init", "apply")
+  table: Mapping[str, Any] = MODELS
+  methods = ("init", "apply")
   if isinstance(row, (str, Mapping)):
     table = rows_for(MODELS, row)
   elif inspect.isclass(row) or not all(hasattr(row, method) for method in methods) and callable(row):
