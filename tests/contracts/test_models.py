@@ -177,7 +177,7 @@ class Bare(nn.Module):
 
 def test_a_model_without_the_argument_train_is_caught():
   with pytest.raises(AssertionError, match="Bare, float32: the call takes no argument train; add train=False"):
-    check_model(Bare)
+    check_model(Bare())
 
 
 def test_a_captured_model_passes():

@@ -19,7 +19,7 @@ from nurture.training.config import put
 from nurture.training.experiment import hyper_parameters
 from nurture.training.sweep import can_vary
 from tests.end_to_end.test_configs import metrics_of
-from tests.pages import ROOT, blocks
+from tests.pages import ROOT, files
 from tests.tiny import read, tiny_config
 
 LIBRARIES = ["linen", "nnx", "equinox", "haiku"]
@@ -332,8 +332,7 @@ def test_the_table_of_models_shows_it(own):
 @pytest.mark.parametrize("library", LIBRARIES[2:])  # the others run with the page
 def test_the_examples_of_the_page(library, tmp_path, monkeypatch):
   pytest.importorskip(library)
-  [text] = [block for block in blocks(ROOT / "docs/models.md", "python") if block.startswith(f"# my_{library}.py\n")]
-  (tmp_path / f"page_{library}.py").write_text(text)
+  (tmp_path / f"page_{library}.py").write_text(files(ROOT / "docs/models.md")[f"my_{library}.py"])
   monkeypatch.syspath_prepend(tmp_path)
   read(tiny_config(**PLAIN | {"model": {"name": f"page_{library}:Net", "width": 4}}))
 

@@ -81,6 +81,7 @@ class FromEquinox(Wrapped):
 
     with faults_told(self.constructor.__name__):
       model, state = self._made(key_of(keys, "params"))
+    model, state = jax.tree.map(_in_32_bits, (model, state))
     arrays = dict(trees.named_leaves(eqx.filter(model, eqx.is_array)))
     trained = {name for name, array in arrays.items() if eqx.is_inexact_array(array)}
     collections = {
@@ -155,3 +156,8 @@ def _submodules(model: Any, path: tuple = ()) -> Iterator[tuple[str, Any]]:
     if inner(leaf):
       yield trees.path_name((*path, *place)).replace("/", "."), leaf
       yield from _submodules(leaf, (*path, *place))
+
+
+def _in_32_bits(leaf: Any) -> Any:
+  """Returns an array as it is made where 64-bit numbers are not switched on: equinox takes the widest there are."""
+  return leaf.astype(f"{leaf.dtype.kind}4") if isinstance(leaf, jax.Array) and leaf.dtype.itemsize == 8 else leaf

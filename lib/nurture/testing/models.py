@@ -99,10 +99,10 @@ def drawn(module: Any, x: Any) -> Tree:
   rng = np.random.default_rng(0)
 
   def draw(path: tuple[Any, ...], leaf: Any) -> jax.Array:
-    if path[-1].key in ("scale", "var"):
+    if path[-1].key == "lam" or not jnp.issubdtype(leaf.dtype, jnp.floating):
+      return jnp.ones(leaf.shape, leaf.dtype)  # the slope of a network that is only evaluated, or a counter
+    if path[0].key != "params" or path[-1].key == "scale":  # statistics, of which some are variances
       return jnp.asarray(rng.uniform(0.5, 1.5, leaf.shape), leaf.dtype)
-    if path[-1].key == "lam":
-      return jnp.ones(leaf.shape, leaf.dtype)  # the slope of a network that is only evaluated
     return jnp.asarray(rng.normal(size=leaf.shape) * np.prod(leaf.shape[:-1] or 9) ** -0.5, leaf.dtype)
 
   shapes = jax.eval_shape(lambda: variables_of(module, jax.random.key(0), x))
@@ -126,13 +126,20 @@ def value_and_grad(module: Any, variables: Tree, x: Any) -> tuple[tuple[jax.Arra
   return jax.value_and_grad(loss, has_aux=True)(variables["params"])
 
 
+def _wrong_dtypes(variables: Tree) -> str:
+  """Returns the dtypes that variables must not have: parameters are float32, other collections may count as well."""
+  found = {leaf.dtype for leaf in jax.tree.leaves(variables["params"])} - {jnp.dtype("float32")}
+  others = {name: tree for name, tree in variables.items() if name != "params"}
+  found |= {leaf.dtype for leaf in jax.tree.leaves(others)} - {jnp.dtype(n) for n in ("float32", "int32", "bool")}
+  return ", ".join(map(str, sorted(found, key=str)))
+
+
 def _check_shapes(module: Any, x: Any, dtype: str) -> None:
   taken = inspect.signature(type(module).__call__).parameters
   require("train" in taken, "the call takes no argument train", "add train=False, and ignore it where nothing differs")
   variables = jax.eval_shape(lambda: variables_of(module, jax.random.key(0), x))
   require("params" in variables, "init makes no parameters", "make them in layers, or with self.param")
-  wrong = {leaf.dtype for leaf in jax.tree.leaves(variables)} - {jnp.dtype("float32")}
-  require(not wrong, f"init makes {', '.join(map(str, wrong))} variables", _RAW)
+  require(not (wrong := _wrong_dtypes(variables)), f"init makes {wrong} variables", _RAW)
   order: list[str] = []
 
   def forward(variables: Tree) -> Outputs:
@@ -229,7 +236,7 @@ def _check_scan(module: Any, x: Any, steps: int) -> None:
 def _check_x64(module: Any, x: Any) -> None:
   x = jax.tree.map(lambda leaf: leaf.astype({"f": jnp.float32, "i": jnp.int32}[leaf.dtype.kind]), x)
   variables = jax.eval_shape(lambda: variables_of(module, jax.random.key(0), x))
-  wrong = {leaf.dtype for leaf in jax.tree.leaves(variables)} - {jnp.dtype("float32")}
-  require(not wrong, f"init makes {', '.join(map(str, wrong))} variables", "name the dtype of every array that is made")
+  wrong = _wrong_dtypes(variables)
+  require(not wrong, f"init makes {wrong} variables", "name the dtype of every array that is made")
   (_, changed), gradient = jax.eval_shape(lambda v: value_and_grad(module, v, x), variables)
   laws.keeps({**changed, "params": gradient}, variables)
