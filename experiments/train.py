@@ -2,7 +2,8 @@
 
   python -m experiments.train --config=configs/quickstart.py --workdir=runs/quickstart
 
-Any field can be set from the command line (--config.optimizer.learning_rate=0.05). The same command again
+Any field can be set from the command line, listed in the config or not (--config.optimizer.learning_rate=0.05), and
+any part taken out (--remove=probes.train); python -m experiments.rows lists the fields. The same command again
 continues an interrupted run. Sets that are not embedded are read from --data_dir, laid out as their archives
 unpack: mnist/*-ubyte.gz, cifar-10-batches-bin/*.bin, tinyshakespeare/input.txt.
 """
@@ -18,8 +19,12 @@ from ml_collections import config_flags
 from experiments import report
 from nurture import reporting, terminal, training
 from nurture.core.build import suggest
+from nurture.training import places
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "Config file, such as configs/quickstart.py.")
+_REMOVE = flags.DEFINE_multi_string(
+  "remove", [], "Field or part of the config to take out, such as probes.train; may be given several times.",
+)
 _WORKDIR = flags.DEFINE_string(
   "workdir", None, "Run directory; made if needed, continued if it belongs to the config.", **terminal.SHARED,
 )
@@ -71,4 +76,4 @@ def show(workdir: pathlib.Path, name: str, metrics: Sequence[str]) -> None:
 
 
 if __name__ == "__main__":
-  terminal.run(main)
+  terminal.run(main, places=places.ROOT)
