@@ -89,8 +89,9 @@ class World:
   def steps(self):
     return sorted(self.saved)
 
-  def update(self, steps, loss):
+  def update(self, steps, loss, metrics):
     self.shown.append((steps, loss))
+    self.metrics = dict(metrics)
 
 
 class StopAfter:
@@ -330,3 +331,12 @@ def test_events_and_keys_by_name():
   data = lambda key: tuple(np.asarray(jax.random.key_data(key)))
   assert data(probe_key(7, "a")) == data(rng.stream(jax.random.key(7), "probes.a"))
   assert len({data(probe_key(seed, label)) for seed in (0, 2**31 + 5) for label in "ab"}) == 4
+
+
+def test_who_watches_sees_the_last_of_the_metrics_that_the_report_shows_over_living_members():
+  made, _, world = make(probes={"p": probe(3, [])}, report={"metrics": ("p/x", "p/list", "p/none")}, steps=10)
+  made.run(None)
+  assert world.metrics == {"p/x": 20.5, "loss": 8.5 + 50}  # of two members; numbers only
+  made, _, world = make(dies={1: 2}, probes={"p": probe(3, [])}, report={"metrics": ("p/x",)}, steps=10)
+  made.run(None)
+  assert world.metrics == {"p/x": 20, "loss": 8.5}

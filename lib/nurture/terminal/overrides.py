@@ -54,7 +54,8 @@ def apply(flag: str, argv: Sequence[str], config: ConfigDict, file: Path, root: 
   Raises:
     UserError: for a field that does not exist, and for a value of another type.
   """
-  changes, rest, words = _Changes(flag, config, file, root), [], list(argv)
+  changes, words = _Changes(flag, config, file, root), list(argv)
+  rest: list[str] = []
   while words:
     word = words.pop(0)
     if word == "--":
@@ -182,7 +183,7 @@ class _Changes:
       )
     listed = hint is Any and kind not in (None, type(None))
     if listed:
-      hint = Mapping if issubclass(kind, ConfigDict) else kind
+      hint = Mapping if kind is ConfigDict else kind
     try:
       return parsed(text, hint)
     except ValueError:

@@ -14,7 +14,7 @@ from absl import flags
 
 from nurture.core import hints
 
-_PARSERS = {bool: flags.BooleanParser(), int: flags.IntegerParser(), float: flags.FloatParser()}
+_PARSERS: dict[Any, Any] = {bool: flags.BooleanParser(), int: flags.IntegerParser(), float: flags.FloatParser()}
 
 
 def literal(text: str) -> Any:
@@ -135,8 +135,9 @@ class _Words(ast.NodeTransformer):
   """Takes a bare word, or one after a minus (-log_n), for a string, and true and false for what they are."""
 
   def visit_UnaryOp(self, node: ast.UnaryOp) -> ast.AST:
-    word = isinstance(node.op, ast.USub) and isinstance(node.operand, ast.Name)
-    return ast.Constant(f"-{node.operand.id}") if word else node
+    if isinstance(node.op, ast.USub) and isinstance(node.operand, ast.Name):
+      return ast.Constant(f"-{node.operand.id}")
+    return node
 
   def visit_Name(self, node: ast.Name) -> ast.Constant:
     return ast.Constant({"true": True, "false": False}.get(node.id, node.id))

@@ -66,6 +66,7 @@ class Loop:
     self.phases = self.cohort.experiment.phases
     self.flushed = time.monotonic()
     self.loss = None  # the last one logged, for the progress bar
+    self.shown: dict[str, float] = {}  # the last of config.report.metrics and the loss, means over living members
     self.saved = None  # the step of the newest checkpoint
 
   def run(self, restored: Restored | None) -> State:
@@ -116,7 +117,7 @@ class Loop:
       if step == self.total or (self.save_every and step % self.save_every == 0):
         self._check_alive(states)
         self._save(step, states, sums)
-      self.progress.update(self.cohort.index * self.total + step, self.loss)
+      self.progress.update(self.cohort.index * self.total + step, self.loss, metrics=self.shown)
     return states
 
   def _trace_probes(self, states: State) -> None:
@@ -150,6 +151,9 @@ class Loop:
     # A member that diverged is frozen at its last finite weights; numbers of those would look like a result.
     alive = np.asarray(states.died_at) < 0
     values = {n: np.where(alive.reshape(-1, *[1] * (v.ndim - 1)), v, np.float32(np.nan)) for n, v in values.items()}
+    for name in (*self.cohort.experiment.config["report"]["metrics"], "loss"):
+      if name in values and values[name].ndim == 1 and np.isfinite(values[name]).any():
+        self.shown[name] = float(np.mean(values[name], where=np.isfinite(values[name])))
     self.writer.write(
       {"step": step, "cohort": self.cohort.index, "member": member.index} | {n: v[i] for n, v in values.items()}
       for i, member in enumerate(self.cohort.members)

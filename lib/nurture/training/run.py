@@ -148,7 +148,7 @@ def _train(
   with (
     StopSignal() as stop,
     reporting.MetricsWriter(workdir / "metrics.jsonl", workdir / "tensorboard" if tensorboard else None) as writer,
-    reporting.Progress(total * len(cohorts), name) as progress,
+    reporting.Progress(total * len(cohorts), name, cohorts=len(cohorts)) as progress,
     contextlib.closing(profiler),
   ):
     programs = None
