@@ -172,9 +172,6 @@ def test_a_term_is_logged_where_it_was_at_work_in_every_step_of_the_mean():
 
 def probe(every, calls, name="x"):
   def measure(states, hp, arrays, pieces, phase=0):
-    if not isinstance(states.step, np.ndarray):
-      calls.append(("traced", phase))
-      return {}
     calls.append((int(states.step[0]), phase))
     return {name: np.asarray(states.step, np.float32) * 2 + np.arange(len(states.step), dtype=np.float32),
             "list": np.ones((len(states.step), 3), np.float32)}
@@ -186,10 +183,9 @@ def test_probes_measure_at_their_steps_with_the_parts_of_the_phase_and_after_the
   made, _, world = make(probes={"often": probe(3, often), "once": probe(0, once), "other": probe(6, other)},
                         phases=(0, 6), steps=11)
   made.run(None)
-  # Traced before anything is trained, in every phase that it measures.
-  assert often == [("traced", 0), ("traced", 6), (0, 0), (3, 0), (6, 6), (9, 6), (11, 6)]
-  assert once == [("traced", 6), (11, 6)]
-  assert other == [("traced", 0), ("traced", 6), (0, 0), (6, 6), (11, 6)]
+  assert often == [(0, 0), (3, 0), (6, 6), (9, 6), (11, 6)]
+  assert once == [(11, 6)]
+  assert other == [(0, 0), (6, 6), (11, 6)]
   first = [row for row in world.rows if row["member"] == 1]
   assert [row["step"] for row in first] == [0, 3, 4, 6, 8, 9, 11]
   assert {row["step"]: float(row["often/x"]) for row in first if "often/x" in row} == {

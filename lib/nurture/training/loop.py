@@ -7,7 +7,6 @@ checkpoint that counts on them, so a kill at any moment leaves neither a gap nor
 from __future__ import annotations
 
 import dataclasses
-import functools
 import time
 from collections.abc import Mapping
 from typing import Any
@@ -85,7 +84,6 @@ class Loop:
     if restored is None:
       step = 0
       states = self.programs.init(self.hp)
-      self._trace_probes(states)
       sums = self.programs.zeros(self.programs.shapes["sums"])
       self._record(step, states, {})
       self.writer.flush()
@@ -119,13 +117,6 @@ class Loop:
         self._save(step, states, sums)
       self.progress.update(self.cohort.index * self.total + step, self.loss, metrics=self.shown)
     return states
-
-  def _trace_probes(self, states: State) -> None:
-    """Traces every probe in every phase that it measures, so that its mistakes are found before training."""
-    for probe in self.programs.probes.values():
-      for phase in self.phases if probe.every else self.phases[-1:]:
-        measure = functools.partial(probe.measure, phase=phase)
-        jax.eval_shape(measure, states, self.hp, self.programs.arrays, probe.pieces)
 
   def _phase(self, step: int) -> int:
     """Returns the beginning of the phase that takes this step; after the last step, of the last phase."""

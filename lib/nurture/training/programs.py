@@ -110,12 +110,27 @@ class Programs:
       step = functools.partial(self.experiment.step, fields=fields, arrays=arrays)
       return self._over_members(step)(states, hp, rows)[1]
 
-    column = lambda dtype: jax.ShapeDtypeStruct((self.num_members,), dtype)
-    hp = {"seed": column(jnp.uint32), "values": dict.fromkeys(self.varying, column(jnp.float32))}
+    hp = self._abstract_hyper_parameters()
     states = jax.eval_shape(self.init, hp)
     rows = jax.ShapeDtypeStruct((self.num_members, self.experiment.spec.batch_size), jnp.int32)
     fields = self.experiment.abstract_fields()
     return {"state": states, "sums": jax.eval_shape(metrics, states, hp, rows, fields, self.experiment.arrays)}
+
+  def trace_probes(self) -> None:
+    """Traces every probe in every phase that it measures, so that its mistakes are found before training.
+
+    Raises:
+      UserError: for what is wrong with one.
+    """
+    states, hp = self.shapes["state"], self._abstract_hyper_parameters()
+    for probe in self.probes.values():
+      for phase in self.experiment.phases if probe.every else self.experiment.phases[-1:]:
+        measure = functools.partial(probe.measure, phase=phase)
+        jax.eval_shape(measure, states, hp, self.experiment.arrays, probe.pieces)
+
+  def _abstract_hyper_parameters(self) -> HyperParameters:
+    column = lambda dtype: jax.ShapeDtypeStruct((self.num_members,), dtype)
+    return {"seed": column(jnp.uint32), "values": dict.fromkeys(self.varying, column(jnp.float32))}
 
   def _over_members(self, function: Callable[..., Tree]) -> Callable[..., Tree]:
     """Lifts a function of one member's trees to trees with a member axis."""

@@ -163,6 +163,7 @@ def _train(
       step = restored.step if restored else -1
       if not restored and not resumed:
         _check_nothing_behind(workdir, checkpoints, later)
+        _trace_probes(programs, cohorts[cohort.index :])
       if restored and not resumed:
         rows = restored.metrics
         if not writer.holds(rows):
@@ -193,6 +194,18 @@ def _train(
       )
       finals.append(_final(loop.run(restored)))
   return finals
+
+
+def _trace_probes(first: Programs, cohorts: Sequence[Cohort]) -> None:
+  """Finds the mistakes of the probes of all cohorts before any is trained: taps may be missing in one network only."""
+  first.trace_probes()
+  traced = {id(first.experiment)}
+  for cohort in cohorts:
+    if id(cohort.experiment) not in traced:
+      traced.add(id(cohort.experiment))
+      programs = Programs(cohort.experiment, len(cohort.members), cohort.varying)
+      programs.trace_probes()
+      programs.release()
 
 
 def _check_nothing_behind(workdir: pathlib.Path, checkpoints: Checkpoints, later: Sequence[Checkpoints]) -> None:
