@@ -29,7 +29,7 @@ from nurture.models.native import native
 from nurture.reporting.tables import MISSING
 from nurture.terminal.values import evaluated
 
-_NAME = flags.DEFINE_string("name", None, "Model whose layers are shown. Default: the table of all.")
+_NAME = flags.DEFINE_string("name", None, "Model whose layers are shown. Default: the table of all.", **terminal.SHARED)
 _FILTER = flags.DEFINE_string("filter", "", "Part of the names that the table shows, such as vit.")
 _CLASSES = flags.DEFINE_integer("num_classes", None, "Classes, or tokens of a language model.", lower_bound=1)
 _SHAPE = flags.DEFINE_string("input_shape", None, "One input, such as 32,32,3 or 256 (tokens). Default: as published.")

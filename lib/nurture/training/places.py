@@ -94,29 +94,43 @@ def _row(table: Table, hint: Any = Mapping, **places: Place) -> Place:
 
 _SCHEDULE = _row(SCHEDULES, float | Mapping)
 _WINDOW = {"start_step": _free(Whole), "stop_step": _free(Whole)}
-_MODEL = _row(models.MODELS)
+_WEIGHT = dataclasses.replace(_SCHEDULE, hint=NonNegative | Mapping)
 _AXIS = _section({"path": str | tuple, "levels": tuple, "names": tuple, "arms": Mapping})
-_PLACES = {
-  "data": _section(
-    data.SECTION,
-    source=_row(data.DATASETS, str | Mapping),
-    label_noise=_row(data.LABEL_NOISE, str | Mapping),
-    augment=_labelled(_row(data.AUGMENTATIONS, **_WINDOW)),
-  ),
-  "model": _MODEL,
-  "scheduled": _labelled(_SCHEDULE),
-  "references": _labelled(_section(hints.of(Entry), model=_MODEL)),
-  "targets": _labelled(_row(TARGETS, **_WINDOW)),
-  "losses": _labelled(_row(LOSSES, weight=dataclasses.replace(_SCHEDULE, hint=NonNegative | Mapping), **_WINDOW)),
-  "gradients": _labelled(_row(GRADIENTS, **_WINDOW)),
+
+# Where rows are named, by the paths of a config.
+ROWS = {
+  "data.source": _row(data.DATASETS, str | Mapping),
+  "data.label_noise": _row(data.LABEL_NOISE, str | Mapping),
+  "data.augment.LABEL": _row(data.AUGMENTATIONS, **_WINDOW),
+  "model": _row(models.MODELS),
+  "scheduled.ARGUMENT": _SCHEDULE,
+  "targets.LABEL": _row(TARGETS, **_WINDOW),
+  "losses.LABEL": _row(LOSSES, weight=_WEIGHT, **_WINDOW),
+  "gradients.LABEL": _row(GRADIENTS, **_WINDOW),
   "optimizer": _row(OPTIMIZERS, learning_rate=_SCHEDULE, decay=Place(Literal["all", "matrices"])),
-  "parameters": _labelled(_row(PARAMETERS)),
-  "probes": _labelled(_row(PROBES, every=Place(Whole))),
+  "parameters.LABEL": _row(PARAMETERS),
+  "probes.LABEL": _row(PROBES, every=Place(Whole)),
+}
+_SECTIONS = {
+  "data": _section(
+    data.SECTION, source=ROWS["data.source"], label_noise=ROWS["data.label_noise"],
+    augment=_labelled(ROWS["data.augment.LABEL"]),
+  ),
+  "scheduled": _labelled(_SCHEDULE),
+  "references": _labelled(_section(hints.of(Entry), model=ROWS["model"])),
   "ensemble": _section(FIELDS["ensemble"], grid=_labelled(_AXIS)),
 }
 
+
+def _place(section: str, hint: Any) -> Place:
+  if section in _SECTIONS:
+    return _SECTIONS[section]
+  if section in ROWS:
+    return ROWS[section]
+  if f"{section}.LABEL" in ROWS:
+    return _labelled(ROWS[f"{section}.LABEL"])
+  return _section(FIELDS[section]) if section in FIELDS else _free(hint)
+
+
 # The whole config.
-ROOT = Place(Mapping, fields={
-  section: _PLACES.get(section) or (_section(FIELDS[section]) if section in FIELDS else _free(hint))
-  for section, hint in SECTIONS.items()
-})
+ROOT = Place(Mapping, fields={section: _place(section, hint) for section, hint in SECTIONS.items()})
