@@ -28,7 +28,7 @@ from nurture.reporting.run_directory import HISTORY
 from nurture.reporting.schema import Optional
 
 STATES = ("finished", "running", "stopped", "killed", "unreadable")
-_STATE = flags.DEFINE_enum("state", None, STATES, "Shows only runs of this state.", **terminal.SHARED)
+_STATE = flags.DEFINE_string("state", None, "Shows only runs of this state.")
 
 _WIDTH = 100  # columns
 _OF_A_RUN = {"config.json", "manifest.json", "metrics.jsonl", "results.json", "checkpoints", "lock"}
@@ -60,6 +60,8 @@ class Found:
 
 
 def main(argv: Sequence[str]) -> None:
+  if _STATE.value not in (None, *STATES):
+    raise UserError(f"--state={_STATE.value} is no state of a run; {suggest(_STATE.value, STATES)}.")
   roots = [pathlib.Path(argument) for argument in argv[1:] or ["runs"]]
   for root in roots:
     if not reporting.is_directory(root):

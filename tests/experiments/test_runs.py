@@ -144,6 +144,7 @@ def test_the_list_fits_a_terminal_and_counts(tmp_path, monkeypatch):
 
 def test_the_program(tmp_path, monkeypatch, capsys):
   monkeypatch.chdir(tmp_path)
+  monkeypatch.setattr(runs, "_STATE", types.SimpleNamespace(value=None))
   with pytest.raises(UserError, match="runs does not exist; .*; give a directory of runs."):
     runs.main(["runs"])
   (tmp_path / "runs").mkdir()
@@ -154,6 +155,9 @@ def test_the_program(tmp_path, monkeypatch, capsys):
   monkeypatch.setattr(runs, "_STATE", types.SimpleNamespace(value="stopped"))
   runs.main(["runs", "runs"])
   assert capsys.readouterr().out.splitlines()[-1] == "1 run: 1 stopped."
+  monkeypatch.setattr(runs, "_STATE", types.SimpleNamespace(value="stoped"))
+  with pytest.raises(UserError, match="--state=stoped is no state of a run; did you mean 'stopped'?"):
+    runs.main(["runs", "runs"])
 
 
 @pytest.mark.parametrize(("config", "argv", "words"), [
