@@ -95,6 +95,7 @@ REFUSED = {
   "code that does not import": {"losses__ce__name": "nowhere:Loss"},
   "a batch": {"batch_size": 10**6},
   "data that are missing": {"data__source": {"name": "mnist"}},
+  "data that were not given": {"data__source": {"name": "given"}},
   "data of another kind": {"data__normalize_labels": "standardize"},
   "a task that a loss does not serve": {"losses__ce__name": "contrastive"},
   "a teacher that is missing": {"references": {"teacher": {"model": {"name": "lenet5"}, "run": "nowhere"}}},

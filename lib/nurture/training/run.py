@@ -197,15 +197,18 @@ def _train(
 
 
 def _trace_probes(first: Programs, cohorts: Sequence[Cohort]) -> None:
-  """Finds the mistakes of the probes of all cohorts before any is trained: taps may be missing in one network only."""
+  """Finds the mistakes of the probes of all cohorts before any is trained: a tap may be missing in one network only.
+
+  Args:
+    first: the programs of the first cohort, which keep their probes.
+    cohorts: that are left.
+  """
+  others = {id(cohort.experiment): cohort for cohort in cohorts if cohort.experiment is not first.experiment}
+  for cohort in others.values() if first.experiment.config["probes"] else ():
+    programs = Programs(cohort.experiment, len(cohort.members), cohort.varying)
+    programs.trace_probes()
+    programs.release()  # before the next lies on the devices
   first.trace_probes()
-  traced = {id(first.experiment)}
-  for cohort in cohorts:
-    if id(cohort.experiment) not in traced:
-      traced.add(id(cohort.experiment))
-      programs = Programs(cohort.experiment, len(cohort.members), cohort.varying)
-      programs.trace_probes()
-      programs.release()
 
 
 def _check_nothing_behind(workdir: pathlib.Path, checkpoints: Checkpoints, later: Sequence[Checkpoints]) -> None:
