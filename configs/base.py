@@ -60,7 +60,14 @@ def get_config():
     },
     "log_every": 50,  # steps
     "steps_per_dispatch": 0,  # steps in one call of the device; 0 takes many, on CPU one if the model has convolutions
-    "checkpoint": {"every": 500, "keep": 2},  # steps, 0 for the end only; the newest that are kept
+    "init": {},  # another run to begin with, such as {"run": "runs/pretrained"}; {} begins with the seeds
+    "stopping": {},  # when a member has trained long enough, such as
+                     # {"metric": "validation/loss", "mode": "min", "patience": 5}; {} takes all steps
+    "checkpoint": {
+      "every": 500,  # steps, 0 for the end only
+      "keep": 2,  # the newest
+      "best": {},  # and the best state by a metric, such as {"metric": "validation/accuracy", "mode": "max"}
+    },
     "report": {"metrics": ("test/accuracy", "loss")},  # what the table and the curves show
   })
   return config.lock()

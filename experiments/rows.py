@@ -10,7 +10,7 @@ them or not (--config.losses.ce.stop_step=100). The tables:
 
   in a config   datasets label_noise augmentations models targets losses gradients optimizers
                 parameters probes
-  within those  schedules initializers activations norms normalizations references similarity tasks
+  within those  schedules initializers activations norms normalizations sections similarity tasks
 """
 
 import dataclasses
@@ -33,8 +33,10 @@ from nurture.core.schedules import SCHEDULES
 from nurture.core.task import served_by
 from nurture.models.layers import NORMS
 from nurture.similarity.measures import Measure
+from nurture.training.initial import Init
 from nurture.training.places import ROWS, Place
 from nurture.training.references import Entry
+from nurture.training.selection import Best, Stopping
 from nurture.transforms.optimizers import MASKS
 
 _NAME = flags.DEFINE_string("name", None, "Row to show whole, or module.path:Name.", **terminal.SHARED)
@@ -83,7 +85,10 @@ TABLES = {
   "activations": Table(models.ACTIVATIONS, "activation of a model", False),
   "norms": Table(NORMS, "norm of a model", False),
   "normalizations": Table(data.NORMALIZATIONS, "config.data.normalize", False),
-  "references": Table({"reference": Entry}, "config.references.LABEL, which has no name"),
+  "sections": Table(
+    {"references": Entry, "init": Init, "best": Best, "stopping": Stopping},
+    "config.references.LABEL, config.init, config.checkpoint.best and config.stopping, which have no name",
+  ),
   "similarity": Table(similarity.MEASURES, "what compares features, such as the loss guidance", False),
   "tasks": Table(data.TASKS, "what a data set asks for", False),
 }

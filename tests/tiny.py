@@ -46,4 +46,9 @@ def tiny_config(**changes):
     "checkpoint": {"every": 3, "keep": 2},
     "report": {"metrics": ("test/accuracy", "loss")},
   }
+  for name in ("init", "stopping"):  # which a config may leave out
+    if name in changes:
+      config[name] = changes.pop(name)
+  if "checkpoint__best" in changes:
+    config["checkpoint"]["best"] = changes.pop("checkpoint__best")
   return put(config, {path.replace("__", "."): value for path, value in changes.items()})

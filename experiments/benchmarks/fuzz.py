@@ -29,7 +29,7 @@ from nurture import data, reporting, terminal, training
 from nurture.testing import fuzz
 from nurture.training.config import put
 from nurture.training.experiment import Experiment
-from nurture.training.sweep import members_of
+from nurture.training.grid import members_of
 
 _CONFIGS = flags.DEFINE_list("configs", [], "Parts of names of configs; all without it.", **terminal.SHARED)
 _LIMIT = flags.DEFINE_integer("limit", 0, "Cases, drawn at random; 0 is all.", lower_bound=0, **terminal.SHARED)

@@ -25,7 +25,7 @@ from nurture.reporting.style import add_axes, add_legend, figure_of, name_axes, 
 from nurture.similarity.projection import project
 from nurture.training import member_variables
 from nurture.training.config import Config, check, plain, put
-from nurture.training.sweep import Member, members_of
+from nurture.training.grid import Member, members_of
 
 _MEMBER = flags.DEFINE_multi_integer("member", [0], "Member of every run; may be given several times.")
 _CLASSES = flags.DEFINE_list("classes", ["0", "1", "2"], "Three class numbers.", **terminal.SHARED)

@@ -72,6 +72,7 @@ CONFIGS = {
     "elr": [{}, {"form": "exact"}],
     "elr_plus": [{"reference": "teacher"}, {"reference": "teacher", "multiply_labels": True, "ramp_steps": 10}],
     "forgetting_events": [{}],
+    "generalized_cross_entropy": [{}],
     "guidance": [{"reference": "teacher", "taps": "dense", "guide_taps": "dense"}],
     "huber": [{"delta": 0.5}],
     "mse": [{"on": "logits"}, {"on": "probabilities"}],

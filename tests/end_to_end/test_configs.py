@@ -5,15 +5,16 @@ import re
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
 
 from nurture import data, training
 from nurture.reporting import read_json
-from nurture.testing.shrink import CONFIGS, PARTS, ROOT, config_of, first, label, load, shrunk
+from nurture.testing.shrink import CONFIGS, PARTS, ROOT, config_of, label, load, one_point, shrunk
 from nurture.training.config import put
 from nurture.training.experiment import Experiment
+from nurture.training.grid import members_of
 from nurture.training.programs import Programs
-from nurture.training.sweep import members_of
 
 # Are trained for two steps; the others are traced only, which finds what is wrong with a config and costs a tenth.
 TRAINED = ("quickstart", "mnist_mlp", "cifar10_cnn", "everything")
@@ -65,13 +66,17 @@ def test_every_program_of_the_grid_can_be_traced_and_logs_what_is_reported(path,
 
 @pytest.mark.parametrize("path, part", [case for case in PARTS if case[0].stem in TRAINED],
                          ids=lambda value: getattr(value, "stem", value))
-def test_takes_two_steps_on_tiny_data(path, part, tmp_path):
+def test_takes_two_steps_on_tiny_data_and_comes_back_to_the_last_digit(path, part, tmp_path):
   config = shrunk(path, part, tmp_path / "data")
-  one = put(config, {"ensemble.grid": {name: first(axis) for name, axis in config["ensemble"]["grid"].items()}})
+  one = put(config, {"ensemble.grid": one_point(config["ensemble"]["grid"])})
   results = training.run(one, tmp_path / "run", data_dir=tmp_path / "data")
   assert len(results["members"]) == len(read_json(tmp_path / "run" / "manifest.json")["members"]) == 1
   for metric in config["report"]["metrics"]:
     assert metric in results["groups"][0]["metrics"], metric
+  network, recorded = training.restore(tmp_path / "run", data_dir=tmp_path / "data"), results["members"][0]["metrics"]
+  for name in [name for name in recorded if name.endswith("/accuracy")]:
+    label, _, quantity = name.partition("/")
+    assert float(str(np.float32(network.measure(label)[quantity]))) == recorded[name], name
 
 
 @pytest.mark.parametrize("path, part", PARTS, ids=[label(*case) for case in PARTS])

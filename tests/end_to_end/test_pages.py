@@ -24,7 +24,7 @@ from nurture import data, probes, similarity, terminal, training, transforms
 from nurture.models import MODELS
 from nurture.training import places
 from nurture.training.config import check, plain, put
-from nurture.training.sweep import members_of
+from nurture.training.grid import members_of
 from tests.end_to_end.test_configs import metrics_of
 from tests.pages import PAGES, ROOT, blocks, commands, prose
 from tests.tiny import read, tiny_config

@@ -66,8 +66,8 @@ def reported(directory):
 
 
 def tuned(directory):
-  arms = reporting.read_arms([directory], "lr", [])
-  chosen = {label: reporting.choose_level(inside, "lr", METRIC) for label, inside in arms.items()}
+  arms = reporting.read_arms([directory], ["lr"], [])
+  chosen = {label: reporting.choose_levels(inside, ["lr"], METRIC) for label, inside in arms.items()}
   return [
     (level, edge, [m["member"] for m in best], reporting.summarize_crossed(best, METRIC, ["lr"]))
     for level, edge, best in chosen.values()

@@ -8,7 +8,7 @@ import types
 import numpy as np
 import pytest
 
-from experiments import interactions
+from experiments import interactions, tuned
 from nurture import reporting
 from nurture.core import UserError
 from tests.literal_run import member, results_of, write_run
@@ -27,12 +27,12 @@ def study():
 
 
 def test_the_level_is_chosen_on_the_validation_split(tmp_path):
-  arms = reporting.read_arms([write_run(tmp_path / "run", study())], "lr", ["guide"])
+  arms = reporting.read_arms([write_run(tmp_path / "run", study())], ["lr"], ["guide"])
   assert {label: len(members) for label, members in arms.items()} == {"a": 12, "b": 12}
-  level, edge, members = reporting.choose_level(arms["a"], "lr", "validation/loss")
-  assert (level, edge, len(members)) == (1.0, False, 4)  # at 10 it would be lower, but members died there
-  assert reporting.choose_level(arms["b"], "lr", "validation/loss")[:2] == (0.1, True)
-  assert reporting.choose_level(arms["b"], "lr", "test/accuracy")[0] == 1.0  # no loss: the largest
+  levels, edges, members = reporting.choose_levels(arms["a"], ["lr"], "validation/loss")
+  assert (levels, edges, len(members)) == ({"lr": 1.0}, (), 4)  # at 10 it would be lower, but members died there
+  assert reporting.choose_levels(arms["b"], ["lr"], "validation/loss")[:2] == ({"lr": 0.1}, ("lr",))
+  assert reporting.choose_levels(arms["b"], ["lr"], "test/accuracy").levels == {"lr": 1.0}  # no loss: the largest
 
 
 def test_replicates_that_share_seeds_are_not_independent():
@@ -61,10 +61,10 @@ def test_replicates_that_share_seeds_are_not_independent():
 def test_mistakes_of_tuned_are_sentences(over, by, words, tmp_path):
   directory = write_run(tmp_path / "run", study())
   with pytest.raises(UserError, match=words):
-    for members in reporting.read_arms([directory], over, []).values():
-      reporting.choose_level(members, over, by)
+    for members in reporting.read_arms([directory], [over], []).values():
+      reporting.choose_levels(members, [over], by)
   with pytest.raises(UserError, match="not a finished run"):
-    reporting.read_arms([tmp_path], over, [])
+    reporting.read_arms([tmp_path], [over], [])
 
 
 def factorial(response, seeds=3):
@@ -109,6 +109,7 @@ def test_seeds_with_a_dead_member_are_left_out():
 @pytest.mark.parametrize("change, words", [
   (lambda members: [m for m in members if m["values"]["x"] == "on"], "the axis 'x' has 1 levels, on; give it two"),
   (lambda members: [m | {"values": {"x": m["values"]["x"]}} for m in members], "fewer than two axes"),
+  (lambda members: [members[0] | {"values": {"x": "on"}}, *members[1:]], "has arms with axes of their own"),
   (lambda members: [m | {"metrics": {"loss": 1.0}} for m in members], "member 0 has no metric 'metric'; known: loss"),
   (lambda members: [m | {"died_at": 0} for m in members], "no seed has a number at .*, so there is no effect; lower"),
 ])
@@ -124,18 +125,45 @@ def test_intervals(tmp_path):
   assert path.read_bytes()[:8] == b"\x89PNG\r\n\x1a\n" and path.stat().st_size > 5000
 
 
+def arm_with_an_axis():
+  """Members of an arm with an axis of its own, whose best level hangs on the learning rate."""
+  return [
+    member(seed, {"arm": "c", "w": w, "lr": lr, "guide": guide},
+           **{"validation/loss": abs(w * lr - 2) + 0.1 * lr, "test/accuracy": 0.6, "loss/own": 0.5})
+    for w in (1, 2, 4) for lr in (0.1, 1.0, 10.0) for guide in (0, 1) for seed in (0, 1)
+  ]
+
+
+def test_a_picture_over_one_axis_has_the_others_at_their_best(monkeypatch):
+  monkeypatch.setattr(tuned, "_OVER", types.SimpleNamespace(value=["lr", "w"]))
+  monkeypatch.setattr(tuned, "_BY", types.SimpleNamespace(value="validation/loss"))
+  for axis, best in (("lr", {(0.1, 4), (1.0, 2), (10.0, 1)}), ("w", {(1.0, 1), (1.0, 2), (0.1, 4)})):
+    there = tuned.along(axis, results_of(arm_with_an_axis())["members"])
+    assert {(m["values"]["lr"], m["values"]["w"]) for m in there} == best and len(there) == 12
+
+
 def run(*arguments):
   """Runs a binary in a process of its own: several of them have flags of one name."""
   return subprocess.run([sys.executable, "-m", *map(str, arguments)], cwd=ROOT, capture_output=True, text=True)
 
 
 def test_the_binaries(tmp_path):
-  directory = write_run(tmp_path / "run", study())
-  done = run("experiments.tuned", directory, "--pool=guide", "--metric=test/accuracy", "--solved=0.5")
+  dead = [
+    member(seed, {"arm": "d", "lr": 0.1, "guide": 0}, 3, **{"validation/loss": None, "test/accuracy": None})
+    for seed in (0, 1)
+  ]
+  directory = write_run(tmp_path / "run", [*study(), *arm_with_an_axis(), *dead])
+  done = run("experiments.tuned", directory, "--over=lr", "--over=w", "--pool=guide", "--metric=test/accuracy",
+             "--metric=loss/own", "--solved=0.5")
   assert done.returncode == 0, done.stderr
-  assert "| a   |   4 | 1.0 " in done.stdout and "0.1, edge" in done.stdout and "| at least 0.5 |" in done.stdout
+  rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in done.stdout.splitlines() if line.startswith("|")]
+  assert rows[0] == ["arm", "n", "lr", "w", "validation/loss", "test/accuracy", "loss/own", "at least 0.5"]
+  assert [row[:4] for row in rows[2:]] == [["a", "4", "1.0", "–"], ["b", "4", "0.1, edge", "–"], ["c", "4", "1.0", "2"],
+                                           ["d", "2 (2 dead)", "0.1", "–"]]
+  assert [row[6] for row in rows[2:]] == ["–", "–", "0.5 ± 0", "–"]
+  assert {path.name for path in (directory / "plots").iterdir()} == {"tuned.png", "over_lr.png", "over_w.png"}
   assert (directory / "plots" / "over_lr.png").stat().st_size > 10_000
-  assert (directory / "plots" / "tuned.png").exists() and "arm" in (directory / "tuned.md").read_text()
+  assert "arm" in (directory / "tuned.md").read_text()
   directory = write_run(tmp_path / "factorial", factorial(lambda x, y, z, seed: x + y * z + 0.1 * seed * x))
   done = run("experiments.interactions", directory, "--metric=metric")
   assert done.returncode == 0, done.stderr

@@ -56,6 +56,10 @@ def test_without_a_whole_table_it_is_the_plain_standard_error():
   assert reporting.summarize_crossed(dead, "y", ["guide"]) == reporting.summarize([1, 3, 5, 3, 3, None])
 
 
+def test_of_no_members_there_is_no_mean():
+  assert reporting.summarize_crossed([], "y", ["guide"]) == {"mean": None, "sem": None, "n": 0, "dead": 0}
+
+
 def test_two_pooled_axes_make_one_level_each_pair():
   members = results_of([
     member(seed, {"guide": guide, "order": order}, y=table[seed])
@@ -89,9 +93,50 @@ def levels(numbers, dead=()):
 ])
 @pytest.mark.parametrize("by", ["a/loss", "a/share"])
 def test_the_best_level(numbers, dead, best, edge, by):
-  level, at_edge, members = reporting.choose_level(levels(numbers, dead), "lr", by)
-  assert (level, at_edge) == (best, edge)
+  chosen, edges, members = reporting.choose_levels(levels(numbers, dead), ["lr"], by)
+  assert (chosen, edges) == ({"lr": best}, ("lr",) if edge else ())
   assert [m["values"]["lr"] for m in members] == [best] * 2
+
+
+def of_arms():
+  """Members of arms: one without an axis, one over lam, one over q, each at three learning rates and two seeds."""
+  own = {"plain": [{}], "ELR": [{"lam": lam} for lam in (1, 3, 7)], "GCE": [{"q": q} for q in (0.5, 0.7)]}
+  score = lambda point: -(point["lr"] - 0.2) ** 2 - (point.get("lam", 3) - 3) ** 2
+  return [
+    member(seed, point, **{"a/share": score(point) + 0.01 * seed, "a/other": point.get("q", 0)})
+    for arm, points in own.items() for axes in points for lr in (0.1, 0.2, 0.4)
+    for point in [{"arm": arm, **axes, "lr": lr}] for seed in range(2)
+  ]
+
+
+def test_every_arm_is_chosen_over_the_axes_that_it_has(tmp_path):
+  over = ["lr", "lam", "q"]
+  arms = reporting.read_arms([write_run(tmp_path / "run", of_arms())], over, [])
+  chosen = {label: reporting.choose_levels(members, over, "a/share") for label, members in arms.items()}
+  assert {label: (choice.levels, choice.edges) for label, choice in chosen.items()} == {
+    "plain": ({"lr": 0.2}, ()), "ELR": ({"lr": 0.2, "lam": 3}, ()),
+    "GCE": ({"lr": 0.2, "q": 0.5}, ()),  # all of q is the same, so its first level is no edge
+  }
+  for choice in chosen.values():
+    assert [m["seed"] for m in choice.members] == [0, 1]
+    assert all(m["values"].items() >= choice.levels.items() for m in choice.members)
+  at_end = reporting.choose_levels(arms["GCE"], over, "a/other")  # q does something, lr does not
+  assert (at_end.levels, at_end.edges) == ({"lr": 0.1, "q": 0.7}, ("q",))
+
+
+def test_runs_of_several_arms_are_joined(tmp_path):
+  members = of_arms()
+  of = lambda *names: [m for m in members if m["values"]["arm"] in names]
+  elr, gce = write_run(tmp_path / "elr", of("plain", "ELR")), write_run(tmp_path / "gce", of("GCE"))
+  assert list(reporting.read_arms([elr, gce], ["lam", "q"], ["lr"])) == ["plain", "ELR", "GCE"]
+  with pytest.raises(UserError, match="gce has no axis 'lam' in its grid; .*known: arm, lr, q"):
+    reporting.read_arms([elr, gce], ["lam"], [])
+  with pytest.raises(UserError, match="no run has an axis 'la' in its grid; did you mean 'lam'"):
+    reporting.read_arms([elr], ["lr", "la"], [])
+  with pytest.raises(UserError, match="both have seed 0 of 'plain' at lr=0.1; give each run once"):
+    reporting.read_arms([elr, elr], ["lr", "lam"], [])
+  with pytest.raises(UserError, match="both have seed 0 of 'plain, lr=0.1'; give each run once"):
+    reporting.read_arms([elr, elr], ["lam"], [])
 
 
 def test_arms_are_the_points_of_the_other_axes(tmp_path):
@@ -100,29 +145,29 @@ def test_arms_are_the_points_of_the_other_axes(tmp_path):
     member(seed, {"arm": arm, "lr": lr, "guide": guide}, y=1.0) for arm, lr, guide in grid for seed in range(2)
   ]
   one, two = write_run(tmp_path / "one", members), write_run(tmp_path / "two", [m | {"seed": 5} for m in members[::2]])
-  arms = reporting.read_arms([one], "lr", ["guide"])
+  arms = reporting.read_arms([one], ["lr"], ["guide"])
   assert {label: [m["member"] for m in inside] for label, inside in arms.items()} == {
     "a": list(range(8)), "arm=2": list(range(8, 16)),
   }
-  assert list(reporting.read_arms([one], "arm", ["guide"])) == ["lr=0.1", "lr=0.2"]
-  assert list(reporting.read_arms([one], "guide", ["arm", "lr"])) == ["all"]
-  joined = reporting.read_arms([one, two], "lr", ["guide"])  # other seeds of the same arms
+  assert list(reporting.read_arms([one], ["arm"], ["guide"])) == ["lr=0.1", "lr=0.2"]
+  assert list(reporting.read_arms([one], ["guide"], ["arm", "lr"])) == ["all"]
+  joined = reporting.read_arms([one, two], ["lr"], ["guide"])  # other seeds of the same arms
   assert {label: len(inside) for label, inside in joined.items()} == {"a": 12, "arm=2": 12}
   with pytest.raises(UserError, match=r"one and \S*one both have seed 0 of 'a' at lr=0\.1; give each run once"):
-    reporting.read_arms([one, one], "lr", ["guide"])
+    reporting.read_arms([one, one], ["lr"], ["guide"])
   with pytest.raises(UserError, match=r"no run has an axis 'gide' to pool in its grid; did you mean 'guide'"):
-    reporting.read_arms([one], "lr", ["gide"])
+    reporting.read_arms([one], ["lr"], ["gide"])
   with pytest.raises(UserError, match=r"one has no axis 'rate' in its grid; .*known: arm, guide, lr"):
-    reporting.read_arms([one], "rate", [])
+    reporting.read_arms([one], ["rate"], [])
   with pytest.raises(UserError, match=r"is not a finished run \(it has no results\.json\)"):
-    reporting.read_arms([tmp_path], "lr", [])
+    reporting.read_arms([tmp_path], ["lr"], [])
 
 
 def test_arms_that_are_written_the_same_are_not_joined(tmp_path):
   points = [("p, q", 0.1, "r"), ("p", 0.1, "q, r")]
   run = write_run(tmp_path / "run", [member(0, {"a": a, "lr": lr, "b": b}, y=1.0) for a, lr, b in points])
   with pytest.raises(UserError, match=r"run has two arms that are called 'p, q, r'; train with other names"):
-    reporting.read_arms([run], "lr", [])
+    reporting.read_arms([run], ["lr"], [])
 
 
 @pytest.mark.parametrize("value, died_at, expected", [(0.5, None, 0.5), (2, None, 2), (0.5, 3, None), (None, 3, None)])

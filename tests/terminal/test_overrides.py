@@ -13,7 +13,7 @@ from nurture.terminal import apply
 from nurture.terminal.values import literal, parsed
 from nurture.training import places
 from nurture.training.config import differences, plain, to_json
-from nurture.training.sweep import members_of
+from nurture.training.grid import members_of
 
 FILE = pathlib.Path("configs/base.py")
 
@@ -52,6 +52,11 @@ def changed(*words, config=None):
   (["references.mean.parameters=ema"], {"references.mean": {"parameters": "ema"}}),
   (["references.guide.model.name=mlp", "references.guide.model.depth=1", "references.guide.seed=3"],
    {"references.guide": {"model": {"name": "mlp", "depth": 1}, "seed": 3}}),
+  (["init.run=runs/a", "init.step=best", "init.reinitialize=head"],
+   {"init": {"run": "runs/a", "step": "best", "reinitialize": ("head",)}}),
+  (["checkpoint.best.metric=loss", "checkpoint.best.mode=min"], {"checkpoint.best": {"metric": "loss", "mode": "min"}}),
+  (["stopping={'metric': 'loss', 'mode': 'min'}", "stopping.patience=3"],
+   {"stopping": {"metric": "loss", "mode": "min", "patience": 3}}),
   (["scheduled.lam=0.5"], {"scheduled.lam": 0.5}),
   (["report.metrics=loss,test/accuracy"], {"report.metrics": ("loss", "test/accuracy")}),
   (["report.metrics=a", "report.metrics=b"], {"report.metrics": ("a", "b")}),
@@ -106,6 +111,19 @@ def test_an_axis_can_be_swept_from_the_command_line(words, points):
   assert [dict(member.values) for member in members_of(config)] == points
 
 
+def test_arms_can_be_swept_from_the_command_line():
+  arms = "{'ce': {}, 'half': {'set': (('losses.ce.weight', 0.5),)}}"
+  points = [(dict(m.values), dict(m.assignments)) for m in members_of(changed(f"--config.ensemble.grid.m.arms={arms}"))]
+  assert points == [({"m": "ce"}, {}), ({"m": "half"}, {"losses.ce.weight": 0.5})]
+
+
+def test_a_config_without_an_optional_section_can_get_it():
+  config = base.get_config()
+  with config.unlocked():
+    del config["stopping"]
+  assert changed("--config.stopping.patience=3", config=config)["stopping"] == {"patience": 3}
+
+
 def test_an_axis_can_be_changed_in_one_place():
   config = changed("--config.ensemble.grid.method.names[1]=noisy", "--config.ensemble.grid.method.levels[1][0]=1",
                    config=quickstart.get_config())
@@ -127,6 +145,8 @@ def test_an_axis_can_be_changed_in_one_place():
   (["model.norm=bach"], "--config.model.norm=bach needs one of 'none', 'batch', 'layer'."),
   (["data.normalise=unit"], "did you mean 'normalize'?"),
   (["evaluation.batchsize=3"], "did you mean 'batch_size'?"),
+  (["stopping.patients=3"], "did you mean 'patience'?"),
+  (["ensemble.grid.m={'arms': {'A': {'set': {'losses.ce.weight': 1}}}}"], "does not accept dots"),
   (["los.x=3"], "--config.los.x does not exist in configs/base.py"),
   (["optimizer.learning_rate=fast"], "--config.optimizer.learning_rate=fast needs a number or a dict."),
   (["optimizer.learning_rate.decay_steps=3"], "config.optimizer.learning_rate is 0.05, which has no fields."),

@@ -6,10 +6,10 @@ import math
 import pytest
 
 from nurture.core import UserError
-from nurture.testing import fuzz
+from nurture.testing import fuzz, shrink
 from nurture.training.config import put
-from nurture.training.sweep import members_of
-from tests.tiny import read
+from nurture.training.grid import members_of
+from tests.tiny import read, tiny_config
 
 
 @pytest.fixture(scope="module", params=["quickstart", "elr/digits.py"])
@@ -42,6 +42,48 @@ def test_a_sentence_names_the_place(results):
   for case, result in results:
     if result["outcome"] == "sentence" and case.place[0] in ("losses", "gradients", "optimizer", "probes", "steps"):
       assert "config." + ".".join(map(str, case.place)) in result["message"], result["message"]
+
+
+LAM = {"path": "losses.elr.lam", "levels": (1, 2, 3), "names": ("a", "b", "c")}
+ARMS = {
+  "plain": {},
+  "ELR": {"set": {"losses": {"elr": {"name": "elr", "lam": 3, "weight": 1}}}, "grid": {
+    "lam": LAM, "lr": {"path": "optimizer.learning_rate", "levels": (0.1, 0.2)},
+  }},
+  "wide": {"set": (("model.width", 8),)},
+}
+
+
+@pytest.mark.parametrize("place, grid, kind", [
+  (("lr", "levels", 1), {"lr": {"path": "optimizer.learning_rate", "levels": (0.1, -1)}},
+   "grid of optimizer.learning_rate () negative"),
+  (("method", "arms", "ELR", "grid", "lam", "levels", 1), {"method": {"arms": {"ELR": {
+    "set": ARMS["ELR"]["set"], "grid": {"lam": LAM | {"levels": (1, -1), "names": ("a", "b")}},
+  }}}}, "grid of losses.elr.lam () negative"),
+  (("method", "arms", "ELR", "set", "losses", "elr", "lam"),
+   {"method": {"arms": {"ELR": {"set": {"losses": {"elr": {"name": "elr", "lam": -1, "weight": 1}}}}}}},
+   "arm ('set', 'losses', 'elr', 'lam') negative"),
+  (("method", "arms", "wide", "set", 0, 1), {"method": {"arms": {"wide": {"set": (("model.width", -1),)}}}},
+   "arm ('set', 0, 1) negative"),
+])
+def test_a_number_of_the_grid_stays_with_what_has_to_do_with_it(place, grid, kind):
+  axis = {"path": "optimizer.learning_rate", "levels": (0.1, 0.2, 0.3)}
+  config = tiny_config(ensemble__grid={"lr": axis, "method": {"arms": ARMS}})
+  assert ("ensemble", "grid", *place) in set(fuzz.numbers(config))
+  case = fuzz.Case(0, "x", config, None, ("ensemble", "grid", *place), "negative")
+  assert case.changed()["ensemble"]["grid"] == grid and case.kind == kind
+
+
+def test_a_grid_is_made_small_in_its_arms_too():
+  batch = {"path": "batch_size", "levels": (64, 128), "names": ("s", "l")}
+  grid = {"batch": batch, "method": {"arms": {"plain": {}, "ELR": {"grid": {"lam": LAM, "batch": batch}}}}}
+  small = {"path": "batch_size", "levels": (4,), "names": ("s",)}
+  assert shrink.with_axes(grid, shrink.small) == {
+    "batch": small, "method": {"arms": {"plain": {}, "ELR": {"grid": {"lam": LAM, "batch": small}}}},
+  }
+  assert shrink.one_point({"method": {"arms": {"ELR": {"grid": {"lam": LAM}}, "plain": {}}}}) == {
+    "method": {"arms": {"ELR": {"grid": {"lam": LAM | {"levels": (1,), "names": ("a",)}}}}},
+  }
 
 
 def test_failures_are_told_apart():

@@ -6,7 +6,7 @@ import pytest
 from ml_collections import ConfigDict, FieldReference
 
 from nurture.core import UserError
-from nurture.training.config import check, differences, get, plain, put, to_json
+from nurture.training.config import check, differences, fingerprint, get, plain, put, to_json
 from tests.tiny import tiny_config
 
 
@@ -67,6 +67,24 @@ def test_the_order_of_transforms_is_part_of_the_config_and_that_of_fields_is_not
   assert differences(old, {name: old[name] for name in reversed(old)}) == []
 
 
+def test_the_order_of_a_grid_is_part_of_the_config():
+  lr, wd = {"path": "optimizer.learning_rate", "levels": (0.1, 0.2)}, {"path": "model.width", "levels": (4, 8)}
+  parts = {"ce": {"name": "cross_entropy"}, "elr": {"name": "elr"}}
+  level = lambda losses: {"l": {"path": "losses", "levels": (losses,)}}
+  turned = lambda fields: {name: fields[name] for name in reversed(fields)}
+  grids = [
+    ({"a": lr, "b": wd}, {"b": wd, "a": lr}, "ensemble.grid: order a, b -> b, a"),
+    ({"m": {"arms": {"x": {}, "y": {"grid": {"a": lr}}}}}, {"m": {"arms": {"y": {"grid": {"a": lr}}, "x": {}}}},
+     "ensemble.grid.m.arms: order x, y -> y, x"),
+    (level(parts), level(turned(parts)), "ensemble.grid.l.levels: "),
+  ]
+  for old, new, words in grids:
+    [line] = differences(to_json(tiny_config(ensemble__grid=old)), to_json(tiny_config(ensemble__grid=new)))
+    assert line.startswith(words)
+  ones, floats = ({"a": {"path": "model.width", "levels": (number,)}} for number in (1, 1.0))
+  assert differences(to_json(tiny_config(ensemble__grid=ones)), to_json(tiny_config(ensemble__grid=floats))) == []
+
+
 def test_put_copies_and_get_explains():
   config = tiny_config()
   changed = put(config, {"optimizer.learning_rate": 0.5, "model.kernel_init": "zeros"})
@@ -84,3 +102,14 @@ def test_differences_name_each_path_once_and_know_infinity():
   assert differences(old, to_json(tiny_config(steps=24))) == ["steps: 12 -> 24", "gradients.clip.max_norm: inf -> 10.0"]
   added = tiny_config(gradients__clip__max_norm=math.inf, targets={})
   assert differences(old, to_json(added)) == [f"targets.smoothing: {old['targets']['smoothing']} -> (absent)"]
+
+
+@pytest.mark.parametrize("path", ["init", "stopping", "checkpoint.best"])
+def test_what_may_be_left_out_is_the_same_as_empty(path):
+  """A run of a config without the section goes on with one that has it, empty."""
+  config, other = to_json(tiny_config()), to_json(tiny_config(**{path.replace(".", "__"): {}}))
+  assert config != other and differences(config, other) == differences(other, config) == []
+  assert fingerprint(config) == fingerprint(other)
+  used = to_json(tiny_config(**{path.replace(".", "__"): {"metric": "loss"}}))
+  assert differences(config, used) == [f"{path}: (absent) -> {{'metric': 'loss'}}"]
+  assert fingerprint(used) != fingerprint(config)

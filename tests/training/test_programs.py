@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from nurture.core import DataSpec, rng, trees
+from nurture.core import DataSpec, UserError, rng, trees
 from nurture.data import epoch_order_index
 from nurture.testing import class_spec
 from nurture.training import programs as programs_
@@ -91,7 +91,7 @@ class Arithmetic:
 
   @property
   def config(self):
-    return {"ensemble": {"map": self.mode}}
+    return {"ensemble": {"map": self.mode}, "checkpoint": {}}
 
   @property
   def arrays(self):
@@ -100,7 +100,10 @@ class Arithmetic:
   def abstract_fields(self):
     return {"x": jax.ShapeDtypeStruct((12,), jnp.float32)}
 
-  def init(self, hp):
+  def filled_arrays(self):
+    return {"shift": np.float32(0.5)}
+
+  def init(self, hp, arrays):
     start = {"params": {"w": jnp.float32(1.0)}}
     return State(jnp.int32(0), start, (), (), (), jnp.int32(-1))
 
@@ -163,6 +166,19 @@ def test_members_take_their_own_steps_in_their_own_order_and_metrics_add_up(rate
   np.testing.assert_array_equal(states.died_at, [-1] * len(rates))
   devices = 2 if mode == "vmap" and len(rates) == 2 else 1
   assert len(states.step.sharding.device_set) == devices
+
+
+@pytest.mark.parametrize("mode", ["vmap", "map"])
+def test_members_that_have_stopped_keep_their_state_and_the_others_their_order(mode):
+  rates, stopped = (0.5, -0.25, 1.0), np.asarray([True, False, False])
+  programs, hp, fields, references = programs_of(rates, mode)
+  states, sums = programs.init(hp), programs.zeros(programs.shapes["sums"])
+  states, sums = programs.steps(states, sums, hp, fields, references, length=2)
+  for length in (1, 2):
+    states, sums = programs.steps(states, sums, hp, fields, references, length=length, stopped=stopped)
+  np.testing.assert_array_equal(states.step, [2, 5, 5])
+  expected = np.where(stopped, by_hand(rates, 2)[0], by_hand(rates, 5)[0])
+  np.testing.assert_allclose(states.variables["params"]["w"], expected, rtol=1e-5)
 
 
 @pytest.mark.parametrize("length", [1, 3])
@@ -248,14 +264,23 @@ def test_probes_are_traced_in_every_phase_that_they_measure():
   def attached(label, every):
     def measure(states, hp, arrays, pieces, phase):
       traced.append((label, phase, states.shape, hp["seed"].shape, pieces))
-      return {}
+      return {"list": jnp.zeros((3, 2))}
     return AttachedProbe(measure, [], every)
 
+  config = tiny_config(
+    probes={"often": {"name": "memorization", "split": "train", "every": 5}},
+    stopping={"metric": "often/list", "mode": "min", "patience": 1},
+  )
   fake = types.SimpleNamespace(
-    experiment=types.SimpleNamespace(phases=(0, 6), arrays={}), shapes={"state": jax.ShapeDtypeStruct((3,), "float32")},
+    experiment=types.SimpleNamespace(phases=(0, 6), arrays={}, config=config),
+    shapes={"state": jax.ShapeDtypeStruct((3,), "float32"), "sums": {"loss": jax.ShapeDtypeStruct((3,), "float32")}},
     probes={"often": attached("often", 5), "once": attached("once", 0)}, num_members=3, varying=(),
     _abstract_hyper_parameters=lambda: Programs._abstract_hyper_parameters(fake),
   )
+  with pytest.raises(UserError, match="config.stopping.metric is 'often/list', which is several numbers"):
+    Programs.trace_probes(fake)
+  config["stopping"] = {}
+  del traced[:]
   Programs.trace_probes(fake)
   assert [entry[:2] for entry in traced] == [("often", 0), ("often", 6), ("once", 6)]
   assert all(entry[2:] == ((3,), (3,), []) for entry in traced)

@@ -4,7 +4,8 @@ import pytest
 
 from nurture.core import UserError
 from nurture.training.config import check
-from nurture.training.sweep import cohorts_of, members_of
+from nurture.training.grid import members_of
+from nurture.training.sweep import cohorts_of
 from tests.tiny import read, tiny_config
 
 NAN = float("nan")

@@ -12,7 +12,8 @@ from nurture.core import Outputs, UserError, trees
 from nurture.data import Reader, catalogue, gather
 from nurture.probes import PROBES
 from nurture.training import step as steps
-from nurture.training.experiment import Experiment, check_probe, hyper_parameters
+from nurture.training.experiment import Experiment, hyper_parameters
+from nurture.training.probing import check_probe
 from nurture.training.programs import Programs, members_at_once, steps_per_dispatch
 from nurture.training.sweep import can_vary
 from tests.tiny import read, tiny_config

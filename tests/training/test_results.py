@@ -7,8 +7,9 @@ import pytest
 
 from nurture import reporting
 from nurture.core import UserError
-from nurture.training.run import _results
-from nurture.training.sweep import Cohort, Member
+from nurture.training.grid import Member
+from nurture.training.run import Final, _results
+from nurture.training.sweep import Cohort
 
 MEMBERS = [Member(i, 7 + i, {"lr": lr}, {}) for i, lr in enumerate((0.1, 0.1, 0.5))]
 COHORTS = [Cohort(0, {}, tuple(MEMBERS[:2]), ()), Cohort(1, {}, tuple(MEMBERS[2:]), ())]
@@ -18,7 +19,9 @@ def joined(workdir, rows):
   with reporting.MetricsWriter(workdir / "metrics.jsonl") as writer:
     writer.write({"step": step, "cohort": int(member > 1), "member": member, "loss": loss, "per_class": [loss]}
                  for step, member, loss in rows)
-  finals = [(["a", "b"], np.array([-1, 0])), (["c"], np.array([-1]))]
+  finals = [
+    Final(["a", "b"], np.array([-1, 0]), np.array([10, 10]), None), Final(["c"], np.array([-1]), np.array([10]), None),
+  ]
   return _results({"steps": 10}, "test", COHORTS, finals, workdir)
 
 

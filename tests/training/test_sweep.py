@@ -8,8 +8,9 @@ import pytest
 from nurture import training
 from nurture.core import UserError
 from nurture.training import sweep
+from nurture.training.grid import members_of
 from nurture.training.programs import sharding_devices
-from nurture.training.sweep import cohorts_of, members_of
+from nurture.training.sweep import cohorts_of
 from tests.tiny import tiny_config
 
 ETA = {"path": "gradients.noise.eta", "levels": (0.0, 0.01)}

@@ -15,6 +15,7 @@ DEFAULTS = {
   "discriminator": {"learning_rate": 0.01, "momentum": 0.9, "hidden": (), "final_relu": False, "seed": 0},
   "elr": {"lam": 3.0, "beta": 0.7, "form": "clamped"},  # Liu et al. 2020, CIFAR-10
   "elr_plus": {"lam": 3.0, "beta": 0.7, "reference": "average", "multiply_labels": False, "ramp_steps": 0},
+  "generalized_cross_entropy": {"q": 0.7},  # Zhang and Sabuncu 2018
   "guidance": {"measure": "linear_cka", "taps": "pre", "guide_taps": "pre", "layer_map": "uniform", "reduction": "sum"},
   "huber": {"delta": 1.0},
   "mse": {"on": "logits"},

@@ -1,4 +1,4 @@
-"""Cross-entropy and squared error: closed forms, limits, and another library."""
+"""Cross-entropy, its generalized form and squared error: closed forms, limits, and another library."""
 
 import jax
 import jax.numpy as jnp
@@ -74,7 +74,41 @@ def test_cross_entropy_at_extreme_logits(dtype):
   np.testing.assert_allclose(gradient(jnp.ones(2))[0].astype(jnp.float32), [[0, 0, 0, 0], [-1, 1, 0, 0]], atol=1e-6)
 
 
-@pytest.mark.parametrize("config", ["cross_entropy", {"name": "mse", "on": "logits"}])
+def gce(q):
+  return {"name": "generalized_cross_entropy", "q": q}
+
+
+@pytest.mark.parametrize("q", [0.01, 0.3, 0.7, 1.0])
+def test_generalized_cross_entropy_is_its_equation(logits, soft, q):
+  p = np.asarray(jax.nn.softmax(logits), np.float64)
+  for targets in (soft, jax.nn.one_hot(jnp.arange(5) % 4, 4)):
+    np.testing.assert_allclose(value(gce(q), logits, targets), (targets * (1 - p**q) / q).sum(axis=-1), rtol=1e-5)
+
+
+def test_generalized_cross_entropy_lies_between_cross_entropy_and_the_absolute_error(logits):
+  hard = jax.nn.one_hot(jnp.arange(5) % 4, 4)
+  np.testing.assert_allclose(value(gce(1e-6), logits, hard), value("cross_entropy", logits, hard), rtol=1e-4)
+  absolute = jnp.abs(jax.nn.softmax(logits) - hard).sum(axis=-1)
+  np.testing.assert_allclose(value(gce(1.0), logits, hard), absolute / 2, rtol=1e-5, atol=1e-7)
+
+
+@pytest.mark.parametrize("q", [0.01, 0.7, 1.0])
+def test_generalized_cross_entropy_weighs_each_gradient_by_the_probability_of_the_label(logits, q):
+  hard = jax.nn.one_hot(jnp.arange(5) % 4, 4)
+  p = jax.nn.softmax(logits)
+  gradient = jax.jit(jax.grad(lambda z, q: value(gce(q), z, hard).sum()))(logits, q)  # q may be traced
+  np.testing.assert_allclose(gradient, (p * hard).sum(axis=-1, keepdims=True) ** q * (p - hard), atol=1e-6)
+
+
+def test_generalized_cross_entropy_at_extreme_logits():
+  logits = jnp.array([[1e4, -1e4, 0.0, -jnp.inf], [-1e4, 1e4, 0.0, -jnp.inf]])
+  targets = jnp.array([[1.0, 0, 0, 0], [1.0, 0, 0, 0]])
+  values, gradient = jax.vjp(lambda z: value(gce(0.5), z, targets), logits)
+  np.testing.assert_allclose(values, [0, 2])  # 1/q at most
+  np.testing.assert_array_equal(gradient(jnp.ones(2))[0], 0)
+
+
+@pytest.mark.parametrize("config", ["cross_entropy", gce(0.7), {"name": "mse", "on": "logits"}])
 def test_sequences_are_averaged_over_the_positions_that_count(logits, config):
   label = jnp.array([[0, 1, -1], [2, -1, -1], [-1, -1, -1]])
   sequence = jnp.stack([logits[:3], 2 * logits[:3], 3 * logits[:3]], axis=1)
@@ -84,7 +118,7 @@ def test_sequences_are_averaged_over_the_positions_that_count(logits, config):
   np.testing.assert_allclose(value(config, sequence, targets), expected, rtol=1e-5)
 
 
-@pytest.mark.parametrize("config", ["cross_entropy", {"name": "mse", "on": "probabilities"}])
+@pytest.mark.parametrize("config", ["cross_entropy", gce(0.7), {"name": "mse", "on": "probabilities"}])
 def test_logits_of_few_bits_are_no_reason_to_compute_with_few(config, logits, soft):
   rounded = logits.astype(jnp.bfloat16)
   np.testing.assert_array_equal(value(config, rounded, soft), value(config, rounded.astype(jnp.float32), soft))

@@ -28,6 +28,7 @@ ABSURD = [
   ("losses", "discriminator", "learning_rate", (-0.1, INF)),
   ("losses", "discriminator", "momentum", (-0.1, 1, 5)),
   ("losses", "discriminator", "seed", (-1, 2**32)),
+  ("losses", "generalized_cross_entropy", "q", (0.0, -0.1, 1.1, 1e-60)),
   *[("losses", name, "lam", (-1, INF)) for name in ("elr", "elr_plus", "target_divergence")],
   *[("losses", name, "beta", (-0.1, 1.1)) for name in ("elr", "elr_plus", "target_divergence")],
   ("gradients", "adaptive_grad_clip", "clipping", (-0.01,)),

@@ -24,14 +24,14 @@ from nurture.reporting.style import (
   tick_levels,
 )
 from nurture.reporting.tables import format_mean_sem, markdown_table, plain_table
-from nurture.reporting.tuning import choose_level, read_arms, summarize_crossed
+from nurture.reporting.tuning import Choice, choose_levels, read_arms, summarize_crossed
 from nurture.reporting.words import Words, axis_of, words_of
 from nurture.reporting.writer import NO_ROWS, MetricsWriter
 
 __all__ = [
-  "COLORS", "Intervals", "Member", "MetricsWriter", "NO_ROWS", "Panel", "Progress", "RC", "Study", "Style", "Words",
-  "add_legend", "axis_of", "choose_level", "collect", "curves", "draw_mean", "draw_means", "effects", "exists",
-  "format_mean_sem", "intervals", "is_directory", "label_of", "markdown_table", "metric_of", "name_axes",
+  "COLORS", "Choice", "Intervals", "Member", "MetricsWriter", "NO_ROWS", "Panel", "Progress", "RC", "Study", "Style",
+  "Words", "add_legend", "axis_of", "choose_levels", "collect", "curves", "draw_mean", "draw_means", "effects",
+  "exists", "format_mean_sem", "intervals", "is_directory", "label_of", "markdown_table", "metric_of", "name_axes",
   "number", "palette", "palette_of", "plain_logarithm", "plain_table", "read_arms", "read_config", "read_json",
   "read_manifest", "read_results", "read_rows", "reason_of", "recorded", "replace_file", "responses", "series", "start",
   "stop", "study", "summarize", "summarize_crossed", "temporary_of", "tick_levels", "without_rounding", "words_of",

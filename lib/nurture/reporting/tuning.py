@@ -1,10 +1,10 @@
-"""Arms of a study, each at the level of a hyper-parameter that is best for it."""
+"""Arms of a study, each at the levels of its hyper-parameters that are best for it."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -15,17 +15,31 @@ from nurture.reporting.results import Member, label_of, metric_of, summarize
 from nurture.reporting.run_directory import read_results
 
 
-def read_arms(directories: Sequence[Path], over: str, pool: Sequence[str]) -> dict[str, list[Member]]:
+class Choice(NamedTuple):
+  """The best point of an arm.
+
+  Attributes:
+    levels: axis -> its level there; of the axes that the arm has.
+    edges: those of the axes at whose first or last level it is, so that the best may lie beyond.
+    members: its members.
+  """
+
+  levels: dict[str, Any]
+  edges: tuple[str, ...]
+  members: list[Member]
+
+
+def read_arms(directories: Sequence[Path], over: Sequence[str], pool: Sequence[str]) -> dict[str, list[Member]]:
   """Returns {label of an arm: members of finished runs}, in order of appearance; arms of one label are joined.
 
   Args:
     directories: of the runs.
-    over: axis whose level will be chosen. Arms that do not have it, of runs in which others do, have nothing to choose.
+    over: axes whose levels will be chosen. An arm may lack some of them, or all: it has nothing to choose there.
     pool: axes whose levels are replicates. The other axes make the arms.
 
   Raises:
-    UserError: for a run that is unfinished or has no such axis, a pooled axis that no run has, two arms that are
-      written the same, and members that are there twice.
+    UserError: for a run that is unfinished or has none of the axes to choose, an axis that no run has, two arms that
+      are written the same, and members that are there twice.
   """
   arms: dict[str, list[Member]] = {}
   points: dict[str, list[Any]] = {}
@@ -35,47 +49,68 @@ def read_arms(directories: Sequence[Path], over: str, pool: Sequence[str]) -> di
     members = read_results(directory)["members"]
     here = dict.fromkeys(axis for member in members for axis in member["values"])
     known |= here
-    if over not in here:
-      raise UserError(f"{directory} has no axis {over!r} in its grid; {suggest(over, here)}.")
+    if not set(over) & set(here):
+      raise UserError(f"{directory} has no axis {' or '.join(map(repr, over))} in its grid; {suggest(over[0], here)}.")
     for member in members:
       axes = member["values"]
-      rest = {axis: level for axis, level in axes.items() if axis != over and axis not in pool}
+      rest = {axis: level for axis, level in axes.items() if axis not in (*over, *pool)}
       label, point = label_of(rest), list(rest.values())
       if points.setdefault(label, point) != point:
         raise UserError(f"{directory} has two arms that are called {label!r}; train with other names of the levels.")
-      same = json.dumps([label, axes.get(over), [axes.get(axis) for axis in pool], member["seed"]])
+      same = json.dumps([label, member["seed"], [axes.get(axis) for axis in (*over, *pool)]])
       if same in seen:
-        raise UserError(f"{seen[same]} and {directory} both have seed {member['seed']} of {label!r} at {over}="
-                        f"{axes.get(over)}; give each run once, and runs of other seeds.")
+        at = ", ".join(f"{axis}={axes[axis]}" for axis in over if axis in axes)
+        raise UserError(f"{seen[same]} and {directory} both have seed {member['seed']} of {label!r}"
+                        f"{at and f' at {at}'}; give each run once, and runs of other seeds.")
       seen[same] = directory
       arms.setdefault(label, []).append(member)
-  for axis in pool:
+  for axis in (*over, *pool):
     if axis not in known:
-      raise UserError(f"no run has an axis {axis!r} to pool in its grid; {suggest(axis, known)}.")
+      why = " to pool" if axis in pool else ""
+      raise UserError(f"no run has an axis {axis!r}{why} in its grid; {suggest(axis, known)}.")
   return arms
 
 
-def choose_level(members: Sequence[Member], over: str, by: str) -> tuple[Any, bool, list[Member]]:
-  """Returns (best level, whether it is the first or last of several, its members); None for an arm without the axis.
+def choose_levels(members: Sequence[Member], over: Sequence[str], by: str) -> Choice:
+  """Returns the best point of an arm over the levels of some axes; of axes that it lacks, nothing.
 
-  The best level has the fewest members that diverged; among those, the smallest mean of a metric whose name ends in
-  "loss", or the largest of any other; among equal ones, it is the first.
+  The best point has the fewest members that diverged; among those, the smallest mean of a metric whose name ends in
+  "loss", or the largest of any other; among equal ones, it is the first. An axis at all of whose levels the metric is
+  the same, seed by seed, does nothing here and has no edge.
 
   Raises:
     UserError: if the metric was not measured.
   """
-  levels: dict[Any, list[Member]] = {}
+  over = [axis for axis in over if any(axis in member["values"] for member in members)]
+  points: dict[tuple, list[Member]] = {}
   for member in members:
-    levels.setdefault(member["values"].get(over), []).append(member)
+    points.setdefault(tuple(member["values"].get(axis) for axis in over), []).append(member)
   sign = 1 if by.endswith("loss") else -1
 
-  def cost(level):
-    summary = summarize(metric_of(m, by) for m in levels[level])
+  def cost(point):
+    summary = summarize(metric_of(m, by) for m in points[point])
     return summary["dead"], (sign * summary["mean"] if summary["mean"] is not None else float("inf"))
 
-  best = min(levels, key=cost)
-  ordered = sorted(levels) if all(isinstance(level, (int, float)) for level in levels) else list(levels)
-  return best, len(levels) > 1 and best in (ordered[0], ordered[-1]), levels[best]
+  best = min(points, key=cost)
+  chosen = dict(zip(over, best))
+  edges = tuple(axis for axis in over if chosen[axis] in _ends(members, axis) and _does_something(members, axis, by))
+  return Choice(chosen, edges, points[best])
+
+
+def _ends(members: Sequence[Member], axis: str) -> tuple[Any, ...]:
+  """Returns the first and the last level of an axis: of numbers the smallest and the largest."""
+  levels = list(dict.fromkeys(m["values"][axis] for m in members if axis in m["values"]))
+  ordered = sorted(levels) if all(isinstance(level, (int, float)) for level in levels) else levels
+  return (ordered[0], ordered[-1]) if len(levels) > 1 else ()
+
+
+def _does_something(members: Sequence[Member], axis: str, by: str) -> bool:
+  """Tells if members that differ in their level of an axis alone differ in a metric."""
+  found: dict[str, set[str]] = {}
+  for member in members:
+    others = {name: level for name, level in member["values"].items() if name != axis}
+    found.setdefault(json.dumps([others, member["seed"]]), set()).add(repr(metric_of(member, by)))
+  return any(len(values) > 1 for values in found.values())
 
 
 def summarize_crossed(members: Sequence[Member], metric: str, pool: Sequence[str]) -> dict[str, Any]:
@@ -92,6 +127,8 @@ def summarize_crossed(members: Sequence[Member], metric: str, pool: Sequence[str
     As `nurture.reporting.summarize`.
   """
   summary = summarize(metric_of(member, metric) for member in members)
+  if not members:
+    return summary
   table: dict[tuple, dict[int, Any]] = {}
   for member in members:
     level = tuple(member["values"][axis] for axis in pool if axis in member["values"])

@@ -117,7 +117,10 @@ class _Changes:
       if isinstance(value, tuple) and path in self.given and text.lstrip()[:1] not in ("(", "["):
         value = (*node[last], *value)
     with node.ignore_type():  # what a field takes is the row's to say, which may be a number or a dict
-      node[last] = list(value) if isinstance(node.get(last), list) else value
+      try:
+        node[last] = list(value) if isinstance(node.get(last), list) else value
+      except ValueError as error:  # a name with a dot in it
+        raise UserError(f"--{self.flag}.{path} cannot be {text}: {error}.") from error
     self.given.append(path)
 
   def remove(self, path: str) -> None:

@@ -17,9 +17,11 @@ from nurture.models import MODELS
 from nurture.testing import shrink
 from nurture.training import phases
 from nurture.training.config import check, put
-from nurture.training.experiment import Experiment, check_probe
+from nurture.training.experiment import Experiment
+from nurture.training.grid import members_of
+from nurture.training.probing import check_probe
 from nurture.training.references import Reference
-from nurture.training.sweep import cohorts_of, members_of
+from nurture.training.sweep import cohorts_of
 
 VALUES = {
   "a word": "x", "a tuple": (1, 2), "nothing": None, "0": 0, "negative": -1, "32 bits": 2**31 - 1, "huge": 2**40,
@@ -52,6 +54,23 @@ def replaced(value: Any, place: tuple, new: Any) -> Any:
   return (*value[: place[0]], inner, *value[place[0] + 1 :])
 
 
+def alone(axis: dict, place: tuple, new: Any) -> dict:
+  """Returns an axis of a grid with another value at a place, and only with what has to do with it.
+
+  That is a level and the first or last of the others; or an arm, with one of its axes if the place is there.
+  """
+  if place[0] == "arms":
+    _, name, field, *rest = place
+    arm = axis["arms"][name]
+    if field == "grid":
+      label, *inside = rest
+      return {"arms": {name: {**arm, "grid": {label: alone(arm["grid"][label], tuple(inside), new)}}}}
+    return {"arms": {name: replaced({"set": arm["set"]}, place[2:], new)}}  # its grid might put its own value there
+  axis, level = replaced(axis, place, new), place[1]
+  pair = sorted({0 if level else len(axis["levels"]) - 1, level})
+  return {**axis, **{field: tuple(axis[field][i] for i in pair) for field in ("levels", "names") if axis.get(field)}}
+
+
 @dataclasses.dataclass(frozen=True)
 class Case:
   """One value at one place of a config."""
@@ -68,18 +87,16 @@ class Case:
     place, new, grid = self.place, VALUES[self.value], self.config["ensemble"]["grid"]
     if place[:2] != ("ensemble", "grid"):  # the grid might put its own value there
       return replaced(put(self.config, {"ensemble.grid": {}}), place, new)
-    if place[3] != "levels":
-      return replaced(self.config, place, new)
-    axis, level = replaced(grid[place[2]], place[3:], new), place[4]
-    pair = sorted({0 if level else len(axis["levels"]) - 1, level})
-    kept = {field: tuple(axis[field][i] for i in pair) for field in ("levels", "names") if axis.get(field)}
-    return put(self.config, {"ensemble.grid": {place[2]: {**axis, **kept}}})
+    return put(self.config, {"ensemble.grid": {place[2]: alone(grid[place[2]], place[3:], new)}})
 
   @property
   def kind(self) -> str:
     """The row that the number belongs to, its field and the value, whatever the labels."""
     if self.place[:2] == ("ensemble", "grid"):
-      return f"grid of {self.config['ensemble']['grid'][self.place[2]]['path']} {self.place[5:]} {self.value}"
+      axis, rest = self.config["ensemble"]["grid"][self.place[2]], self.place[3:]
+      while rest[0] == "arms" and rest[2] == "grid":
+        axis, rest = axis["arms"][rest[1]]["grid"][rest[3]], rest[4:]
+      return f"grid of {axis['path']} {rest[2:]} {self.value}" if "path" in axis else f"arm {rest[2:]} {self.value}"
     row, inner = "", self.config
     for key in self.place[:-1]:
       inner = inner[key]

@@ -68,9 +68,6 @@ def shrunk(path, part, root):
   config = untrained(config_of(path, part))
   root.mkdir()
   config["probes"] = {name: fields | {"every": 1} for name, fields in config["probes"].items()}
-  for name, axis in config["ensemble"]["grid"].items():
-    if axis["path"] == "batch_size" or str(axis["path"]).startswith(("references.", "('references.")):
-      config = put(config, {f"ensemble.grid.{name}": first(axis)})  # the same program with other weights, or too large
   source = config["data"]["source"]
   if source["name"] in WRITERS:
     source = WRITERS[source["name"]](root)
@@ -82,14 +79,35 @@ def shrunk(path, part, root):
     "data.source": source, "data.subset": min(config["data"]["subset"] or 80, 80),
     "data.validation": min(config["data"]["validation"], 20), "data.test_subset": 20, "steps": 2, "log_every": 1,
     "batch_size": 4, "evaluation.batch_size": 50, "ensemble.seeds": 1,
-    **{f"ensemble.grid.{name}.levels": (4,) for name, axis in config["ensemble"]["grid"].items()
-       if axis["path"] == "batch_size"},
+    "ensemble.grid": with_axes(config["ensemble"]["grid"], small),
   })
 
 
-def first(axis, at=0):
-  """Returns an axis of a grid with its first level only, or another one."""
-  return axis | {field: (axis[field][at],) for field in ("levels", "names") if axis.get(field)}
+def with_axes(grid, change):
+  """Returns a grid with what `change` makes of each of its axes, those of its arms included."""
+  of_arm = lambda arm: arm | ({"grid": with_axes(arm["grid"], change)} if "grid" in arm else {})
+  return {
+    label: {"arms": {name: of_arm(arm) for name, arm in axis["arms"].items()}} if "arms" in axis else change(axis)
+    for label, axis in grid.items()
+  }
+
+
+def small(axis):
+  """Returns an axis without levels that are too large, or the same program with other weights."""
+  if axis["path"] == "batch_size":
+    return first(axis) | {"levels": (4,)}
+  return first(axis) if str(axis["path"]).startswith(("references.", "('references.")) else axis
+
+
+def first(axis):
+  """Returns an axis of a grid with its first level only."""
+  return axis | {field: axis[field][:1] for field in ("levels", "names") if axis.get(field)}
+
+
+def one_point(grid):
+  """Returns a grid with the first level of every axis, and the first arm of every one of arms."""
+  narrow = lambda axis: {"arms": dict([next(iter(axis["arms"].items()))])} if "arms" in axis else axis
+  return with_axes({label: narrow(axis) for label, axis in grid.items()}, first)
 
 
 def untrained(value):

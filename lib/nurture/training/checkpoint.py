@@ -184,6 +184,10 @@ class Checkpoints:
       ) from error
     return self._arrays(step, record)
 
+  def digest(self, step: int) -> str:
+    """Returns a sha256 that tells this checkpoint from every other."""
+    return _sha256(self._record(step))
+
   def _record(self, step: int) -> dict[str, Any]:
     """Returns the record of a checkpoint whose files are all as they were written."""
     folder = self._path(step)

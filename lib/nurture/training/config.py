@@ -46,11 +46,14 @@ FIELDS: dict[str, dict[str, Any]] = {
   "checkpoint": {"every": Whole, "keep": Count},
   "report": {"metrics": tuple},
 }
+# What a config may leave out.
+OPTIONAL: dict[str, dict[str, Any]] = {"": {"init": dict, "stopping": dict}, "checkpoint.": {"best": dict}}
 # Collections whose parts apply in the order written.
 ORDERED = ("targets", "losses", "gradients", "parameters", "data.augment")
 # What one member may have different from another; the rest belongs to the run as a whole.
 MEMBER_SECTIONS = (
   "batch_size", "data", "model", "scheduled", "references", "targets", "losses", "gradients", "optimizer", "parameters",
+  "init",
 )
 
 
@@ -94,10 +97,14 @@ def check(config: Config) -> None:
 
 
 def _check_fields(prefix: str, given: Config, fields: Mapping[str, Any]) -> None:
+  optional = OPTIONAL.get(prefix, {})
+  known = {**fields, **optional}
   for name in given:
-    if name not in fields:
-      raise UserError(f"config.{prefix}{name} does not exist; {suggest(name, fields)}.")
-  for name, kind in fields.items():
+    if name not in known:
+      raise UserError(f"config.{prefix}{name} does not exist; {suggest(name, known)}.")
+  for name, kind in known.items():
+    if name not in given and name in optional:
+      continue
     if name not in given:
       raise UserError(f"config.{prefix}{name} is missing; the trainer has no default for it.")
     hints.check(f"config.{prefix}{name}", given[name], kind)
@@ -147,8 +154,20 @@ def to_json(value: Any) -> Any:
 
 def fingerprint(config: Any) -> str:
   """Returns a sha256, as hex, that is equal for two configs (of `to_json`) in which `differences` finds none."""
+  config = _without_empty(config)
   orders = [list(get(config, path)) for path in ORDERED]
   return hashlib.sha256(json.dumps([_canonical(config), orders], sort_keys=True).encode()).hexdigest()
+
+
+def _without_empty(config: Any) -> Any:
+  """Returns a config without what it may leave out and has empty, which says the same."""
+  for prefix, fields in OPTIONAL.items():
+    section = prefix.removesuffix(".")
+    holder = config.get(section) if section and isinstance(config, Mapping) else config
+    if isinstance(holder, Mapping):
+      holder = {name: value for name, value in holder.items() if name not in fields or value != {}}
+      config = {**config, section: holder} if section else holder
+  return config
 
 
 def _canonical(value: Any) -> Any:
@@ -160,11 +179,18 @@ def _canonical(value: Any) -> Any:
 
 
 def differences(old: Any, new: Any, path: str = "") -> list[str]:
-  """Returns "path: old -> new" for every value, or order of transforms, in which two configs (of `to_json`) differ."""
+  """Returns "path: old -> new" for every value in which two configs (of `to_json`) differ.
+
+  So it does for the order of transforms, and of the axes, arms and levels of a grid.
+  """
+  if not path:
+    old, new = _without_empty(old), _without_empty(new)
+  in_grid = f"{path}.".startswith("ensemble.grid.")  # whose order numbers the members
   if isinstance(old, Mapping) and isinstance(new, Mapping):
-    if path in ORDERED and set(old) == set(new) and list(old) != list(new):
+    if (in_grid or path in ORDERED) and set(old) == set(new) and list(old) != list(new):
       return [f"{path}: order {', '.join(old)} -> {', '.join(new)}"]
     names = list(dict.fromkeys([*old, *new]))
     nested = [differences(old.get(n, "(absent)"), new.get(n, "(absent)"), f"{path}.{n}" if path else n) for n in names]
     return [line for lines in nested for line in lines]
-  return [] if old == new else [f"{path}: {old} -> {new}"]
+  same = json.dumps(_canonical(old)) == json.dumps(_canonical(new)) if in_grid else old == new
+  return [] if same else [f"{path}: {old} -> {new}"]

@@ -17,14 +17,17 @@ from nurture import data, models
 from nurture.core import DataSpec, Network, UserError, build, hints, memory, trees
 from nurture.core.build import suggest
 from nurture.core.extensions import is_extension
-from nurture.core.hints import NonNegative, Whole
+from nurture.core.hints import NonNegative
 from nurture.core.schedules import as_schedule
 from nurture.core.task import check_served
 from nurture.probes import PROBES
 from nurture.training import phases
 from nurture.training import step as steps
 from nurture.training.config import Config, check, put
+from nurture.training.initial import INIT, start_variables
+from nurture.training.probing import check_probe
 from nurture.training.references import Arrays, Reference
+from nurture.training.selection import rules_of
 from nurture.training.step import Parts, State
 from nurture.transforms.gradients import GRADIENTS
 from nurture.transforms.losses import LOSSES
@@ -60,7 +63,8 @@ class Experiment:
     num_train: number of training examples.
     read: () -> the data set; it is not kept here, for there may be many experiments.
     references: networks to compare with, by label.
-    arrays: what the step needs of each, in host memory, what is kept of outputs by its shapes.
+    arrays: what the step needs of each, in host memory, what is kept of outputs by its shapes; under `initial.INIT` the
+      variables that config.init begins with.
     has_convolution: whether there is a convolution anywhere in the step.
     largest_array: bytes of the largest array that the step computes.
   """
@@ -101,10 +105,13 @@ class Experiment:
     references = {label: Reference.read(config, label, spec) for label in config["references"]}
     bare = cls(config, spec, len(dataset.train), functools.partial(read, section), references, {})
     arrays = {label: one.load(spec, bare.inputs_in_order, len(dataset.train)) for label, one in references.items()}
+    if start := start_variables(config, bare.abstract_state().variables):
+      arrays[INIT] = Arrays(start)
     bare = dataclasses.replace(bare, arrays=arrays)
     jaxprs = bare.jaxprs()
     for label, fields in config["probes"].items():
       check_probe(label, fields, dataset)
+    rules_of(config)
     experiment = dataclasses.replace(
       bare,
       has_convolution="conv_general_dilated" in str(jaxprs),
@@ -120,8 +127,9 @@ class Experiment:
 
   @property
   def checksums(self) -> dict[str, str]:
-    """A sha256 of the variables of every frozen reference, by config path."""
-    return {f"config.references.{n}": trees.digest(one.variables) for n, one in self.arrays.items() if one.variables}
+    """A sha256 of the variables of every frozen reference, and of those that config.init names, by config path."""
+    path = lambda label: "config.init" if label == INIT else f"config.references.{label}"
+    return {path(label): trees.digest(one.variables) for label, one in self.arrays.items() if one.variables}
 
   def inputs_in_order(self) -> Iterable[tuple[np.ndarray, Any]]:
     """Returns the training split in its order as batches of (ids [B], model inputs [B, ...])."""
@@ -131,7 +139,8 @@ class Experiment:
 
   def filled_arrays(self) -> dict[str, Arrays]:
     """Returns `arrays` with the numbers of what is kept: slow, and large."""
-    return {label: one.fill(self.arrays[label], self.inputs_in_order) for label, one in self.references.items()}
+    filled = {label: one.fill(self.arrays[label], self.inputs_in_order) for label, one in self.references.items()}
+    return {**self.arrays, **filled}
 
   def parts(self, values: Mapping[str, Any] | None = None, phase: int | None = None) -> Parts:
     """Builds the objects of the config, with values put in at their paths.
@@ -172,9 +181,10 @@ class Experiment:
       _check_mixup(config, f" at step {phase}" if len(self.phases) > 1 else "")
     return parts
 
-  def init(self, hp: HyperParameters) -> State:
-    """Returns a member's state before the first step."""
-    return steps.init(self.parts(hp["values"]), jax.random.key(hp["seed"]))
+  def init(self, hp: HyperParameters, arrays: Mapping[str, Arrays] | None = None) -> State:
+    """Returns a member's state before the first step; `arrays` may be given as arguments of a trace."""
+    start = _start(self.arrays if arrays is None else arrays)
+    return steps.init(self.parts(hp["values"]), jax.random.key(hp["seed"]), start)
 
   def step(
     self, state: State, hp: HyperParameters, rows: jax.Array, fields: data.Fields, arrays: Mapping[str, Arrays],
@@ -219,7 +229,7 @@ class Experiment:
       terms=terms,
       references=lambda batch: steps.evaluation_context(parts, state, batch, root, arrays).references,
       loss_states=state.loss_states,
-      initial=lambda: steps.init(parts, root).variables,
+      initial=lambda: steps.init(parts, root, _start(arrays)).variables,
       task=self.spec.task,
     )
     return network, variables
@@ -264,6 +274,7 @@ class Experiment:
     """
     state, side_by_side = self.abstract_state(), self.config["ensemble"]["map"] == "vmap"
     members = num_members if jax.default_backend() == "cpu" else num_members // num_devices  # cores share one memory
+    best = {"config.checkpoint.best": members * trees.num_bytes(state)} if self.config["checkpoint"].get("best") else {}
     needs = {
       # What optimizers and averages keep is as large as the model.
       "config.model": members * trees.num_bytes((state.variables, state.opt_state, state.parameter_states)),
@@ -271,31 +282,16 @@ class Experiment:
       "config.batch_size and the largest array of a step": (members if side_by_side else 1) * self.largest_array,
       "config.data": trees.num_bytes(self.abstract_fields()),
       "config.references": trees.num_bytes(self.arrays),
+      **best,
     }
     at_once = "training" if num_members == 1 else f"training {num_members} members at once"
     remedy = "make that smaller" + (", or set config.ensemble.chunk to fewer members" if num_members > 1 else "")
     memory.check(needs, memory.free_bytes(), at_once, remedy)
 
 
-def build_probe(label: str, fields: Mapping[str, Any]) -> Any:
-  """Builds the probe of a config; "every" is not the probe's."""
-  own = {name: value for name, value in fields.items() if name != "every"}
-  return build(PROBES, own, path=f"config.probes.{label}")
-
-
-def check_probe(label: str, fields: Mapping[str, Any], dataset: data.Dataset) -> None:
-  """Finds a probe's mistakes before training starts instead of after it.
-
-  Raises:
-    UserError: for a field of the probe that is wrong, or a split that the data do not have.
-  """
-  path = f"config.probes.{label}"
-  if "every" not in fields:
-    raise UserError(f"{path}.every is missing; give the steps between measurements, or 0 for the end.")
-  hints.check(f"{path}.every", fields["every"], Whole)
-  build_probe(label, fields)
-  if "split" in fields:
-    dataset.split(fields["split"])
+def _start(arrays: Mapping[str, Arrays]) -> Tree:
+  """Returns the variables that members begin with in place of their own, {} for none."""
+  return arrays[INIT].variables if INIT in arrays else {}
 
 
 def _scheduled(config: Config, model: Any, name: str) -> dict[str, Any]:

@@ -11,8 +11,10 @@ from nurture.core import Preset, UserError, fields_of, hints, lookup
 from nurture.core.hints import NonNegative, Whole
 from nurture.core.schedules import SCHEDULES
 from nurture.probes import PROBES
-from nurture.training.config import FIELDS, SECTIONS
+from nurture.training.config import FIELDS, OPTIONAL, SECTIONS
+from nurture.training.initial import Init
 from nurture.training.references import Entry
+from nurture.training.selection import Best, Stopping
 from nurture.transforms.gradients import GRADIENTS
 from nurture.transforms.losses import LOSSES
 from nurture.transforms.optimizers import OPTIMIZERS
@@ -118,7 +120,10 @@ _SECTIONS = {
   ),
   "scheduled": _labelled(_SCHEDULE),
   "references": _labelled(_section(hints.of(Entry), model=ROWS["model"])),
+  "init": _section(hints.of(Init)),
   "ensemble": _section(FIELDS["ensemble"], grid=_labelled(_AXIS)),
+  "stopping": _section(hints.of(Stopping)),
+  "checkpoint": _section(FIELDS["checkpoint"], best=_section(hints.of(Best))),
 }
 
 
@@ -133,4 +138,4 @@ def _place(section: str, hint: Any) -> Place:
 
 
 # The whole config.
-ROOT = Place(Mapping, fields={section: _place(section, hint) for section, hint in SECTIONS.items()})
+ROOT = Place(Mapping, fields={section: _place(section, hint) for section, hint in (SECTIONS | OPTIONAL[""]).items()})

@@ -16,8 +16,10 @@ from nurture import data
 from nurture.core import Batch, rng, trees
 from nurture.probes import ProbeSpec
 from nurture.training.config import Config
-from nurture.training.experiment import Experiment, HyperParameters, build_probe
+from nurture.training.experiment import Experiment, HyperParameters
+from nurture.training.probing import build_probe, probe_key
 from nurture.training.references import Arrays
+from nurture.training.selection import check_recorded, selection_shapes
 from nurture.training.step import State, evaluate
 
 Tree = Any
@@ -67,7 +69,7 @@ class Programs:
     mesh = jax.sharding.Mesh(np.asarray(jax.devices()[:count]), ("members",))
     self.by_member = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec("members"))
     self.replicated = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec())
-    self.init = jax.jit(self._over_members(experiment.init), out_shardings=self.by_member)
+    self._init = jax.jit(self._initial, out_shardings=self.by_member)
     self.steps = jax.jit(self._steps, static_argnames=("length", "phase"), donate_argnames=("states", "sums"))
     self.rows = jax.jit(self._rows, static_argnames="length")
 
@@ -102,31 +104,43 @@ class Programs:
     for name in ("fields", "arrays", "probes"):
       self.__dict__.pop(name, None)
 
+  def init(self, hp: HyperParameters) -> State:
+    """Returns the states of the members before the first step."""
+    return self._init(hp, self.arrays)
+
+  def _initial(self, hp: HyperParameters, arrays: Mapping[str, Arrays]) -> State:
+    return self._over_members(functools.partial(self.experiment.init, arrays=arrays))(hp)
+
   @functools.cached_property
   def shapes(self) -> dict[str, Tree]:
-    """The shapes of what a checkpoint holds: {"state": of the members, "sums": of their metrics}."""
+    """The shapes of what a checkpoint holds: {"state": of the members, "sums": of their metrics}, and what the rules of
+    `selection` have seen."""
 
     def metrics(states, hp, rows, fields, arrays):
       step = functools.partial(self.experiment.step, fields=fields, arrays=arrays)
       return self._over_members(step)(states, hp, rows)[1]
 
     hp = self._abstract_hyper_parameters()
-    states = jax.eval_shape(self.init, hp)
+    states = jax.eval_shape(self._initial, hp, self.experiment.arrays)
     rows = jax.ShapeDtypeStruct((self.num_members, self.experiment.spec.batch_size), jnp.int32)
     fields = self.experiment.abstract_fields()
-    return {"state": states, "sums": jax.eval_shape(metrics, states, hp, rows, fields, self.experiment.arrays)}
+    sums = jax.eval_shape(metrics, states, hp, rows, fields, self.experiment.arrays)
+    return {"state": states, "sums": sums, **selection_shapes(self.experiment.config, states, self.num_members)}
 
   def trace_probes(self) -> None:
     """Traces every probe in every phase that it measures, so that its mistakes are found before training.
 
     Raises:
-      UserError: for what is wrong with one.
+      UserError: for what is wrong with one, or a metric that a rule of the config looks at and nobody records.
     """
     states, hp = self.shapes["state"], self._abstract_hyper_parameters()
-    for probe in self.probes.values():
+    recorded = dict(self.shapes["sums"])
+    for label, probe in self.probes.items():
       for phase in self.experiment.phases if probe.every else self.experiment.phases[-1:]:
         measure = functools.partial(probe.measure, phase=phase)
-        jax.eval_shape(measure, states, hp, self.experiment.arrays, probe.pieces)
+        measured = jax.eval_shape(measure, states, hp, self.experiment.arrays, probe.pieces)
+        recorded |= {f"{label}/{name}": value for name, value in measured.items()}
+    check_recorded(self.experiment.config, recorded)
 
   def _abstract_hyper_parameters(self) -> HyperParameters:
     column = lambda dtype: jax.ShapeDtypeStruct((self.num_members,), dtype)
@@ -152,18 +166,24 @@ class Programs:
 
   def _steps(
     self, states: State, sums: Tree, hp: HyperParameters, fields: data.Fields, arrays: Mapping[str, Arrays], *,
-    length: int, phase: int = 0,
+    length: int, phase: int = 0, stopped: jax.Array | None = None,
   ) -> tuple[State, Tree]:
-    """Takes `length` steps of every member, all in one phase; returns the states and the sums of the metrics."""
+    """Takes `length` steps of every member, all in one phase; returns the states and the sums of the metrics.
+
+    Members that have stopped ([M] bool) keep their state; None where no rule stops any.
+    """
     step = self._over_members(functools.partial(self.experiment.step, fields=fields, arrays=arrays, phase=phase))
 
     def body(carry, rows):
       states, sums = carry
+      before = states
       states, metrics = step(states, hp, rows)
+      states = states if stopped is None else jax.vmap(trees.select)(stopped, before, states)
       return (states, jax.tree.map(jnp.add, sums, metrics)), None
 
     # The rows of all steps are computed at once: one short loop over large arrays instead of one a step.
-    rows = jnp.swapaxes(self._rows(hp, states.step[0], length=length), 0, 1)
+    start = states.step[0] if stopped is None else jnp.max(states.step)
+    rows = jnp.swapaxes(self._rows(hp, start, length=length), 0, 1)
     if length == 1:
       carry, _ = body((states, sums), rows[0])
     else:
@@ -206,11 +226,6 @@ def batches_of(experiment: Experiment, split: str, limit: int) -> list[dict[str,
   examples = experiment.read().split(split)
   examples = examples.take(np.arange(min(limit, len(examples)))) if limit else examples
   return data.padded_batches(examples, min(experiment.config["evaluation"]["batch_size"], len(examples)))
-
-
-def probe_key(seed: int, label: str) -> jax.Array:
-  """Returns the key from which a probe draws its fixed data: the same for every member."""
-  return rng.stream(jax.random.key(np.uint32(seed)), f"probes.{label}")
 
 
 def intervals_of(config: Config) -> dict[str, int]:

@@ -125,8 +125,9 @@ class Reference:
       UserError: for a malformed entry.
     """
     path = f"config.references.{label}"
-    if label == "input":
-      raise UserError(f"{path} cannot be called 'input', which stands for the batch's own input; give another label.")
+    taken = {"input": "the batch's own input", "init": "where the members begin"}
+    if label in taken:
+      raise UserError(f"{path} cannot be called {label!r}, which stands for {taken[label]}; give another label.")
     entry = build({"reference": Entry}, {"name": "reference", **config["references"][label]}, path=path)
     if entry.view == "unmixed" and not any(f.get("name") == "mixup" for f in config["data"]["augment"].values()):
       raise UserError(f"{path}.view is 'unmixed', but config.data.augment has no mixup; set it to ''.")

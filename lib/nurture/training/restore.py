@@ -6,27 +6,23 @@ import dataclasses
 import functools
 import pathlib
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Literal
 
 import jax
 import numpy as np
 
-from nurture import data, reporting
-from nurture.core import Batch, Network, Outputs, Task, UserError, trees
+from nurture import data
+from nurture.core import Batch, Network, Outputs, Task, UserError
 from nurture.probes import ProbeSpec
-from nurture.reporting.schema import ANY, COUNT
-from nurture.training.checkpoint import Checkpoints
 from nurture.training.config import plain, put
-from nurture.training.experiment import Experiment, build_probe, check_probe, hyper_parameters
-from nurture.training.programs import batches_of, probe_key
-from nurture.training.run_directory import cohort_directory, owner_of
+from nurture.training.experiment import Experiment, hyper_parameters
+from nurture.training.grid import members_of
+from nurture.training.probing import build_probe, check_probe, probe_key
+from nurture.training.programs import batches_of
+from nurture.training.run_directory import filled, stored_member
 from nurture.training.step import State
-from nurture.training.sweep import members_of
 
 Tree = Any
-
-_MEMBERS = {"members": [{"member": COUNT, "cohort": COUNT, "seed": COUNT, "values": ANY}]}
-
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class TrainedNetwork:
@@ -38,6 +34,7 @@ class TrainedNetwork:
     seed: of the member.
     step: number of updates that it has taken.
     state: everything that training keeps of it, such as the optimizer's state and the rows of loss terms.
+    kept: the steps at which this member can be restored.
     network: the functions by which probes see it; `network.loss(variables, batch)` is the experiment's loss.
     variables: those that evaluation uses: the raw ones, or an average where config.evaluation.parameters says so.
   """
@@ -46,6 +43,7 @@ class TrainedNetwork:
   experiment: Experiment
   seed: int
   step: int
+  kept: tuple[int, ...]
   state: State
   network: Network
   variables: Tree
@@ -64,6 +62,13 @@ class TrainedNetwork:
   def data(self) -> data.Dataset:
     """The data set, with its splits and its noise."""
     return self.experiment.read()
+
+  def batch(self, split: str = "test", limit: int = 0) -> Batch:
+    """Returns the first examples of a split, all of them for a limit of 0, as one batch as stored."""
+    examples = self.data.split(split)
+    count = min(limit, len(examples)) if limit else len(examples)
+    [batch] = data.padded_batches(examples.take(np.arange(count)), count)
+    return jax.tree.map(jax.numpy.asarray, batch)
 
   def inputs(self, batch: Batch) -> Any:
     """Returns the model input of a batch as stored: normalized as in training, without augmentation."""
@@ -109,7 +114,7 @@ class TrainedNetwork:
 def restore(
   workdir: str | pathlib.Path,
   member: int = 0,
-  step: int | None = None,
+  step: int | Literal["best"] | None = None,
   *,
   data_dir: str | pathlib.Path = "data",
   dataset: data.Dataset | None = None,
@@ -119,7 +124,7 @@ def restore(
   Args:
     workdir: the run directory; nothing in it is changed.
     member: its number, as results.json has it.
-    step: a step whose checkpoint was kept; None takes the newest.
+    step: a step whose checkpoint was kept; None takes the newest, "best" the best state by config.checkpoint.best.
     data_dir: where data sets that are not embedded lie.
     dataset: the set that the run was given, where its source is "given".
 
@@ -127,44 +132,17 @@ def restore(
     UserError: if there is no such run, member or step, a checkpoint is damaged, or the run is of a version of nurture
       whose configs or states were others.
   """
-  workdir = pathlib.Path(workdir)
-  stored = reporting.read_config(workdir, unchanged=True)
-  entries = reporting.read_json(workdir / "manifest.json", _MEMBERS)["members"]
-  if not 0 <= member < len(entries):
-    raise UserError(f"{workdir} has {len(entries)} members, numbered from 0; member {member} does not exist.")
-  cohort = entries[member]["cohort"]
-  others = [entry for entry in entries if entry["cohort"] == cohort]
-  owner = owner_of(stored, cohort, [entry["seed"] for entry in others])
-  checkpoints = Checkpoints(cohort_directory(workdir, cohort), 1, owner)
-  kept = checkpoints.steps()
-  if step is not None and step not in kept:
-    known = ", ".join(map(str, kept)) or "none"
-    raise UserError(f"{workdir} has no checkpoint of step {step} (kept: {known}); name one of these, or train with a "
-                    "larger config.checkpoint.keep.")
-  step = kept[-1] if step is None and kept else step
-  arrays = checkpoints.read(step)
+  stored = stored_member(workdir, member, step)
   try:
-    config = plain(stored)
+    config = plain(stored.config)
     of_member = members_of(config)[member]
     experiment = Experiment.of(put(config, of_member.assignments), data.Reader(data_dir, dataset))
-    state = _state(experiment, arrays, [entry["member"] for entry in others].index(member))
+    state = jax.tree.map(jax.numpy.asarray, filled(experiment.abstract_state(), stored.arrays, "state"))
   except UserError as error:
     raise UserError(f"{workdir} cannot be restored: {error}") from error
   hp = hyper_parameters(of_member.seed)
   phase = max(start for start in experiment.phases if start <= int(state.step))
   network, variables = experiment.network(state, hp, experiment.filled_arrays(), phase)
-  return TrainedNetwork(experiment.config, experiment, of_member.seed, int(state.step), state, network, variables)
-
-
-def _state(experiment: Experiment, arrays: Mapping[str, np.ndarray], position: int) -> State:
-  """Returns a member's state of the arrays of its cohort."""
-  shapes = experiment.abstract_state()
-  leaves = []
-  for name, leaf in trees.named_leaves({"state": shapes}):
-    found = arrays.get(name)
-    if found is None or found.shape[1:] != leaf.shape or found.dtype != leaf.dtype:
-      there = "missing" if found is None else f"{found.dtype} {found.shape[1:]}"
-      raise UserError(f"{name} is {there} in the checkpoint, and {leaf.dtype} {leaf.shape} is needed; read the "
-                      "run by the version of nurture that wrote it.")
-    leaves.append(jax.numpy.asarray(found[position]))
-  return jax.tree.unflatten(jax.tree.structure(shapes), leaves)
+  return TrainedNetwork(
+    experiment.config, experiment, of_member.seed, int(state.step), stored.kept, state, network, variables
+  )

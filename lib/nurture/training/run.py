@@ -11,7 +11,7 @@ import functools
 import hashlib
 import pathlib
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -22,13 +22,16 @@ from nurture.reporting.files import remove_file
 from nurture.training.checkpoint import Checkpoints
 from nurture.training.config import Config, check, plain, to_json
 from nurture.training.experiment import Experiment
+from nurture.training.grid import Member, members_of
+from nurture.training.initial import check_continues, continued
 from nurture.training.loop import Loop
 from nurture.training.profiling import Profiler
 from nurture.training.programs import Programs, steps_per_dispatch
 from nurture.training.run_directory import claimed, cohort_directory, owner_of
+from nurture.training.selection import Selection
 from nurture.training.signals import Diverged, Preempted, StopSignal
 from nurture.training.step import State
-from nurture.training.sweep import Cohort, Member, cohorts_of, members_of
+from nurture.training.sweep import Cohort, cohorts_of
 
 Results = dict[str, Any]
 
@@ -71,7 +74,8 @@ def run(
   read_data = data.Reader(data_dir, dataset)
   with claimed(workdir, config):
     cohorts = cohorts_of(config, members, functools.partial(Experiment.of, read=read_data))
-    _start(workdir, config, cohorts, read_data, argv)
+    taken = check_continues(config, members)
+    _start(workdir, config, cohorts, {**read_data.checksums, **taken}, read_data.described, argv)
     last = {"step": 0}
     with reporting.recorded(workdir, lambda: last["step"], _reason):
       finals = _train(config, cohorts, workdir, name, last, profile, tensorboard)
@@ -82,23 +86,26 @@ def run(
 
 
 def _start(
-  workdir: pathlib.Path, config: Config, cohorts: Sequence[Cohort], read: data.Reader, argv: Sequence[str]
+  workdir: pathlib.Path, config: Config, cohorts: Sequence[Cohort], checksums: Mapping[str, str],
+  described: Sequence[Mapping[str, Any]], argv: Sequence[str],
 ) -> None:
   """Writes config.json and the manifest, or notes the resume in it.
 
   Args:
-    read: has read the data.
+    workdir, config, cohorts, argv: of the run.
+    checksums: of the data, and of the run with which this one goes on.
+    described: what the data are.
 
   Raises:
     UserError: if the data are not those that the run began with.
   """
-  checksums = _checksums(cohorts, read.checksums)
+  checksums = _checksums(cohorts, checksums)
   if reporting.exists(workdir / "manifest.json"):
     old = reporting.read_manifest(workdir)["checksums"]
     for file in sorted({*old, *checksums}):
       if old.get(file) != checksums.get(file):
         what = "it"
-        if file.startswith("config.references."):  # without a run, it is a product of the machine
+        if file.startswith("config."):  # without a run, it is a product of the machine
           what = "the run that it comes from, the versions and the kind of device"
         raise UserError(f"{file} has changed since the run in {workdir} began; restore {what}, or give another "
                         "--workdir.")
@@ -106,7 +113,7 @@ def _start(
   members = [(member, cohort) for cohort in cohorts for member in cohort.members]
   members.sort(key=lambda pair: pair[0].index)
   manifest = reporting.collect(to_json(config), checksums, [member.seed for member, _ in members], argv)
-  manifest["data"], manifest["extensions"] = read.described, extensions.sources(config)
+  manifest["data"], manifest["extensions"] = described, extensions.sources(config)
   manifest["members"] = [
     {"member": member.index, "cohort": cohort.index, "seed": member.seed, "values": dict(member.values)}
     for member, cohort in members
@@ -114,12 +121,12 @@ def _start(
   reporting.start(workdir, manifest)
 
 
-def _checksums(cohorts: Sequence[Cohort], of_data: Mapping[str, str]) -> dict[str, str]:
-  """Returns the checksums of data files and of references.
+def _checksums(cohorts: Sequence[Cohort], others: Mapping[str, str]) -> dict[str, str]:
+  """Returns the checksums of what the run reads, with those of its references.
 
   Under one label, a grid may have several networks: all are named, so that none can take the place of another.
   """
-  checksums = dict(of_data)
+  checksums = dict(others)
   for cohort in cohorts:
     for path, digest in cohort.experiment.checksums.items():
       checksums[path] = " ".join(dict.fromkeys([*checksums.get(path, "").split(), digest]))
@@ -134,8 +141,8 @@ def _train(
   last: dict[str, int],
   profile: bool,
   tensorboard: bool,
-) -> list[tuple[list[str], np.ndarray]]:
-  """Trains the cohorts; returns for each the sha256 of every member's parameters, and when members diverged."""
+) -> list[Final]:
+  """Trains the cohorts; returns for each how its members ended."""
   total, finals, resumed, rows = config["steps"], [], False, reporting.NO_ROWS
   profiler = Profiler(workdir / "profile" if profile else None)
   all_checkpoints = [
@@ -159,8 +166,10 @@ def _train(
           programs.release()
         programs = Programs(cohort.experiment, len(cohort.members), cohort.varying)
       hp = jax.device_put(cohort.hyper_parameters(), programs.by_member)
+      selection = Selection(cohort.experiment.config, len(cohort.members))
       restored = checkpoints.restore(programs.shapes)
       step = restored.step if restored else -1
+      is_over = step == total or bool(restored and selection.is_over(restored.tree))
       if not restored and not resumed:
         _check_nothing_behind(workdir, checkpoints, later)
         _trace_probes(programs, cohorts[cohort.index :])
@@ -172,8 +181,8 @@ def _train(
             f"{step} counts on; restore it from a copy, or remove {checkpoints.directory}/step_{step:010d} to train "
             "again from the one before it."
           )
-      if not resumed and (step < total or cohort is cohorts[-1]):  # the first cohort with something left to do
-        if step < total:
+      if not resumed and (not is_over or cohort is cohorts[-1]):  # the first cohort with something left to do
+        if not is_over:
           remove_file(workdir / "results.json")  # it is what makes a run a finished one
         writer.resume(rows, cohort.index, step)
         for other in later:  # their rows are gone
@@ -191,8 +200,10 @@ def _train(
         profiler=profiler,
         last=last,
         is_ensemble=sum(len(other.members) for other in cohorts) > 1,
+        selection=selection,
+        continued=None if restored else continued(config, cohort.members, programs.shapes),
       )
-      finals.append(_final(loop.run(restored)))
+      finals.append(_final(loop.run(restored), selection))
   return finals
 
 
@@ -224,35 +235,61 @@ def _check_nothing_behind(workdir: pathlib.Path, checkpoints: Checkpoints, later
     )
 
 
-def _final(states: State) -> tuple[list[str], np.ndarray]:
+class Final(NamedTuple):
+  """How the members of a cohort ended.
+
+  Attributes:
+    digests: the sha256 of each one's parameters.
+    died_at: [M], the step at which each diverged, -1 if it did not.
+    steps: [M], the steps that each has taken.
+    best_steps: [M], the step of each one's best state; None where no rule keeps any.
+  """
+
+  digests: list[str]
+  died_at: np.ndarray
+  steps: np.ndarray
+  best_steps: np.ndarray | None
+
+
+def _final(states: State, selection: Selection) -> Final:
   params = jax.device_get(states.variables["params"])
-  died_at = np.asarray(states.died_at)
-  return [trees.digest(trees.member(params, i)) for i in range(len(died_at))], died_at
+  died_at, steps = np.asarray(states.died_at), np.asarray(states.step)
+  digests = [trees.digest(trees.member(params, i)) for i in range(len(died_at))]
+  return Final(digests, died_at, steps, selection.best_steps)
 
 
 def _results(
-  config: Config, name: str, cohorts: Sequence[Cohort], finals: Sequence[tuple[list[str], np.ndarray]],
-  workdir: pathlib.Path,
+  config: Config, name: str, cohorts: Sequence[Cohort], finals: Sequence[Final], workdir: pathlib.Path
 ) -> Results:
-  """Joins the final rows of metrics.jsonl with the digests into members and groups."""
-  rows = {r["member"]: r for r in reporting.read_rows(workdir / "metrics.jsonl") if r["step"] == config["steps"]}
+  """Joins the rows of metrics.jsonl where members ended, or were best, with the digests into members and groups."""
+  rows = {(row["member"], row["step"]): row for row in reporting.read_rows(workdir / "metrics.jsonl")}
   entries: dict[int, dict[str, Any]] = {}
   groups: dict[str, list[Member]] = {}
-  for cohort, (digests, died_at) in zip(cohorts, finals):
+  for cohort, final in zip(cohorts, finals):
     for position, member in enumerate(cohort.members):
-      if member.index not in rows:
+      step, died_at = int(final.steps[position]), int(final.died_at[position])
+      if (member.index, step) not in rows:
         raise UserError(f"{workdir}/metrics.jsonl has no final row of member {member.index}; restore the file from a "
                         "copy, or give another --workdir to train again.")
+      metrics = _measured(rows[member.index, step])
+      if final.best_steps is not None:
+        best = int(final.best_steps[position])
+        metrics |= {"best/step": best} | {f"best/{k}": v for k, v in _measured(rows.get((member.index, best))).items()}
       entries[member.index] = {
         "member": member.index,
         "cohort": cohort.index,
         "seed": member.seed,
         "values": dict(member.values),
-        "died_at": int(died_at[position]) if died_at[position] >= 0 else None,
-        "params_sha256": digests[position],
-        "metrics": {k: v for k, v in rows[member.index].items() if k not in ("step", "cohort", "member")},
+        "died_at": died_at if died_at >= 0 else None,
+        **({"stopped_at": step if step < config["steps"] else None} if config.get("stopping") else {}),
+        "params_sha256": final.digests[position],
+        "metrics": metrics,
       }
       groups.setdefault(member.label, []).append(member)
+  if any(final.best_steps is not None for final in finals):  # other probes may have been due where others were best
+    names = dict.fromkeys(name for entry in entries.values() for name in entry["metrics"])
+    for entry in entries.values():
+      entry["metrics"] = {name: entry["metrics"].get(name) for name in names}
   summaries = []
   for label, group in groups.items():
     metrics = entries[group[0].index]["metrics"]
@@ -270,6 +307,10 @@ def _results(
   members = [entries[index] for index in sorted(entries)]
   digest = hashlib.sha256("".join(entry["params_sha256"] for entry in members).encode()).hexdigest()
   return {"name": name, "steps": config["steps"], "params_sha256": digest, "groups": summaries, "members": members}
+
+
+def _measured(row: Mapping[str, Any] | None) -> dict[str, Any]:
+  return {name: value for name, value in (row or {}).items() if name not in ("step", "cohort", "member")}
 
 
 def _reason(error: BaseException) -> str:

@@ -14,7 +14,10 @@ import fcntl
 import os
 import pathlib
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
 
 from nurture import reporting
 from nurture.core import UserError, trees
@@ -86,7 +89,10 @@ def _check_whose(workdir: pathlib.Path, config: Config) -> tuple[set[str], list[
     changed = differences(reporting.read_config(workdir), to_json(config))
     if changed:
       more = f" (and {len(changed) - 3} more)" if len(changed) > 3 else ""
-      raise UserError(f"{workdir} belongs to another config: {'; '.join(changed[:3])}{more}; give another --workdir.")
+      longer = [line.partition(":")[0] for line in changed] == ["steps"]
+      on = f", and config.init = {{'run': '{workdir}', 'take': 'all'}} to go on from its end" if longer else ""
+      raise UserError(f"{workdir} belongs to another config: {'; '.join(changed[:3])}{more}; give another "
+                      f"--workdir{on}.")
   elif names - _BEFORE_CONFIG:
     raise UserError(f"{workdir} exists and is not a run directory; give another --workdir or remove it.")
   return names, missing
@@ -137,6 +143,92 @@ def member_variables(workdir: pathlib.Path, member: int) -> Tree:
     raise UserError(f"the newest checkpoint of {workdir} holds other parameters of member {member} than its "
                     "results.json names; run the command of that run again, or restore both from a copy.")
   return variables
+
+
+class Stored(NamedTuple):
+  """One member of a run at one of its checkpoints.
+
+  Attributes:
+    number: its number among the members.
+    seed: of the member.
+    config: of the run, as JSON has it.
+    step: of the checkpoint.
+    kept: the steps of all that are there.
+    arrays: of the member by their path in the checkpoint, such as "state/variables/params/head/kernel".
+    digest: a sha256 of the checkpoint.
+  """
+
+  number: int
+  seed: int
+  config: dict[str, Any]
+  step: int
+  kept: tuple[int, ...]
+  arrays: dict[str, np.ndarray]
+  digest: str
+
+  @property
+  def died_at(self) -> int:
+    """The step at which the member diverged, -1 if it did not."""
+    return int(self.arrays["state/died_at"])
+
+
+def stored_member(workdir: str | pathlib.Path, member: int, step: int | str | None = None) -> Stored:
+  """Reads one member of a run, finished or not.
+
+  Args:
+    workdir: the run directory; nothing in it is changed.
+    member: its number, as results.json has it.
+    step: a step whose checkpoint was kept; None takes the newest, "best" the best state that the newest one keeps.
+
+  Raises:
+    UserError: if there is no such run, member or step, or a checkpoint is damaged.
+  """
+  workdir = pathlib.Path(workdir)
+  config = reporting.read_config(workdir, unchanged=True)
+  entries = reporting.read_manifest(workdir)["members"]
+  if not 0 <= member < len(entries):
+    raise UserError(f"{workdir} has {len(entries)} members, numbered from 0; member {member} does not exist.")
+  cohort = entries[member]["cohort"]
+  others = [entry for entry in entries if entry["cohort"] == cohort]
+  owner = owner_of(config, cohort, [entry["seed"] for entry in others])
+  checkpoints = Checkpoints(cohort_directory(workdir, cohort), 1, owner)
+  kept = checkpoints.steps()
+  if isinstance(step, int) and step not in kept:
+    known = ", ".join(map(str, kept)) or "none"
+    raise UserError(f"{workdir} has no checkpoint of step {step} (kept: {known}); name one of these, or train with a "
+                    "larger config.checkpoint.keep.")
+  number = step if isinstance(step, int) else None
+  position, arrays = [entry["member"] for entry in others].index(member), checkpoints.read(number)
+  if step == "best":
+    arrays = {name.removeprefix("best/"): array for name, array in arrays.items() if name.startswith("best/state/")}
+    if not arrays:
+      raise UserError(f"{workdir} keeps no best state; train with config.checkpoint.best = {{'metric': "
+                      "'validation/accuracy', 'mode': 'max'}}, or name a step.")
+  of_member = {name: array[position] for name, array in arrays.items()}
+  number = kept[-1] if number is None else number
+  return Stored(member, entries[member]["seed"], config, number, tuple(kept), of_member, checkpoints.digest(number))
+
+
+def filled(like: Tree, arrays: Mapping[str, np.ndarray], prefix: str) -> Tree:
+  """Returns a tree of some shapes out of the arrays of a checkpoint.
+
+  Args:
+    like: its structure, shapes and dtypes; abstract arrays do.
+    arrays: by their path.
+    prefix: where the tree stands in the checkpoint, such as "state".
+
+  Raises:
+    UserError: for an array that is missing or of another shape.
+  """
+  leaves = []
+  for name, leaf in trees.named_leaves({prefix: like}):
+    found = arrays.get(name)
+    if found is None or found.shape != leaf.shape or found.dtype != leaf.dtype:
+      there = "missing" if found is None else f"{found.dtype} {found.shape}"
+      raise UserError(f"{name} is {there} in the checkpoint, and {leaf.dtype} {leaf.shape} is needed; read the "
+                      "run by the config and the version of nurture that wrote it.")
+    leaves.append(found)
+  return jax.tree.unflatten(jax.tree.structure(like), leaves)
 
 
 def checkpoints_of(workdir: pathlib.Path, cohort: int) -> Checkpoints:

@@ -74,11 +74,20 @@ class Parts:
   parameters: Mapping[str, Any]
 
 
-def init(parts: Parts, root: jax.Array) -> State:
-  """Returns the state before the first step."""
+def init(parts: Parts, root: jax.Array, start: Mapping[str, Tree] | None = None) -> State:
+  """Returns the state before the first step.
+
+  Args:
+    parts: the objects of the experiment.
+    root: the member's root key.
+    start: variables by their path, "params/head/kernel", that take the place of those from the key; some, all or none.
+  """
   at = functools.partial(rng.stream, root)
   keys = {"params": at("init"), "dropout": at("init.dropout")}
   variables = parts.model.init(keys, parts.spec.example(), **scheduled_values(parts, jnp.int32(0)))
+  if start:
+    leaves = [start.get(name, leaf) for name, leaf in trees.named_leaves(variables)]
+    variables = jax.tree.unflatten(jax.tree.structure(variables), leaves)
   params = variables["params"]
   return State(
     step=jnp.int32(0),

@@ -16,6 +16,7 @@ from nurture.transforms.losses.distillation import Distillation
 from nurture.transforms.losses.elr import EarlyLearningRegularization
 from nurture.transforms.losses.elr_plus import EarlyLearningRegularizationPlus
 from nurture.transforms.losses.forgetting_events import ForgettingEvents
+from nurture.transforms.losses.generalized_cross_entropy import GeneralizedCrossEntropy
 from nurture.transforms.losses.guidance import Guidance
 from nurture.transforms.losses.huber import Huber
 from nurture.transforms.losses.mse import MeanSquaredError
@@ -44,6 +45,7 @@ LOSSES = {
   "elr": EarlyLearningRegularization,
   "elr_plus": EarlyLearningRegularizationPlus,
   "forgetting_events": ForgettingEvents,
+  "generalized_cross_entropy": GeneralizedCrossEntropy,
   "guidance": Guidance,
   "huber": Huber,
   "mse": MeanSquaredError,
