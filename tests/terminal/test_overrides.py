@@ -77,6 +77,11 @@ def test_any_field_of_a_row_can_be_set(words, wanted):
   assert repr(config) == repr(expected)  # types and the order too
 
 
+def test_an_element_keeps_its_type():
+  with pytest.raises(UserError, match=r"--config.ensemble.grid.method.levels\[1\]\[0\]=much needs a number, because"):
+    changed("--config.ensemble.grid.method.levels[1][0]=much", config=quickstart.get_config())
+
+
 def test_a_new_part_stands_last():
   config = changed("--config.losses.a.name=elr", "--config.losses.a.weight=1.0")
   assert list(config["losses"]) == ["ce", "a"]
@@ -86,6 +91,7 @@ def test_a_new_part_stands_last():
   (["--remove=probes.test"], "probes.test"),
   (["--remove", "config.optimizer.momentum"], "optimizer.momentum"),
   (["--config.losses.elr.name=elr", "--config.losses.elr.lam=3", "--remove=losses.elr.lam"], "losses.elr.lam"),
+  (["--config.model.norm=layer", "--remove=model", "--config.model={'name': 'vit'}"], "model.norm"),
 ])
 def test_a_field_or_a_part_can_be_taken_out(words, gone):
   inner = changed(*words)
@@ -140,6 +146,7 @@ def test_an_axis_can_be_changed_in_one_place():
   (["probes.sharp.top=3"], "known: test; of a new part, give --config.probes.sharp.name=ROW first."),
   (["probes.sharp.name=sharpnes", "probes.sharp.top=3"],
    "config.probes.sharp.name is 'sharpnes', which does not exist; did you mean 'sharpness'?"),
+  (["probes.test=none"], "--config.probes.test=none needs a dict; write --remove=probes.test to take it out."),
   (["probes.sharp=3"], "--config.probes.sharp=3 needs a dict."),
   (["model.depth.x=3"], "config.model.depth is 2, which has no fields."),
   (["model.norm=bach"], "--config.model.norm=bach needs one of 'none', 'batch', 'layer'."),
@@ -151,6 +158,10 @@ def test_an_axis_can_be_changed_in_one_place():
   (["optimizer.learning_rate=fast"], "--config.optimizer.learning_rate=fast needs a number or a dict."),
   (["optimizer.learning_rate.decay_steps=3"], "config.optimizer.learning_rate is 0.05, which has no fields."),
   (["losses.own.name=nowhere:Loss", "losses.own.lam=2"], "nowhere cannot be imported"),
+  (["model.depth]=3"], "--config.model.depth] does not exist for 'mlp'; did you mean 'depth'?"),
+  (["report.metrics[0][1]=x"], "--config.report.metrics[0][1] does not exist, what stands there is 'test/accuracy'"),
+  (["report.metrics[]=x"], "what stands there has 2 elements, from 0"),
+  (["model={'name': 3}", "model.depth=3"], "config.model.name is 3, which does not exist"),
   (["model.=3"], "--config.model. does not exist for 'mlp'"),
   ([".x=3"], "--config..x does not exist"),
   (["ensemble.grid.lr.level=0.1"], "did you mean 'levels'?"),
@@ -170,6 +181,7 @@ def test_a_mistake_is_one_sentence_with_the_known_fields(words, message):
   ("(1, (2, x))", tuple, (1, (2, "x"))), ("[1, 2]", tuple[int, ...], (1, 2)), ("a/b", tuple, ("a/b",)),
   ("dense", str | tuple[str, ...], "dense"), ("a,b", str | tuple[str, ...], ("a", "b")), ("()", tuple, ()),
   ("{'a': 1}", float | Mapping, {"a": 1}), ("{name: x, on: true}", Mapping, {"name": "x", "on": True}),
+  ('{"a": null, "b": [false]}', Mapping, {"a": None, "b": [False]}),
 ])
 def test_a_text_becomes_a_value_of_the_type_of_the_field(text, hint, value):
   found = parsed(text, hint)

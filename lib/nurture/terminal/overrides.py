@@ -104,7 +104,9 @@ class _Changes:
     if lost := next((other for other in self.given if other.startswith(f"{path}.")), None):
       raise UserError(f"--{self.flag}.{path} replaces what --{self.flag}.{lost} sets before it; put it first.")
     node, place, last = self._walk(path)
-    last, *indices = re.split(r"[\[\]]+", last.rstrip("]")) if last.endswith("]") else (last,)
+    indices: list[str] = []
+    if match := re.fullmatch(r"([^\[]+)((?:\[[^\[\]]*\])+)", last):
+      last, indices = match[1], match[2][1:-1].split("][")
     here = self._below(node, place, last, _parent(path))
     if last not in node and (here is None or indices):
       raise self._unknown(node, place, last, _parent(path), path)
@@ -133,6 +135,7 @@ class _Changes:
                         f"{suggest(part, known)}.")
       parent, node = node, node[part]
     del parent[parts[-1]]
+    self.given = [other for other in self.given if not f"{other}.".startswith(f"{'.'.join(parts)}.")]
 
   def _walk(self, path: str) -> tuple[ConfigDict, Place | None, str]:
     """Returns the dict that holds the end of a path, its place, and the name there; makes dicts that may be."""
@@ -195,7 +198,11 @@ class _Changes:
   def _with_element(self, value: Any, indices: list[str], text: str, path: str) -> Any:
     """Returns a tuple with one element replaced, which keeps its type where that is known."""
     if not indices:
-      return text if isinstance(value, str) else parsed(text, float if isinstance(value, float) else Any)
+      hint = type(value) if isinstance(value, (str, float)) else Any
+      try:
+        return parsed(text, hint)
+      except ValueError:
+        raise self._unfit(path, text, hint, value) from None
     if not isinstance(value, (tuple, list)) or not indices[0].isdecimal() or int(indices[0]) >= len(value):
       size = f"has {len(value)} elements, from 0" if isinstance(value, (tuple, list)) else f"is {value!r}"
       raise UserError(f"--{self.flag}.{path} does not exist, what stands there {size}; give all of it.")
@@ -215,6 +222,8 @@ class _Changes:
       needs, listed = "a field behind it (--...field=value)", f"the fields {', '.join(map(str, listed.keys()))}"
     elif listed is not None:
       listed = repr(listed)
+    if hint is Mapping and text.lower() in ("", "none", "null", "false"):
+      return UserError(f"--{self.flag}.{path}={text} needs {needs}; write --remove={path} to take it out.")
     because = f", because {self.file} has {listed} there" if listed is not None else ""
     return UserError(f"--{self.flag}.{path}={text} needs {needs}{because}.")
 

@@ -18,7 +18,7 @@ _PARSERS: dict[Any, Any] = {bool: flags.BooleanParser(), int: flags.IntegerParse
 
 
 def literal(text: str) -> Any:
-  """Returns what a text stands for: Python's literals, in which bare words are strings, and true and false themselves.
+  """Returns what a text stands for: Python's literals or JSON's, in which bare words are strings.
 
   Raises:
     ValueError: for a text that is none.
@@ -132,7 +132,7 @@ def _free(text: str) -> Any:
 
 
 class _Words(ast.NodeTransformer):
-  """Takes a bare word, or one after a minus (-log_n), for a string, and true and false for what they are."""
+  """Takes a bare word, or one after a minus (-log_n), for a string, and JSON's true, false and null for themselves."""
 
   def visit_UnaryOp(self, node: ast.UnaryOp) -> ast.AST:
     if isinstance(node.op, ast.USub) and isinstance(node.operand, ast.Name):
@@ -140,4 +140,4 @@ class _Words(ast.NodeTransformer):
     return node
 
   def visit_Name(self, node: ast.Name) -> ast.Constant:
-    return ast.Constant({"true": True, "false": False}.get(node.id, node.id))
+    return ast.Constant({"true": True, "false": False, "null": None}.get(node.id, node.id))

@@ -55,7 +55,7 @@ class Place:
       name = value.get("name")
       if name is None:
         raise UserError(f"{path} names no row yet; give {path}.name=ROW first (python -m experiments.rows lists them).")
-      short = name.partition(":")[0]  # "tfds:SET" is the row tfds
+      short = str(name).partition(":")[0]  # "tfds:SET" is the row tfds
       row = lookup(self.table, short if short in self.table else name, path=path)
       types_of = hints.of(row.constructor if isinstance(row, Preset) else row)
       found = {"name": Place(str)} | {field: _free(types_of.get(field, Any)) for field in fields_of(row)} | found
