@@ -1,6 +1,7 @@
 """Lists the models that a config can name: parameters, multiplications and shapes; or the layers of one of them.
 
   python -m experiments.models
+  python -m experiments.models --name=my_nets:Net --input_shape=8,8,1
   python -m experiments.models --name=resnet50 [--num_classes=10] [--input_shape=64,64,3] [--set=width=32,norm=none]
 
 Nothing is computed but shapes. MACs are the multiplications of one example in evaluation mode, in millions: those of
@@ -21,10 +22,12 @@ import jax
 import jax.numpy as jnp
 from absl import flags
 from flax import linen as nn
+from jax.interpreters import partial_eval
 
 from nurture import models, reporting, terminal
 from nurture.core import Outputs, Preset, UserError, fields_of
 from nurture.core.build import suggest
+from nurture.core.extensions import is_extension
 from nurture.models.native import native
 from nurture.reporting.tables import MISSING
 from nurture.terminal.values import evaluated
@@ -65,31 +68,32 @@ def describe(
   name: str, input_shape: tuple[int, ...] | None = None, num_classes: int | None = None,
   fields: Mapping[str, Any] | None = None,
 ) -> Description:
-  """Returns the shapes of one row of MODELS, with its native input and classes where none are given.
+  """Returns the shapes of a row of MODELS or of code of one's own, with native input and classes where none are given.
 
   Raises:
     UserError: for an unknown name, or fields or shapes that the model refuses.
   """
-  if name not in models.MODELS:
+  if name not in models.MODELS and not is_extension(name):
     raise UserError(f"--name={name} is no model; {suggest(name, models.MODELS)}.")
-  row, fields = models.MODELS[name], dict(fields or {})
+  row, fields = models.rows_for(models.MODELS, name)[name], dict(fields or {})
   for field in ("name", "num_classes"):
     if field in fields:
       raise UserError(f"--set={field}=... is a flag of its own; give --{field}.")
-  known = {"num_classes", *fields, *(row.arguments if isinstance(row, Preset) else ())}
+  known = {"num_classes", "num_outputs", "input_shape", *fields, *(row.arguments if isinstance(row, Preset) else ())}
   missing = [key for key, p in fields_of(row).items() if p.default is p.empty and key not in known]
   if missing:
     raise UserError(f"{name} has no {missing[0]} of its own; give --set=\"{missing[0]}=...\".")
   native_shape, native_classes = native(name)
-  module = models.build(name, **{"num_classes": num_classes or native_classes, **fields})
   shape = input_shape or native_shape
+  module = models.fitted({"name": name, **fields}, "config.model", num_classes or native_classes, shape)
   tokens = len(shape) == len(native_shape) == 1
   x = jax.ShapeDtypeStruct((1, *shape), jnp.int32 if tokens else jnp.float32)
   variables = _variables(module, x)
   jaxpr, outputs = jax.make_jaxpr(module.apply, return_shape=True)(variables, x)
   deployed = getattr(module, "deployed", None)
   merged = _size(_variables(deployed(), x)["params"]) if deployed else None
-  return Description(module, x, variables, outputs, multiplications(jaxpr.jaxpr), merged)
+  needed, _ = partial_eval.dce_jaxpr(jaxpr.jaxpr, [True] * len(jaxpr.jaxpr.outvars))  # nnx initializes in every trace
+  return Description(module, x, variables, outputs, multiplications(needed), merged)
 
 
 def _variables(module: nn.Module, x: jax.ShapeDtypeStruct) -> Mapping[str, Any]:

@@ -31,6 +31,9 @@ _WORKDIR = flags.DEFINE_string(
 _DATA_DIR = flags.DEFINE_string("data_dir", "data", "Directory of data sets that are not embedded.", **terminal.SHARED)
 _PROFILE = flags.DEFINE_bool("profile", False, "Write a jax.profiler trace of a few dispatches to WORKDIR/profile.")
 _TENSORBOARD = flags.DEFINE_bool("tensorboard", False, "Also write TensorBoard events to WORKDIR/tensorboard.")
+_WANDB = flags.DEFINE_bool(
+  "wandb", False, "Also send the metrics to Weights & Biases; WANDB_MODE=offline keeps them in WORKDIR/wandb.",
+)
 flags.mark_flags_as_required(["config", "workdir"])
 
 
@@ -50,6 +53,7 @@ def main(argv: Sequence[str]) -> int:
       argv=sys.argv[1:],
       profile=_PROFILE.value,
       tensorboard=_TENSORBOARD.value,
+      wandb=_WANDB.value,
     )
   except training.Preempted as stopped:
     print(stopped, file=sys.stderr)

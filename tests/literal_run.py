@@ -17,6 +17,9 @@ CONFIG = {
   },
   "gradients": {"noise": {"name": "annealed_noise", "eta": 0.01, "gamma": 0.55}},
   "optimizer": {"name": "sgd", "learning_rate": 0.1},
+  "probes": {"test": {"name": "accuracy", "split": "test", "every": 6}},
+  "ensemble": {"grid": {}},
+  "report": {"metrics": ["test/accuracy", "loss"]},
 }
 
 

@@ -24,3 +24,9 @@ def commands(page):
   lines = [line for block in blocks(page, "sh") for line in block.replace("\\\n", " ").splitlines()]
   lines += [code.replace("\n", " ") for code in re.findall(r"`((?:python -m|make|pip install) [^`]+)`", prose(page))]
   return [shlex.split(line) for line in lines if line.strip()]
+
+
+def files(page):
+  """Returns {path: text} of the blocks that the reader puts into files: their first line names the path."""
+  found = [re.match(r"# file: (\S+)\n", block) for block in blocks(page, "python")]
+  return {match[1]: match.string for match in found if match}

@@ -1,132 +1,37 @@
 """Contracts of models."""
 
 import dataclasses
+import random
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import pytest
 from flax import linen as nn
 
 from nurture import models
 from nurture.core import Context, Outputs
-from nurture.core.taps import kind
 from nurture.models.native import native
-from nurture.testing import class_spec
-from tests.contracts.laws import assert_close, assert_finite, assert_pure, assert_scans, shapes
+from nurture.testing import check_model, class_spec
+from nurture.testing.laws import pure, shapes
+from nurture.testing.models import images, train, variables_of
 from tests.contracts.rows import PUBLISHED, configs, label, made, tasks_of
 
 B, K, T = 4, 10, 6
 CONFIGS = [config for config in configs("models") if config["name"] not in PUBLISHED]
 SEQUENCES = ("decoder", "gru", "lstm", "rnn")
-WIDE = ("logits", "embedding")  # taps that are float32 in any dtype
+SCANNED = ("mlp", "cnn", "vanillanet", "vit")  # of which steps are looped as well, which takes longest
 
 
 def example(config):
   """A batch of inputs: images, tokens for the models of sequences, or both."""
   if config["name"] in SEQUENCES:
     return jax.random.randint(jax.random.key(5), (B, T), 0, K)
-  image = jax.random.normal(jax.random.key(5), (B, 8, 8, 1))
-  return {"image": image, "tokens": example({"name": "gru"})} if config["name"] == "two_towers" else image
-
-
-def variables_of(module, key, x):
-  return module.init({"params": key, "dropout": key}, x)
-
-
-def drawn(module, x):
-  """Returns variables of which none stands at a value that hides it, such as a shift of 0; compiles nothing."""
-  rng = np.random.default_rng(0)
-
-  def draw(path, leaf):
-    if path[-1].key in ("scale", "var"):
-      return jnp.asarray(rng.uniform(0.5, 1.5, leaf.shape), leaf.dtype)
-    if path[-1].key == "lam":
-      return jnp.ones(leaf.shape, leaf.dtype)  # the slope of a network that is only evaluated
-    return jnp.asarray(rng.normal(size=leaf.shape) * np.prod(leaf.shape[:-1] or 9) ** -0.5, leaf.dtype)
-
-  shapes = jax.eval_shape(lambda: variables_of(module, jax.random.key(0), x))
-  return jax.tree_util.tree_map_with_path(draw, shapes)
-
-
-def train(module, variables, x, key=None):
-  key = jax.random.key(1) if key is None else key
-  collections = [name for name in variables if name != "params"]
-  return module.apply(variables, x, train=True, rngs={"dropout": key}, mutable=collections)
-
-
-def check_shapes(module, x):
-  """Outputs in both modes, with taps [B, ...] in call order, float32 logits and parameters in any dtype."""
-  for dtype in ("float32", "bfloat16"):
-    module = module.clone(dtype=dtype)
-    variables = jax.eval_shape(lambda module=module: variables_of(module, jax.random.key(0), x))
-    assert all(leaf.dtype == jnp.float32 for leaf in jax.tree.leaves(variables))
-    order = []
-
-    def forward(variables, module=module, order=order):
-      outputs = module.apply(variables, x)
-      order[:] = outputs.taps
-      return outputs
-
-    outputs = jax.eval_shape(forward, variables)
-    assert isinstance(outputs, Outputs)
-    positions = (T,) if outputs.logits.ndim == 3 else ()
-    width = B if isinstance(x, dict) else K  # two views are compared with those of the other examples
-    assert (outputs.logits.shape, outputs.logits.dtype) == ((B, *positions, width), jnp.float32)
-    assert order and order == sorted(order) == list(outputs.taps)
-    assert all(tap.shape[0] == B for tap in outputs.taps.values())
-    assert all(tap.dtype == dtype for name, tap in outputs.taps.items() if kind(name) not in WIDE)
-    trained, changed = jax.eval_shape(lambda variables, module=module: train(module, variables, x), variables)
-    assert shapes(trained) == shapes(outputs)
-    assert shapes(changed) == shapes({name: variables[name] for name in variables if name != "params"})
-
-
-def loss_of(module, variables, x):
-  def loss(params):
-    outputs, changed = train(module, {**variables, "params": params}, x)
-    return -jax.nn.log_softmax(outputs.logits)[:, 0].mean(), changed
-
-  return jax.value_and_grad(loss, has_aux=True)(variables["params"])
-
-
-def check_members(module, x):
-  """A member does not depend on its neighbours; values and gradients are finite and not all zero."""
-
-  def member(key):
-    variables = variables_of(module, key, x)
-    (value, _), gradient = loss_of(module, variables, x)
-    return value, gradient
-
-  keys = jax.random.split(jax.random.key(0), 2)
-  members = jax.jit(jax.vmap(member))
-  together, swapped = members(keys), members(keys[::-1])  # one compilation
-  assert_finite(together)
-  assert_close(jax.tree.map(lambda leaf: leaf[::-1], together), swapped)
-  assert any(np.any(leaf) for leaf in jax.tree.leaves(together[1]))
-  assert not np.allclose(together[0][0], together[0][1])
-
-
-def check_training_scans(module, x):
-  """Steps keep the structure of the variables, in bfloat16 too, and a scan of them is a loop of them."""
-  variables = drawn(module, x)
-
-  def step(variables, t):
-    del t
-    (_, changed), gradient = loss_of(module, variables, x)
-    params = jax.tree.map(lambda p, g: p - 0.01 * g, variables["params"], gradient)
-    return {**changed, "params": params}
-
-  assert_scans(step, variables, steps=2, tolerance=1e-3)
+  return {"image": images(), "tokens": example({"name": "gru"})} if config["name"] == "two_towers" else images()
 
 
 @pytest.mark.parametrize("config", CONFIGS, ids=label)
-def test_shapes(config):
-  check_shapes(made("models", config), example(config))
-
-
-@pytest.mark.parametrize("config", CONFIGS, ids=label)
-def test_members(config):
-  check_members(made("models", config), example(config))
+def test_models(config):
+  check_model(config, example(config), steps=2 if config["name"] in SCANNED else 0)
 
 
 @pytest.mark.parametrize("name", PUBLISHED)
@@ -139,27 +44,11 @@ def test_shapes_at_published_size(name):
   assert all(tap.shape[0] == B and tap.dtype == jnp.bfloat16 for tap in outputs.taps.values())
 
 
-@pytest.mark.parametrize("config", CONFIGS, ids=label)
-def test_what_goes_into_an_activation_is_the_tap_before(config):
-  module, x = made("models", config), example(config)
-  taps = jax.jit(lambda variables: module.apply(variables, x).taps)(drawn(module, x))
-  functions = {**models.ACTIVATIONS, "annealed_relu": lambda x: x}  # the slope is 1
-  names = sorted(taps)
-  for before, name in zip(names, names[1:]):
-    if kind(name) in functions:
-      assert_close(functions[kind(name)](taps[before]), taps[name], tolerance=1e-6)
-
-
-@pytest.mark.parametrize("config", [c for c in CONFIGS if c["name"] in ("mlp", "cnn", "vanillanet", "vit")], ids=label)
-def test_training_scans(config):
-  check_training_scans(made("models", {**config, "dtype": "bfloat16"}), example(config))
-
-
 def test_evaluation_is_pure():
   config = {"name": "mlp", "depth": 1, "width": 4, "norm": "batch", "dropout": 0.5}
   module, x = made("models", config), example(config)
   variables = variables_of(module, jax.random.key(0), x)
-  assert_pure(lambda variables, x: module.apply(variables, x), variables, x)
+  pure(lambda variables, x: module.apply(variables, x), variables, x)
 
 
 # Every model with a loss of its logits and with one of all its taps; every loss with a model of each kind of labels.
@@ -224,26 +113,77 @@ class Twin(nn.Module):
       y = jnp.log(jnp.zeros_like(y)) * y
     if self.mistake == "constant":
       y = jax.lax.stop_gradient(y)
+    if self.mistake == "neighbours":
+      y = y - y.mean(axis=0, keepdims=True)
+    if self.mistake == "draws":
+      y = y + jax.random.normal(self.make_rng("dropout"), y.shape)
+    if self.mistake == "python's randomness":
+      y = y * random.random()
+    if self.mistake == "changes in evaluation":
+      seen = self.variable("seen", "count", lambda: jnp.zeros(1))
+      seen.value = seen.value + 1
+    if self.mistake == "one network":
+      y = y * 0 + nn.Dense(K, kernel_init=nn.initializers.ones)(x).astype(y.dtype)
+    if self.mistake == "activation of another":
+      taps["002_relu"] = jax.nn.relu(y)
+    if self.mistake == "no taps":
+      taps = {}
+    if self.mistake == "another width":
+      y = y[:, :7]
+    if self.mistake == "64 bits":
+      seen = self.variable("seen", "count", lambda: jnp.zeros(1))
+    if self.mistake == "bare logits":
+      return y
     return Outputs(y if self.mistake == "logits in the dtype" else y.astype(jnp.float32), taps)
 
 
-@pytest.mark.parametrize("mistake", [
-  "parameters in the dtype", "logits in the dtype", "taps out of order", "tap without batch", "taps in training only",
-  "statistics grow",
-])
-def test_wrong_shapes_are_caught(mistake):
-  x = example({"name": "mlp"})
-  check_shapes(Twin("none"), x)
-  with pytest.raises(AssertionError):
-    check_shapes(Twin(mistake), x)
+@pytest.mark.parametrize("mistake, words", {
+  "parameters in the dtype": "bfloat16: init makes bfloat16 variables; give parameters param_dtype",
+  "logits in the dtype": "bfloat16: the logits are bfloat16; cast them to float32",
+  "taps out of order": r"the names of taps are not sorted in call order \(\['9_dense', '10_twice'\]\); number them",
+  "tap without batch": r"the tap 002_mean has the shape \[10\]; keep the axis of the 4 examples first",
+  "taps in training only": r"train=True returns other .* \(taps/001_twice is float32\[4, 10\] instead of nothing\)",
+  "statistics grow": r"a step changes the form of its state \(seen/count is float32\[2\] instead of float32\[1\]\)",
+  "no taps": "there is no tap, so that guidance and probes see nothing",
+  "another width": r"the logits have the shape \[4, 7\]; return \[4, 10\]",
+  "bare logits": "the call returns .*; return nurture.models.Taps",
+  "draws": "the model draws random numbers in evaluation; do so only if the argument train",
+  "changes in evaluation": "the model changes variables in evaluation; do so only if",
+  "python's randomness": "evaluation: tracing it again gives another program; draw random numbers from the key",
+  "not finite": "evaluation: an output is not finite",
+  "neighbours": "evaluation: the outputs of an example depend on the others in the batch",
+  "activation of another": "evaluation: the tap 002_relu is not the activation of the tap before it, 001_twice",
+  "constant": "training: all gradients are 0",
+  "one network": "training: two keys make the same network",
+  "64 bits": "64-bit numbers switched on: init makes float64 variables",
+}.items())
+def test_a_wrong_model_is_caught(mistake, words):
+  with pytest.raises(AssertionError, match=words) as error:
+    check_model(Twin(mistake), steps=0)
+  assert str(error.value).startswith("Twin, ") and "\n" not in str(error.value)
 
 
-@pytest.mark.parametrize("mistake", ["not finite", "constant"])
-def test_wrong_values_are_caught(mistake):
-  with pytest.raises(AssertionError):
-    check_members(Twin(mistake), example({"name": "mlp"}))
+def test_a_right_model_passes():
+  check_model(Twin("none"))
 
 
-def test_a_growing_state_is_caught():
-  with pytest.raises(AssertionError):
-    check_training_scans(Twin("statistics grow"), example({"name": "mlp"}))
+class Bare(nn.Module):
+  """Knows nothing of training."""
+
+  @nn.compact
+  def __call__(self, x):
+    return nn.Dense(K)(x)
+
+
+def test_a_model_without_the_argument_train_is_caught():
+  with pytest.raises(AssertionError, match="Bare, float32: the call takes no argument train; add train=False"):
+    check_model(Bare)
+
+
+def test_a_captured_model_passes():
+  class Theirs(nn.Module):
+    @nn.compact
+    def __call__(self, x):
+      return nn.Dense(K)(nn.relu(nn.Dense(3)(x.reshape(len(x), -1))))
+
+  check_model(models.capture(Theirs()), steps=0)

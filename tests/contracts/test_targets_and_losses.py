@@ -1,115 +1,53 @@
 """Contracts of target transforms and of loss terms."""
 
-import dataclasses
-import functools
+import random
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import pytest
 
-from nurture.core import Context, DataSpec, Outputs
-from nurture.data.tasks import TASKS
-from nurture.transforms.losses.forgetting_events import ForgettingEvents
-from nurture.transforms.losses.target_divergence import TargetDivergence
-from tests.contracts.laws import assert_close, assert_finite, assert_maps, assert_pure, assert_scans, shapes
-from tests.contracts.rows import configs, label, made, tasks_of
+from nurture.testing import check_loss, check_target
+from tests.contracts.rows import configs, label, tasks_of
 
-B, T, K = 4, 3, 5
 # Counts only; and one whose targets are the predictions themselves at the first visit.
-WITHOUT_GRADIENT = (ForgettingEvents, TargetDivergence)
-NAMES = tuple("abcde")
-SPECS = {
-  name: DataSpec(task() if name == "pairs" else task(NAMES), 9, B, {"image": (2,)}) for name, task in TASKS.items()
-}
-_POSITIONS = [[0, 1, -1], [2, 3, 4], [1, -1, -1], [4, 0, 2]]
-LABELS = {
-  "classification": [0, 3, 1, 4], "per_position": _POSITIONS, "generation": _POSITIONS, "pairs": [2, 0, 2, 1],
-  "regression": np.float32([[0, 3, 1, 4, -1], [0.5, 3, 2, -4, 0], [1, 1, 1, 1, 1], [-2, 0, 5, 1, 2]]),
-}
-
-
-def context(logits, task="classification"):
-  labels = jnp.asarray(LABELS[task])
-  batch = {
-    "image": jnp.ones((B, 2)), "label": labels, "true_label": labels, "id": jnp.array([7, 0, 3, 8]),
-    "weight": jnp.ones(B), "mix_index": jnp.array([2, 0, 1, 3]), "mix_weight": jnp.full(B, 0.7),
-  }
-  targets = SPECS[task].task.targets(batch)
-  outputs = lambda z: Outputs(z, {"000_dense": z, "001_first.logits": z, "002_second.logits": z[::-1]})
-  references = {"teacher": outputs(2 * jax.random.normal(jax.random.key(2), logits.shape))}
-  return Context(jnp.int32(3), jax.random.key(0), batch, targets, outputs(logits), references, jnp.float32(0.5))
-
-
-def logits_of(task="classification", dtype=jnp.float32):
-  shape = {"per_position": (B, T, K), "generation": (B, T, K), "pairs": (B, B)}.get(task, (B, K))
-  return (2 * jax.random.normal(jax.random.key(1), shape)).astype(dtype)
-
-
-def check_target(transform):
-  """Targets stay float32 distributions (or nothing, at ignored positions), and the transform is pure."""
-  for task in ("classification", "per_position"):
-    ctx = dataclasses.replace(context(logits_of(task), task), outputs=None)
-    soft = 0.5 * ctx.targets + 0.5 * ctx.targets.sum(axis=-1, keepdims=True) / K
-    for targets in (ctx.targets, soft):
-      new = assert_pure(transform, ctx, targets)
-      assert shapes(new) == shapes(targets)
-      assert np.min(new) >= 0
-      np.testing.assert_allclose(new.sum(axis=-1), targets.sum(axis=-1), atol=1e-6)
-    assert_maps(transform, ctx, soft)
-
-
-def check_loss(term, task="classification"):
-  """The value is float32, [B] or [], finite with its gradient in any dtype; the state keeps its structure."""
-  spec = SPECS[task]
-  for dtype in (jnp.float32, jnp.bfloat16):
-    logits = logits_of(task, dtype)
-
-    def run(state, logits):
-      return term.apply(state, context(logits, task))
-
-    # Operation by operation, as without jit, in one dtype: the operations are those of the other, and each is compiled.
-    check = functools.partial(assert_pure, run) if dtype == jnp.float32 else jax.jit(run)
-    value, _ = result = check(term.init(spec), logits)
-    assert value.shape in ((), (B,)) and value.dtype == jnp.float32
-    gradient = jax.jit(jax.grad(lambda z, run=run: run(term.init(spec), z)[0].sum()))(logits)
-    assert_finite((result, gradient))
-    assert gradient.dtype == dtype and (np.any(gradient) or isinstance(term, WITHOUT_GRADIENT))
-    assert_maps(run, term.init(spec), logits)
-    assert_scans(lambda state, t, run=run, logits=logits: run(state, logits)[1], term.init(spec))
-  width = logits.shape[-1]
-  largest = jax.nn.one_hot(jnp.arange(B) % width, width).reshape(B, *[1] * (logits.ndim - 2), width) > 0
-  extreme = jnp.broadcast_to(jnp.where(largest, 1e4, -1e4), logits.shape)
-  single = context(extreme, task)
-  value, gradient = jax.vjp(lambda z: term.apply(term.init(spec), context(z, task))[0], extreme)
-  assert_finite((value, gradient(jnp.ones_like(value))))
-  assert shapes(term.init(spec)) == shapes(jax.eval_shape(lambda: term.init(spec)))
-  assert_close(single.targets, context(extreme, task).targets)
+WITHOUT_GRADIENT = ("forgetting_events", "target_divergence")
+# Compares the Gram matrices of a batch.
+WHOLE = ("guidance",)
+B, K = 4, 5
 
 
 @pytest.mark.parametrize("config", configs("targets"), ids=label)
 def test_targets(config):
-  check_target(made("targets", config))
+  check_target(config)
 
 
 @pytest.mark.parametrize("config, task", [
   (config, task) for config in configs("losses") for task in tasks_of("losses", config) if task != "generation"
 ], ids=label)
 def test_losses(config, task):
-  check_loss(made("losses", config), task)
+  check_loss(config, task, gradient=config["name"] not in WITHOUT_GRADIENT, whole=config["name"] in WHOLE)
 
 
-@pytest.mark.parametrize("mistake", [
-  lambda ctx, targets: 0.9 * targets,  # rows that do not sum to 1
-  lambda ctx, targets: targets + 0.1 - 0.1 * K * (targets > 0.3),  # nor are positive
-  lambda ctx, targets: targets.astype(jnp.bfloat16),  # another dtype
-  lambda ctx, targets: targets + 0.1 * (1 - targets.sum(axis=-1, keepdims=True)),  # targets where there were none
-  lambda ctx, targets: targets[:, :1],  # another shape
-  lambda ctx, targets: targets if float(targets.sum()) > 0 else 2 * targets,  # not traceable
-])
-def test_a_wrong_target_transform_is_caught(mistake):
-  with pytest.raises((AssertionError, jax.errors.ConcretizationTypeError)):
-    check_target(mistake)
+WRONG_TARGETS = {
+  "add up to 0.9 instead of 1; take away": lambda ctx, targets: 0.9 * targets,
+  "targets become negative": lambda ctx, targets: targets + 0.3 - 0.3 * K * (targets > 0.3),
+  r"targets change shape or dtype \(it is bfloat16": lambda ctx, targets: targets.astype(jnp.bfloat16),
+  "a position without prediction, whose targets are all 0, gets targets":
+    lambda ctx, targets: targets + 0.1 * (1 - targets.sum(axis=-1, keepdims=True)),
+  "targets change shape": lambda ctx, targets: targets[:, :1],
+  "needs the plain value of an array that is traced": lambda ctx, t: t if float(t.sum()) > 0 else 2 * t,
+  "the same arguments give another result when it is called again": lambda ctx, t: t * (1 - 1e-3 * random.random()),
+  "64-bit numbers switched on: targets change shape or dtype": lambda ctx, t: t + 0 * jnp.arange(float(K))[None],
+  "it raises KeyError: 'coach'": lambda ctx, targets: ctx.references["coach"].logits,
+}
+
+
+@pytest.mark.parametrize("words", WRONG_TARGETS)
+def test_a_wrong_target_transform_is_caught(words):
+  task = "per_position" if "position" in words else "classification"
+  with pytest.raises(AssertionError, match=words) as error:
+    check_target(WRONG_TARGETS[words], task)
+  assert str(error.value).startswith(f"<lambda>, {task}") and "\n" not in str(error.value)
 
 
 def test_a_right_target_transform_passes():
@@ -123,7 +61,11 @@ class Twin:
     self.mistake, self.calls = mistake, 0
 
   def init(self, spec):
-    return {"table": jnp.zeros((spec.num_examples, spec.num_classes))}
+    if self.mistake == "state of words":
+      return {"mode": "fast"}
+    dtype = None if self.mistake == "state in 64 bits" else jnp.float32
+    table = jnp.full((spec.num_examples, spec.num_classes), random.random() * (self.mistake == "state drawn"), dtype)
+    return {"table": table}
 
   def apply(self, state, ctx):
     logits = ctx.outputs.logits.astype(jnp.float32).reshape(B, -1)
@@ -136,6 +78,8 @@ class Twin:
     if self.mistake == "state lives outside":
       self.calls += 1
       return value + self.calls, state
+    if self.mistake == "no state":
+      return value
     if self.mistake == "value in the dtype":
       return value.astype(ctx.outputs.logits.dtype), {"table": table}
     if self.mistake == "value of every class":
@@ -146,18 +90,56 @@ class Twin:
       return jnp.log(jnp.sum(jnp.exp(logits), axis=-1)), {"table": table}
     if self.mistake == "mean over members":
       return value if value.sum() > 0 else -value, {"table": table}
+    if self.mistake == "weights ignored":
+      return value.mean(), {"table": table}
+    if self.mistake == "one dtype only":
+      return value + jax.lax.clamp(1e-4, jax.nn.softmax(logits), 1 - 1e-4)[:, 0], {"table": table}
+    if self.mistake == "64 bits by default":
+      return value, {"table": state["table"] + 0.5 * jnp.arange(5.0)[None]}
+    if self.mistake == "neighbours":
+      return value + value.mean(), {"table": table}
     return value, {"table": table}
 
 
 def test_a_right_loss_passes():
-  check_loss(Twin())
+  check_loss(Twin(), "classification")
   check_loss(Twin(), "per_position")
 
 
-@pytest.mark.parametrize("mistake", [
-  "state changes structure", "state changes dtype", "state lives outside", "value in the dtype", "value of every class",
-  "no gradient", "not finite at extremes", "mean over members",
-])
-def test_a_wrong_loss_is_caught(mistake):
-  with pytest.raises((AssertionError, jax.errors.ConcretizationTypeError)):
-    check_loss(Twin(mistake))
+@pytest.mark.parametrize("mistake, words", {
+  "state of words": r"the state holds mode of the type str, which no checkpoint keeps; make it of arrays",
+  "state drawn": "init makes another state each time",
+  "state changes structure": r"changes the form of its state \(count is int32\[\] instead of nothing\); return a",
+  "state changes dtype": r"changes the form of its state \(table is bfloat16\[9, 5\] instead of float32\[9, 5\]\)",
+  "state lives outside": "the same arguments give another result when it is called again",
+  "state in 64 bits": "64-bit numbers switched on: a state is float64",
+  "one dtype only": "64-bit numbers switched on: it raises TypeError: lax.clamp requires",
+  "64 bits by default": r"64-bit numbers switched on: a step changes the form of its state \(table is float64",
+  "no state": r"apply returns something else than \(value, state\)",
+  "value in the dtype": "bfloat16 logits: the value is bfloat16; start from logits.astype",
+  "value of every class": r"the value of a batch of 4 has the shape \[4, 5\]; return one number for each example",
+  "no gradient": "no gradient flows into the logits; leave out stop_gradient",
+  "not finite at extremes": r"logits of \+-10000: the value is not finite; work on log-probabilities",
+  "mean over members": "it needs the plain value of an array that is traced",
+  "weights ignored": "a padded batch: an example of weight 0 has an influence on the others",
+  "neighbours": "a padded batch: an example of weight 0 has an influence on the others",
+}.items())
+def test_a_wrong_loss_is_caught(mistake, words):
+  with pytest.raises(AssertionError, match=words) as error:
+    check_loss(Twin(mistake), "classification")
+  assert str(error.value).startswith("Twin, classification") and "\n" not in str(error.value)
+
+
+class Classes(Twin):
+  """Compares logits with one-hot labels, which only some tasks have."""
+
+  def apply(self, state, ctx):
+    log_p = jax.nn.log_softmax(ctx.outputs.logits.astype(jnp.float32))
+    return -log_p[jnp.arange(B), ctx.batch["label"]], state
+
+
+def test_a_loss_that_does_not_say_which_tasks_it_serves_is_told_to():
+  with pytest.raises(AssertionError, match="Classes, per_position.*If it does not serve this task, say in the class"):
+    check_loss(Classes())
+  Classes.tasks = ("classification",)
+  check_loss(Classes())

@@ -26,7 +26,7 @@ from nurture.training import places
 from nurture.training.config import check, plain, put
 from nurture.training.grid import members_of
 from tests.end_to_end.test_configs import metrics_of
-from tests.pages import PAGES, ROOT, blocks, commands, prose
+from tests.pages import PAGES, ROOT, blocks, commands, files, prose
 from tests.tiny import read, tiny_config
 
 TARGETS = re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE)
@@ -56,6 +56,8 @@ def test_commands_would_be_accepted(page):
         assert all((ROOT / path).exists() for path in paths), words
       case ["python", "-m", module, *arguments]:
         accept(module, tuple(arguments))
+      case [path, "python", "-m", *_] if path.startswith("PYTHONPATH="):
+        assert files(page), words  # test_extending.py runs it, beside the files of the page
       case ["pip", "install", *packages]:
         extras = [extra for package in packages for extra in re.findall(r"^\.\[(\w+)\]", package)]
         assert set(extras) <= set(EXTRAS), words
@@ -174,19 +176,25 @@ def write_own_data(root):
 
 
 @pytest.mark.parametrize("page", [
-  pytest.param(page, id=page.stem) for page in PAGES if blocks(page, "python")
+  pytest.param(page, id=page.stem) for page in PAGES
+  if blocks(page, "python") and page.stem != "extending"  # which has a test of its own
 ])
 def test_python_runs(page, tmp_path, monkeypatch):
   code = blocks(page, "python")
   monkeypatch.chdir(tmp_path)
   monkeypatch.syspath_prepend(ROOT)
+  monkeypatch.syspath_prepend(tmp_path)
   if any("runs/quickstart" in block for block in code):
     training.run(tiny_config(), "runs/quickstart")
   write_own_data(tmp_path / "data")
   before = [dict(table) for table in GROWING]
   names, seen = {"__name__": page.stem}, None
   try:
+    for file, text in files(page).items():  # of the reader's own, beside which a program is started
+      (tmp_path / file).write_text(text)
     for block in code:
+      if block in files(page).values():
+        continue
       exec(compile(block, f"{page.name}: {block.splitlines()[0]}", "exec"), names)
       config = names.get("config")
       given = isinstance(config, ConfigDict) and config.data.source.get("name") == "given"  # the block has run it
@@ -198,6 +206,8 @@ def test_python_runs(page, tmp_path, monkeypatch):
     for table, rows in zip(GROWING, before):  # what a block has added is taken back
       table.clear()
       table.update(rows)
+    for file in tmp_path.glob("*.py"):
+      sys.modules.pop(file.stem, None)
 
 
 def test_the_site_is_built_without_a_warning(tmp_path):

@@ -159,7 +159,7 @@ def is_legitimate(file, path, kind):
   if "checksums" in names:
     return kind in ('"text"', "missing")
   if file == "config.json":
-    return path[-1] in ("steps", "eta", "gamma", "learning_rate")
+    return path[-1] in ("steps", "eta", "gamma", "learning_rate") or names[:2] == ["report", "metrics"]
   return bool(names) and (names[0] == "steps" or "metrics" in names or "values" in names or names[-1] == "label")
 
 

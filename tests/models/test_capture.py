@@ -223,7 +223,7 @@ def test_a_mapped_batch_is_one_tap_and_several_arrays_are_several(key):
   assert [name[4:] for name in names[-3:]] == ["cell/0/0", "cell/0/1", "cell/1"]
   assert not any("swapped" in name for name in names)
   np.testing.assert_array_equal(outputs.taps[names[-1]], outputs.logits)
-  with pytest.raises(UserError, match="Batched returns a dict and not logits"):
+  with pytest.raises(UserError, match="Batched, which returns a dict and not logits"):
     capture(Batched()).apply(variables, x)
 
 

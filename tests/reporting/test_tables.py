@@ -1,11 +1,14 @@
 """Tables and numbers with their standard errors."""
 
+import csv
+import io
 import re
 
 import numpy as np
 import pytest
 
 from nurture.reporting import format_mean_sem, markdown_table, plain_table
+from nurture.reporting.tables import csv_table, latex_table
 
 
 @pytest.mark.parametrize("mean, sem, text", [
@@ -44,7 +47,8 @@ def test_one_member_and_none():
 
 
 @pytest.mark.parametrize("cell, right", [
-  ("0.5", True), ("-0.5 ± 0.1", True), ("(1.23 ± 0.21)e-05", True), ("0.1 ± 6.9e-18", True), ("5 of 8", True),
+  ("0.5", True), ("-0.5 ± 0.1", True), ("(1.23 ± 0.21)e-05", True), ("(-1.2 ± 0.2)e-05", True),
+  ("0.1 ± 6.9e-18", True), ("5 of 8", True),
   ("0.5 (n=2)", True), ("97 %", True), ("1,024", True), ("–", True), ("60 ± 10 (1 dead)", False), ("relu", False),
 ])
 def test_a_column_of_numbers_is_set_to_the_right(cell, right):
@@ -83,3 +87,43 @@ def test_a_markdown_table_without_rows_still_has_its_header():
 
 def test_terminal_table():
   assert plain_table(["run", "n"], [["mnist", 10], ["x", 5]]) == "run     n\n─────  ──\nmnist  10\nx       5"
+
+
+@pytest.mark.parametrize("cell, text", [
+  ("a_b & 5% #1 $x {y}", r"a\_b \& 5\% \#1 \$x \{y\}"),
+  ("C:\\x~y^z", r"C:\textbackslash{}x\textasciitilde{}y\textasciicircum{}z"),
+  ("a < b > c|d", "a $<$ b $>$ c$|$d"),
+  ("[0.9, 0.99]", "{[}0.9, 0.99]"),  # behind the end of a row it would be a length
+  ("*", "{*}"),
+  ("two\nlines…", r"two lines\dots{}"),
+  ("λ=3.0, αβ", r"$\lambda$=3.0, $\alpha$$\beta$"),
+  ("0.9100 ± 0.0058", r"0.9100 $\pm$ 0.0058"),
+  ("-0.5 ± 0.1", r"$-$0.5 $\pm$ 0.1"),
+  ("(-1.230 ± 0.010)e-07", r"($-$1.230 $\pm$ 0.010) $\times 10^{-7}$"),
+  ("2.5e+08", r"2.5 $\times 10^{8}$"),
+  ("0.1 ± 6.9e-18 (n=2)", r"0.1 $\pm$ 6.9 $\times 10^{-18}$ (n=2)"),
+  ("97 %", r"97 \%"),
+  ("–", "--"),
+  ("one-two, e-3", "one-two, e-3"),  # text keeps its hyphens
+])
+def test_latex_prints_every_cell_as_it_is(cell, text):
+  header, _, row = latex_table(["x_1", cell], [["a", cell]]).splitlines()[3:6]
+  assert (header, row) == (rf"x\_1 & {text} \\", rf"a & {text} \\")
+
+
+def test_a_latex_table_has_the_rules_of_booktabs_and_its_numbers_to_the_right():
+  assert latex_table(["run", "n"], [["a", 3], ["b", "2 of 3"]]).splitlines() == [
+    r"% needs \usepackage{booktabs}", r"\begin{tabular}{lr}", r"\toprule", r"run & n \\", r"\midrule", r"a & 3 \\",
+    r"b & 2 of 3 \\", r"\bottomrule", r"\end{tabular}",
+  ]
+
+
+def test_every_greek_letter_has_its_name():
+  names = re.findall(r"\$\\(\w+)\$", latex_table(["αβγδεζηθικλμνξπρστυφχψω"], []))
+  assert len(names) == 23 and {"alpha", "lambda", "xi", "omega"} <= set(names)
+
+
+def test_a_csv_reads_back_and_keeps_every_digit():
+  rows = [["a, \"b\"\nc", 0.1 + 0.2, None], ["", 5, True]]
+  read = list(csv.reader(io.StringIO(csv_table(["run", "x", "y"], rows), newline="")))
+  assert read == [["run", "x", "y"], ["a, \"b\"\nc", "0.30000000000000004", ""], ["", "5", "True"]]

@@ -1,11 +1,8 @@
-"""metrics.jsonl: bytes, truncation, damage, disk errors; the event files beside it."""
+"""metrics.jsonl: bytes, truncation, damage, disk errors; what the sinks beside it are told."""
 
 import json
 import math
 import os
-import subprocess
-import sys
-import threading
 
 import jax.numpy as jnp
 import numpy as np
@@ -200,45 +197,36 @@ def test_a_directory_that_cannot_be_made_is_an_error_that_names_the_file(tmp_pat
     writer.flush()
 
 
-def test_tensorboard_that_is_not_installed_is_an_error_that_names_the_package(path, tmp_path, monkeypatch):
-  monkeypatch.setitem(sys.modules, "tensorboard.compat.proto", None)
-  with pytest.raises(UserError, match="pip install tensorboard"):
-    MetricsWriter(path, tmp_path / "events")
+class Recorder:
+  """A sink that notes what it is told."""
+
+  def __init__(self):
+    self.told = []
+
+  def restart(self, cohort, step, rows):
+    self.told.append((cohort, step, list(rows)))
+
+  def add(self, row):
+    self.told.append(row)
+
+  def flush(self):
+    self.told.append("flush")
+
+  def close(self, failed):
+    self.told.append(f"close, failed={failed}")
 
 
-def test_every_cohort_has_events_of_its_own(path, tmp_path):
-  pytest.importorskip("tensorboard")
-  with MetricsWriter(path, tmp_path / "events") as writer:
-    writer.write([row(0, 0, loss=0.5), row(1, 0, loss=0.5)])
-  assert sorted(os.listdir(tmp_path / "events")) == ["cohort_0", "cohort_1"]
-  assert not [thread for thread in threading.enumerate() if "AsyncWriter" in type(thread).__name__]  # all are closed
-  (tmp_path / "file").write_text("")
-  with pytest.raises(UserError, match=r"file/events/cohort_0 cannot be written \(Not a directory\)"):
-    MetricsWriter(path, tmp_path / "file" / "events").write([row(0, 0, loss=0.5)])
-
-
-def test_events_carry_the_scalars_and_load_no_tensorflow(path, tmp_path):
-  pytest.importorskip("tensorboard")
-  code = f"""
-import sys
-from nurture.reporting import NO_ROWS, MetricsWriter
-with MetricsWriter({str(path)!r}, {str(tmp_path / "events")!r}) as writer:
-  writer.resume(NO_ROWS, 0, -1)
-  for c, s in [(0, 0), (0, 1), (1, 0), (1, 1)]:
-    writer.write([{{"step": s, "cohort": c, "member": 3, "loss": s / 4, "per_class": [1.0]}}])
-assert "tensorflow" not in sys.modules
-from tensorboard.backend.event_processing.event_file_loader import LegacyEventFileLoader
-import pathlib
-for file in sorted(pathlib.Path({str(tmp_path / "events")!r}).rglob("*tfevents*")):
-  for event in LegacyEventFileLoader(str(file)).Load():
-    if event.HasField("session_log"):
-      print(file.parent.name, "from", event.step, "on")
-    for value in event.summary.value:
-      print(file.parent.name, event.step, value.tag, value.simple_value)
-"""
-  done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
-  assert done.returncode == 0, done.stderr
-  assert done.stdout.splitlines() == [
-    "cohort_0 from 0 on", "cohort_0 0 loss/member_3 0.0", "cohort_0 1 loss/member_3 0.25",
-    "cohort_1 0 loss/member_3 0.0", "cohort_1 1 loss/member_3 0.25",
-  ]
+def test_sinks_get_rows_as_json_has_them_and_know_where_a_run_goes_on(path):
+  sink = Recorder()
+  with MetricsWriter(path, [sink]) as writer:
+    writer.resume(NO_ROWS, 0, -1)
+    writer.write([row(0, 0, loss=np.float32(0.1), x=math.nan)])
+    writer.flush()
+    position = writer.position
+    writer.write([row(0, 10)])
+  assert sink.told == [(0, -1, []), row(0, 0, loss=0.1, x=None), "flush", row(0, 10), "flush", "close, failed=False"]
+  sink.told.clear()
+  with pytest.raises(ZeroDivisionError), MetricsWriter(path, [sink]) as writer:
+    writer.resume(position, 0, 0)
+    raise ZeroDivisionError
+  assert sink.told == [(0, 0, [row(0, 0, loss=0.1, x=None)]), "close, failed=True"]

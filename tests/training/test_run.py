@@ -1,9 +1,11 @@
 """Whole runs of a tiny ensemble: what a run promises about members, resuming, dying, and its directory."""
 
 import dataclasses
+import importlib.util
 import json
 import pathlib
 import shutil
+import sys
 import traceback
 
 import jax
@@ -19,14 +21,15 @@ from nurture.training.config import plain
 from nurture.training.profiling import Profiler
 from nurture.transforms.losses import LOSSES
 from tests.tiny import tiny_config
+from tests.wandb_cloud import Cloud
 
 ETA = {"path": "gradients.noise.eta", "levels": (0.0, 0.01)}
 # Intervals that share no divisor: dispatches of several lengths.
 ENSEMBLE = {"ensemble__seeds": 2, "ensemble__grid": {"eta": ETA}, "ensemble__chunk": 2, "probes__test__every": 4}
 
 
-def train(workdir, **changes):
-  return training.run(tiny_config(**changes), workdir)
+def train(workdir, sinks=(), **changes):
+  return training.run(tiny_config(**changes), workdir, **dict.fromkeys(sinks, True))
 
 
 def shas(results):
@@ -90,13 +93,21 @@ def test_a_run_cut_off_at_any_dispatch_ends_with_the_same_bytes(undisturbed, tmp
     count[0] += 1
     before(self)
 
+  cloud, sinks = Cloud(), ["wandb", *(["tensorboard"] if importlib.util.find_spec("tensorboard") else [])]
+  monkeypatch.setitem(sys.modules, "wandb", cloud.module())
   with monkeypatch.context() as patch:
     patch.setattr(Profiler, "before", stop)  # it comes ahead of each dispatch
     with pytest.raises(CutOffError):
-      train(tmp_path / "run", **ENSEMBLE)
-  train(tmp_path / "run", **ENSEMBLE)
+      train(tmp_path / "run", sinks, **ENSEMBLE)
+  train(tmp_path / "run", sinks, **ENSEMBLE)
   for name in ("metrics.jsonl", "results.json"):
     assert (tmp_path / "run" / name).read_bytes() == (undisturbed[0] / name).read_bytes()
+  assert list(cloud.steps().values()) == [[0, 3, 4, 6, 8, 9, 12]] * 4  # and no page shows a step twice
+  configs = [arguments["config"] for arguments, _ in cloud.inits]
+  assert [configs[-1][name] for name in ("seed", "values")] == [1, {"eta": 0.01}]
+  assert configs[-1]["gradients"]["noise"]["eta"] == 0.01
+  folders = sorted(path.name for path in (tmp_path / "run" / "tensorboard").glob("eta=*/seed *"))
+  assert folders == ["seed 0", "seed 0", "seed 1", "seed 1"] * ("tensorboard" in sinks)
 
 
 def test_a_damaged_newest_checkpoint_costs_time_and_nothing_else(undisturbed, tmp_path, monkeypatch, capfd):

@@ -130,10 +130,12 @@ def test_a_rejected_command_with_events_for_tensorboard_leaves_nothing_behind(tm
   assert names(tmp_path) == []
 
 
-def test_tensorboard_that_is_not_installed_leaves_nothing_behind(tmp_path, monkeypatch):
-  monkeypatch.setitem(sys.modules, "tensorboard.summary.writer.event_file_writer", None)
-  with pytest.raises(UserError, match="pip install tensorboard"):
-    training.run(damage.config_of(), tmp_path / "new/run", tensorboard=True)
+def test_a_sink_that_is_not_installed_leaves_nothing_behind(tmp_path, monkeypatch):
+  monkeypatch.setitem(sys.modules, "tensorboard.summary.writer.record_writer", None)
+  monkeypatch.setitem(sys.modules, "wandb", None)
+  for sink in ("tensorboard", "wandb"):
+    with pytest.raises(UserError, match=f"pip install .*{sink}"):
+      training.run(damage.config_of(), tmp_path / "new/run", **{sink: True})
   assert names(tmp_path) == []
 
 

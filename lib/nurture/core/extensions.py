@@ -6,8 +6,11 @@ import contextlib
 import hashlib
 import importlib
 import importlib.metadata
+import os
 import pathlib
 import sys
+import sysconfig
+import textwrap
 import traceback
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -15,6 +18,11 @@ from typing import Any
 from nurture.core.errors import UserError
 
 _LIMIT = 200_000  # characters of one source; a manifest must not fill the disk
+_SHOWN = 300  # characters of an error
+# Where code lies that is not the user's: this package, Python's own, and what is installed.
+_NOT_OWN = tuple(folder + os.sep for folder in (
+  str(pathlib.Path(__file__).parents[1]), sysconfig.get_path("stdlib"), f"{os.sep}site-packages",
+))
 
 
 def is_extension(name: Any) -> bool:
@@ -40,10 +48,7 @@ def imported(name: str, path: str) -> Any:
   try:
     found = importlib.import_module(module)
   except Exception as error:
-    at = traceback.extract_tb(error.__traceback__)[-1]
-    place = f" in line {at.lineno} of {at.filename}" if not at.filename.startswith("<frozen") else ""
-    words = " ".join(f"{type(error).__name__}: {error}".split())
-    raise UserError(f"{path} is {name!r}, but {module} cannot be imported ({words}{place}); mend it, or start where it "
+    raise UserError(f"{path} is {name!r}, but {module} cannot be imported ({told(error)}); mend it, or start where it "
                     "lies, or add its folder to PYTHONPATH.") from error
   if not hasattr(found, attribute):
     known = ", ".join(sorted(n for n, v in vars(found).items() if callable(v) and not n.startswith("_"))) or "nothing"
@@ -52,6 +57,17 @@ def imported(name: str, path: str) -> Any:
   if not callable(row) and not hasattr(row, "constructor"):
     raise UserError(f"{path} is {name!r}, which is {type(row).__name__} and not a class or a function; name one.")
   return row
+
+
+def told(error: Exception) -> str:
+  """Returns an error of the user's code in one line: "TypeError: ... in line 3 of losses.py".
+
+  The line is the user's last one, if the error passed through any.
+  """
+  frames = [at for at in traceback.extract_tb(error.__traceback__) if not at.filename.startswith("<")]
+  own = [at for at in frames if not any(part in at.filename for part in _NOT_OWN)]
+  place = "".join(f" in line {at.lineno} of {at.filename}" for at in own[-1:])
+  return textwrap.shorten(f"{type(error).__name__}: {error}", _SHOWN, placeholder=" ...") + place
 
 
 def sources(config: Any) -> dict[str, dict[str, str]]:

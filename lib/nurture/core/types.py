@@ -85,6 +85,11 @@ class DataSpec:
     """K, the classes, or the numbers of a regression: the width of the network's last layer."""
     return self.task.num_outputs
 
+  @property
+  def input_shape(self) -> Any:
+    """The shape of one model input, without the batch: a tuple, or {field: tuple} of several."""
+    return model_input(self.inputs, self.inputs)
+
   def example(self, rows: int = 1) -> Any:
     """Returns a model input of zeros."""
     kind = lambda field: jnp.int32 if is_tokens(field) else jnp.float32

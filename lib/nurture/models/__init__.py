@@ -2,7 +2,8 @@
 
 `module.apply(variables, x, train=False, **scheduled)` is the whole interface. In training mode batch statistics are a
 mutable collection and dropout draws from the stream "dropout". What changes over training (VanillaNet's slope `lam`,
-`drop_path`) is a keyword argument that may be traced. `select` picks taps; `capture` makes a model of any linen module.
+`drop_path`) is a keyword argument that may be traced. `select` picks taps. A network of one's own, of any of four
+libraries, is a model by `as_row`, which configs use by themselves; `capture` has more to choose for linen modules.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from nurture.models.decoder import Decoder
 from nurture.models.initializers import INITIALIZERS
 from nurture.models.layers import ACTIVATIONS
 from nurture.models.mlp import DEEP_FCN, MLP, WIDE_FCN
+from nurture.models.own import as_row, rows_for
 from nurture.models.pair import Pair
 from nurture.models.resnet import RESNETS
 from nurture.models.rnn import RNNS
@@ -57,8 +59,30 @@ def build(config: str | Mapping[str, Any], **overrides: Any) -> nn.Module:
   Raises:
     UserError: for an unknown name or field, or a value of the wrong type.
   """
-  config = {"name": config} if isinstance(config, str) else dict(config)
-  return core.build(MODELS, config | overrides, path="config.model")
+  config = ({"name": config} if isinstance(config, str) else dict(config)) | overrides
+  return core.build(rows_for(MODELS, config), config, path="config.model")
 
 
-__all__ = ["ACTIVATIONS", "INITIALIZERS", "MODELS", "Taps", "build", "capture", "select"]
+def fitted(config: str | Mapping[str, Any], path: str, num_classes: int, inputs: Any, **supplied: Any) -> Any:
+  """Builds a model of the size that data ask for.
+
+  Args:
+    config: a row of MODELS or code of one's own, by name or with fields.
+    path: of the config, for messages.
+    num_classes: K, for the fields `num_classes` and `num_outputs` where the config leaves them out.
+    inputs: the shape of one example, or {field: shape}; for the field `input_shape`.
+    **supplied: other fields, likewise.
+
+  Raises:
+    UserError: as `build`.
+  """
+  with core.model_at(path):
+    return core.build(
+      rows_for(MODELS, config), config, path="config.model", num_classes=num_classes, num_outputs=num_classes,
+      input_shape=inputs, **supplied,
+    )
+
+
+__all__ = [
+  "ACTIVATIONS", "INITIALIZERS", "MODELS", "Taps", "as_row", "build", "capture", "fitted", "rows_for", "select",
+]

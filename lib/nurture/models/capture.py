@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import collections
 import dataclasses
-import functools
-import inspect
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, NamedTuple, cast
 
@@ -18,14 +16,10 @@ from flax import traverse_util
 from nurture.core import Outputs, UserError
 from nurture.core.build import suggest
 from nurture.models.taps import Taps
+from nurture.models.wrapped import FLAGS, Wrapped, arguments_of, batch_size, faults_told, tap, with_arguments
 
 Tree = Any
 
-# The names under which modules ask whether they train, and the value that says yes.
-FLAGS = {
-  "train": True, "training": True, "is_train": True, "is_training": True,
-  "eval_mode": False, "deterministic": False, "use_running_average": False,
-}
 _TAPS = "intermediates"  # the collection into which flax captures
 
 
@@ -58,17 +52,14 @@ def capture(
   """
   named = {train_flag: True, eval_flag: False}
   named.pop("", None)
-  arguments = [
-    name for name, p in inspect.signature(type(module).__call__).parameters.items()
-    if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)
-  ][2:]  # self and the input come first
+  arguments = arguments_of(type(module).__call__, 2)  # self and the input come first
   fields = [field.name for field in dataclasses.fields(module) if field.name not in ("parent", "name")]
   for name in named:
     if name not in (*arguments, *fields):
       raise UserError(f"{type(module).__name__} has no argument or field {name!r}; "
                       f"{suggest(name, {*arguments, *fields})}.")
   flags = named or FLAGS
-  made = _class_with(tuple(name for name in arguments if name not in flags))
+  made = with_arguments(Captured, tuple(name for name in arguments if name not in flags))
   return made(
     module,
     arguments=tuple((name, flags[name]) for name in arguments if name in flags),
@@ -79,7 +70,7 @@ def capture(
 
 
 @dataclasses.dataclass(frozen=True)
-class Captured:
+class Captured(Wrapped):
   """A foreign module behind the interface of a model; made by `capture`.
 
   Taps: the output of every call of every submodule's __call__, in the order in which the calls return, so that the
@@ -108,7 +99,8 @@ class Captured:
   def init(self, keys: Any, x: jax.Array, **scheduled: Any) -> Tree:
     """Returns the module's variables, initialized in evaluation mode."""
     module, flags = self._in_mode(False)
-    return _without_taps(module.init(keys, x, **cast(dict[str, Any], flags), **scheduled))
+    with faults_told(type(self.module).__name__, x):
+      return _without_taps(module.init(keys, x, **cast(dict[str, Any], flags), **scheduled))
 
   def apply(
     self, variables: Tree, x: jax.Array, train: bool = False, rngs: Any = None, mutable: Any = False, **scheduled: Any
@@ -136,7 +128,10 @@ class Captured:
 
     # flax carries the arrays out of every transformation; what is noted on the side is their order and shape.
     arguments = _without_taps(variables), x, rngs
-    out, changed = run(*arguments)
+    with faults_told(type(self.module).__name__, x):
+      out, changed = run(*arguments)
+    if isinstance(out, Outputs):  # the module is a model already
+      return out if mutable is False else (out, _without_taps(changed))
     captured = {path[:-1]: values for path, values in traverse_util.flatten_dict(changed.get(_TAPS, {})).items()
                 if path[-1] == "__call__"}
     noted = collections.Counter(call.path for call in calls)
@@ -144,13 +139,15 @@ class Captured:
       calls.clear()
       with jax.disable_jit():
         jax.eval_shape(run, *arguments)
-    taps = Taps()
-    for call in _unstacked(_filled(calls, captured, x.shape[0])):
-      _tap(taps, call, x.shape[0])
+    batch, taps = batch_size(x), Taps()
+    for call in _unstacked(_filled(calls, captured, batch)):
+      if call.tapped:
+        tap(taps, ".".join(call.place), call.value, batch)
     logits = self.logits(out)
     if not isinstance(logits, (jax.Array, np.ndarray)):
-      raise UserError(f"{type(self.module).__name__} returns a {type(logits).__name__} and not logits; say where they "
-                      "are, as in capture(module, logits=lambda out: out[0]).")
+      raise UserError(f"config.model is {type(self.module).__name__}, which returns a {type(logits).__name__} and not "
+                      "logits; return the logits alone, or say where they are, as in "
+                      "models.capture(module, logits=lambda out: out[0]).")
     outputs = taps.outputs(logits)
     return outputs if mutable is False else (outputs, _without_taps(changed))
 
@@ -158,22 +155,6 @@ class Captured:
     """Returns the module with its fields set, and the arguments of its call."""
     choose = lambda flags: {name: value == train for name, value in flags}
     return self.module.clone(**choose(self.fields)) if self.fields else self.module, choose(self.arguments)
-
-
-@functools.cache
-def _class_with(scheduled: tuple[str, ...]) -> type[Captured]:
-  """Returns a class whose __call__ has the signature of a model with these arguments: the trainer reads it."""
-
-  def __call__(self, x, train=False, **scheduled):
-    raise TypeError("a captured model holds no variables; use model.apply(variables, x).")
-
-  parameter = inspect.Parameter
-  __call__.__signature__ = inspect.Signature([  # type: ignore[attr-defined]
-    *(parameter(name, parameter.POSITIONAL_OR_KEYWORD) for name in ("self", "x")),
-    parameter("train", parameter.POSITIONAL_OR_KEYWORD, default=False),
-    *(parameter(name, parameter.KEYWORD_ONLY) for name in scheduled),
-  ])
-  return type("Captured", (Captured,), {"__call__": __call__})
 
 
 class _Call(NamedTuple):
@@ -232,14 +213,6 @@ def _unstacked(calls: Iterable[_Call]) -> Iterator[_Call]:
 def _layer(call: _Call, index: int, depth: int) -> _Call:
   place = (*call.place[: depth - 1], f"{call.place[depth - 1]}[{index}]", *call.place[depth:])
   return call._replace(value=jax.tree.map(lambda a: a[index], call.value), axes=call.axes[1:], place=place)
-
-
-def _tap(taps: Taps, call: _Call, batch: int) -> None:
-  leaves = jax.tree_util.tree_leaves_with_path(call.value)
-  for path, array in leaves if call.tapped else ():
-    if jnp.ndim(array) and array.shape[0] == batch and jnp.issubdtype(array.dtype, jnp.floating):
-      suffix = "/" + jax.tree_util.keystr(path, simple=True, separator="/") if len(leaves) > 1 else ""
-      taps(".".join(call.place) + suffix, array)
 
 
 def _without_taps(variables: Mapping[str, Any]) -> dict[str, Any]:

@@ -35,9 +35,8 @@ class Pair(nn.Module):
     """Maps a batch of inputs to `Outputs` with logits [B, K]."""
     taps, both = Taps(), []
     for name in ("first", "second"):
-      network = core.build(
-        models.MODELS, self.model, path="config.model.model", num_classes=self.num_classes, dtype=self.dtype
-      )
+      shape = jax.tree.map(lambda array: array.shape[1:], x)
+      network = models.fitted(self.model, "config.model.model", self.num_classes, shape, dtype=self.dtype)
       with core.model_at("config.model.model"):
         outputs = network.clone(parent=self, name=name)(x, train=train)
       taps.extend(name, outputs.taps)

@@ -64,7 +64,7 @@ class TwoTowers(nn.Module):
     field = config.pop("field", None)
     if field not in x:
       raise UserError(f"{path}.field is {field!r}; {suggest(field, x)}.")
-    network = core.build(models.MODELS, config, path=path, num_classes=self.width, dtype=self.dtype)
+    network = models.fitted(config, path, self.width, x[field].shape[1:], dtype=self.dtype)
     with core.model_at(path):
       outputs = network.clone(parent=self, name=tower)(x[field], train=train)
     if outputs.logits.ndim != 2:

@@ -27,7 +27,7 @@ from nurture.probes.regression_error import RegressionError
 from nurture.probes.representation import Representation
 from nurture.probes.sample import SampleProbe
 from nurture.probes.sharpness import Sharpness
-from nurture.probes.spec import Probe, ProbeSpec, SplitProbe
+from nurture.probes.spec import Probe, ProbeSpec, SplitProbe, counted
 from nurture.probes.spectral_density import SpectralDensity
 from nurture.probes.stability import Stability
 from nurture.probes.tangent_kernel import TangentKernel
@@ -61,4 +61,4 @@ PROBES = {
   "writing": Writing,
 }
 
-__all__ = ["PROBES", "Probe", "ProbeSpec", "SampleProbe", "SplitProbe"]
+__all__ = ["PROBES", "Probe", "ProbeSpec", "SampleProbe", "SplitProbe", "counted"]

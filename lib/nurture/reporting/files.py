@@ -9,7 +9,7 @@ import math
 import os
 import pathlib
 import stat
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -53,9 +53,20 @@ def read_file(path: Path) -> bytes:
   Raises:
     UserError: if there is no such file, or it cannot be read.
   """
+  with _reading(path), open_file(path) as f:
+    return f.read()
+
+
+def read_lines(path: Path) -> Iterator[bytes]:
+  """Yields the lines of a file, each with its end; raises as `read_file`."""
+  with _reading(path), open_file(path) as f:
+    yield from f
+
+
+@contextlib.contextmanager
+def _reading(path: Path) -> Iterator[None]:
   try:
-    with open_file(path) as f:
-      return f.read()
+    yield
   except FileNotFoundError:
     raise UserError(f"{path} does not exist; give the directory of a run, which holds it.") from None
   except (OSError, ValueError) as error:

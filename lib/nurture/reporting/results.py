@@ -23,6 +23,12 @@ def label_of(values: Mapping[str, Any]) -> str:
   return ", ".join(v if isinstance(v, str) else f"{axis}={v}" for axis, v in values.items()) or "all"
 
 
+def name_of(member: Member) -> str:
+  """Returns what a member is called beside all others of its run: "relu, lr=0.1/seed 3"; "seed 3" without a grid."""
+  seed = f"seed {member['seed']}"
+  return f"{label_of(member['values'])}/{seed}" if member["values"] else seed
+
+
 def metric_of(member: Member, name: str) -> float | None:
   """Returns a final metric of a member: None if it diverged, nan if it did not and has no finite number.
 

@@ -9,12 +9,12 @@ from __future__ import annotations
 import hashlib
 import json
 import pathlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from nurture.core import UserError
 from nurture.reporting import schema
-from nurture.reporting.files import Path, exists, read_file
+from nurture.reporting.files import Path, exists, read_lines
 from nurture.reporting.json_files import Malformed, parse, read_json
 from nurture.reporting.schema import Each, Optional, Shape, joined, mismatch, shown
 
@@ -103,20 +103,23 @@ def read_rows(path: Path) -> list[dict[str, Any]]:
   Raises:
     UserError: if there is no such file, or a line before the last one is damaged, or a line is no row.
   """
-  lines, rows = read_file(path).split(b"\n"), []
-  for number, line in enumerate(lines, start=1):
-    if not line:
+  return list(stream_rows(path))
+
+
+def stream_rows(path: Path) -> Iterator[dict[str, Any]]:
+  """Yields what `read_rows` returns, for files of which only some numbers are kept; raises as it does."""
+  for number, line in enumerate(read_lines(path), start=1):
+    if line == b"\n":
       continue
     try:
-      row = parse(line)
+      row = parse(line.removesuffix(b"\n"))
       if found := mismatch(row, _ROW) or mismatch(row, Each(schema.MEASURED)):
         raise Malformed(f"is no row of metrics ({found})")
     except Malformed as error:
-      if number == len(lines) and not _is_json(line):  # without an end: the process was killed while writing
+      if not line.endswith(b"\n") and not _is_json(line):  # without an end: the process was killed while writing
         break
       raise UserError(f"{path}, line {number} {error}; {RESTORE}.") from None
-    rows.append(row)
-  return rows
+    yield row
 
 
 def _is_json(line: bytes) -> bool:

@@ -2,14 +2,26 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import math
 import re
+import unicodedata
 from collections.abc import Sequence
 from typing import Any
 
 MISSING = "–"
 # What is set to the right: a number, perhaps with its error, its power of ten, a unit or a count behind it.
-_NUMBER = re.compile(r"[(+-]?[\d.,]+(e[+-]?\d+)?( ± [\d.e+-]+)?\)?(e[+-]?\d+)?( %| of \d+| \(n=\d+\))*|–")
+_NUMBER = re.compile(r"\(?[+-]?[\d.,]+(e[+-]?\d+)?( ± [\d.e+-]+)?\)?(e[+-]?\d+)?( %| of \d+| \(n=\d+\))*|–")
+
+# What LaTeX takes for something else (its own characters, a [ or * behind the end of a row) and what its fonts lack.
+_LATEX = {character: f"\\{character}" for character in "&%$#_{}"} | {
+  "\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "[": "{[}", "*": "{*}", "\n": " ",
+  MISSING: "--", "…": r"\dots{}", "±": r"$\pm$", "×": r"$\times$", "<": "$<$", ">": "$>$", "|": "$|$",
+} | {
+  letter: f"$\\{unicodedata.name(letter).split()[-1].lower().replace('lamda', 'lambda')}$"
+  for letter in "αβγδεζηθικλμνξπρστυφχψω"
+}
 
 
 def markdown_table(headers: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
@@ -27,6 +39,33 @@ def plain_table(headers: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
   widths = [max(len(row[i]) for row in cells) for i in range(len(headers))]
   lines = _aligned([cells[0], ["─" * w for w in widths], *cells[1:]], widths, _numeric_columns(cells))
   return "\n".join("  ".join(row).rstrip() for row in lines)
+
+
+def csv_table(headers: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
+  """Returns a table for programs: commas, quotes where a cell needs them, nothing for None, numbers in full."""
+  text = io.StringIO()
+  csv.writer(text, lineterminator="\n").writerows([headers, *rows])
+  return text.getvalue()
+
+
+def latex_table(headers: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
+  """Returns a tabular with the rules of booktabs; a column of numbers is set to the right."""
+  cells = [[str(c) for c in row] for row in [headers, *rows]]
+  columns = "".join("r" if right else "l" for right in _numeric_columns(cells))
+  lines = [" & ".join(map(_latex, row)) + r" \\" for row in cells]
+  return "\n".join([
+    r"% needs \usepackage{booktabs}", rf"\begin{{tabular}}{{{columns}}}", r"\toprule", lines[0], r"\midrule",
+    *lines[1:], r"\bottomrule", r"\end{tabular}", "",
+  ])
+
+
+def _latex(cell: str) -> str:
+  """Returns a cell as LaTeX prints it; a number gets a minus for its hyphen and a power of ten for its "e-07"."""
+  text = "".join(_LATEX.get(character, character) for character in cell)
+  if _NUMBER.fullmatch(cell):
+    text = re.sub(r"e([+-]\d+)", lambda power: rf" $\times 10^{{{int(power[1])}}}$", text)
+    text = re.sub(r"(^|[( ])-(?=\d)", r"\1$-$", text)
+  return text
 
 
 def format_mean_sem(mean: float | None, sem: float | None, n: int, digits: int = 2) -> str:

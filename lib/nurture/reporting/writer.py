@@ -6,11 +6,33 @@ import hashlib
 import json
 import os
 import pathlib
-from collections.abc import Iterable, Mapping
-from typing import Any
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Protocol
 
 from nurture.reporting.files import Path, exists, json_form, read_file, replace_file, unwritable
-from nurture.reporting.tensorboard import TensorBoard
+from nurture.reporting.run_directory import stream_rows
+
+
+class Sink(Protocol):
+  """Where metrics are shown besides their file, which is what counts."""
+
+  def restart(self, cohort: int, step: int, rows: Iterable[Mapping[str, Any]]) -> None:
+    """Is told, before the first row, where the run goes on.
+
+    Args:
+      cohort: with which it goes on; later ones start again.
+      step: at which it goes on; -1 is the start of the cohort.
+      rows: that the run has so far, to be read again where some of them were never shown.
+    """
+
+  def add(self, row: Mapping[str, Any]) -> None:
+    """Takes one row, as JSON has it."""
+
+  def flush(self) -> None:
+    """Shows what it has taken."""
+
+  def close(self, failed: bool) -> None:
+    """Ends; `failed` says that the run did not come to its end."""
 
 
 class MetricsWriter:
@@ -22,16 +44,16 @@ class MetricsWriter:
   Args:
     path: the file, usually metrics.jsonl in the run's directory. Rows that it has stay. A last line that a kill left
       half written is dropped when the first rows are put behind it; until then nothing is changed.
-    tensorboard_dir: also writes the scalars as TensorBoard events under this directory.
+    sinks: which show the rows too, such as `TensorBoard` and `Wandb`.
 
   Raises:
-    UserError: if the file cannot be read or written, or TensorBoard is asked for and not installed.
+    UserError: if the file cannot be read or written.
   """
 
-  def __init__(self, path: Path, tensorboard_dir: Path | None = None):
+  def __init__(self, path: Path, sinks: Sequence[Sink] = ()):
     self._path = pathlib.Path(path)
     self._lines: list[str] = []
-    self._board = TensorBoard(tensorboard_dir) if tensorboard_dir is not None else None
+    self._sinks = tuple(sinks)
     data = self._data()
     self._count(data[: data.rfind(b"\n") + 1])
 
@@ -45,8 +67,8 @@ class MetricsWriter:
     for row in rows:
       row = json_form(row)
       self._lines.append(json.dumps(row, allow_nan=False) + "\n")
-      if self._board:
-        self._board.add(row)
+      for sink in self._sinks:
+        sink.add(row)
 
   def flush(self) -> None:
     """Puts all rows so far on the disk; when it returns, they outlive a kill."""
@@ -64,8 +86,8 @@ class MetricsWriter:
     self._lines.clear()
     self._sha256.update(data)
     self._bytes += len(data)
-    if self._board:
-      self._board.flush()
+    for sink in self._sinks:
+      sink.flush()
 
   def holds(self, position: Mapping[str, Any]) -> bool:
     """Tells if the file begins with the rows of an earlier `position`."""
@@ -77,25 +99,26 @@ class MetricsWriter:
 
     Args:
       position: that the file `holds`.
-      cohort: with which the run goes on, for TensorBoard.
+      cohort: with which the run goes on, for the sinks.
       step: at which it goes on; -1 is the start of the cohort.
     """
     self._lines.clear()
     self._cut(self._data(), position["bytes"])
-    if self._board:
-      self._board.restart(cohort, step + 1)
+    for sink in self._sinks:
+      sink.restart(cohort, step, stream_rows(self._path) if self._bytes else ())
 
-  def close(self) -> None:
+  def close(self, failed: bool = False) -> None:
+    """Flushes and closes the sinks; `failed` says that the run did not come to its end."""
     if self._lines:
       self.flush()
-    if self._board:
-      self._board.close()
+    for sink in self._sinks:
+      sink.close(failed)
 
   def __enter__(self) -> MetricsWriter:
     return self
 
-  def __exit__(self, *exception) -> None:
-    self.close()
+  def __exit__(self, kind: Any, *exception: Any) -> None:
+    self.close(failed=kind is not None)
 
   def _data(self) -> bytes:
     return read_file(self._path) if exists(self._path) else b""

@@ -163,7 +163,7 @@ class Experiment:
         raise UserError(f"config.losses.{label}.weight is missing; give the term's weight in the loss, such as 1.0.")
       weight = as_schedule(fields.pop("weight"), path=f"config.losses.{label}.weight", hint=NonNegative)
       losses[label] = steps.WeightedTerm(build(LOSSES, fields, path=f"config.losses.{label}"), weight)
-    model = build(models.MODELS, config["model"], path="config.model", num_classes=self.spec.num_classes)
+    model = models.fitted(config["model"], "config.model", self.spec.num_classes, self.spec.input_shape)
     parts = Parts(
       spec=self.spec,
       steps=config["steps"],

@@ -132,8 +132,7 @@ class Reference:
     if entry.view == "unmixed" and not any(f.get("name") == "mixup" for f in config["data"]["augment"].values()):
       raise UserError(f"{path}.view is 'unmixed', but config.data.augment has no mixup; set it to ''.")
     if not entry.parameters:
-      with model_at(f"{path}.model"):
-        module = build(models.MODELS, entry.model, path=f"{path}.model", num_classes=spec.num_classes)
+      module = models.fitted(entry.model, f"{path}.model", spec.num_classes, spec.input_shape)
       if entry.cache and config["data"]["augment"]:
         changing = ", ".join(config["data"]["augment"])
         raise UserError(f"{path}.cache keeps what the network says of inputs that never change, but "

@@ -20,7 +20,7 @@ from nurture import data, reporting
 from nurture.core import UserError, extensions, trees
 from nurture.reporting.files import remove_file
 from nurture.training.checkpoint import Checkpoints
-from nurture.training.config import Config, check, plain, to_json
+from nurture.training.config import Config, check, plain, put, to_json
 from nurture.training.experiment import Experiment
 from nurture.training.grid import Member, members_of
 from nurture.training.initial import check_continues, continued
@@ -45,6 +45,7 @@ def run(
   argv: Sequence[str] = (),
   profile: bool = False,
   tensorboard: bool = False,
+  wandb: bool = False,
   dataset: data.Dataset | None = None,
 ) -> Results:
   """Trains every member of a config, or what is left of it, and writes the run directory.
@@ -56,7 +57,8 @@ def run(
     data_dir: where data sets that are not embedded lie.
     argv: the command line, for the manifest.
     profile: whether to write a jax.profiler trace of a few dispatches to workdir/profile.
-    tensorboard: whether to write TensorBoard events to workdir/tensorboard.
+    tensorboard: whether to write TensorBoard events to workdir/tensorboard, also of what was trained without it.
+    wandb: whether to send the metrics to Weights & Biases, likewise.
     dataset: the one that config.data.source = {"name": "given"} means, such as a `nurture.data.Dataset.from_arrays`.
 
   Returns:
@@ -74,32 +76,49 @@ def run(
   read_data = data.Reader(data_dir, dataset)
   with claimed(workdir, config):
     cohorts = cohorts_of(config, members, functools.partial(Experiment.of, read=read_data))
-    taken = check_continues(config, members)
-    _start(workdir, config, cohorts, {**read_data.checksums, **taken}, read_data.described, argv)
+    checksums = _checksums(cohorts, {**read_data.checksums, **check_continues(config, members)})
+    entries = _entries(cohorts)
+    sinks: list[reporting.Sink] = []
+    if tensorboard:
+      sinks.append(reporting.TensorBoard(workdir / "tensorboard", entries))
+    if wandb:
+      config_of = lambda i: to_json(put(config, members[i].assignments)) | {"seed": members[i].seed}
+      sinks.append(reporting.Wandb(workdir, entries, config["steps"], config_of))
+    _start(workdir, config, checksums, entries, read_data.described, argv)
     last = {"step": 0}
     with reporting.recorded(workdir, lambda: last["step"], _reason):
-      finals = _train(config, cohorts, workdir, name, last, profile, tensorboard)
+      finals = _train(config, cohorts, workdir, name, last, profile, sinks)
       results = _results(config, name, cohorts, finals, workdir)
       reporting.write_json(workdir / "results.json", results)
       last["step"] = config["steps"]
   return results
 
 
+def _entries(cohorts: Sequence[Cohort]) -> list[dict[str, Any]]:
+  """Returns the members as manifest.json has them, by their numbers."""
+  members = [(member, cohort) for cohort in cohorts for member in cohort.members]
+  members.sort(key=lambda pair: pair[0].index)
+  return [
+    {"member": member.index, "cohort": cohort.index, "seed": member.seed, "values": dict(member.values)}
+    for member, cohort in members
+  ]
+
+
 def _start(
-  workdir: pathlib.Path, config: Config, cohorts: Sequence[Cohort], checksums: Mapping[str, str],
+  workdir: pathlib.Path, config: Config, checksums: Mapping[str, str], entries: Sequence[Mapping[str, Any]],
   described: Sequence[Mapping[str, Any]], argv: Sequence[str],
 ) -> None:
   """Writes config.json and the manifest, or notes the resume in it.
 
   Args:
-    workdir, config, cohorts, argv: of the run.
-    checksums: of the data, and of the run with which this one goes on.
+    workdir, config, argv: of the run.
+    checksums: of all that it reads.
+    entries: of all members.
     described: what the data are.
 
   Raises:
     UserError: if the data are not those that the run began with.
   """
-  checksums = _checksums(cohorts, checksums)
   if reporting.exists(workdir / "manifest.json"):
     old = reporting.read_manifest(workdir)["checksums"]
     for file in sorted({*old, *checksums}):
@@ -110,14 +129,9 @@ def _start(
         raise UserError(f"{file} has changed since the run in {workdir} began; restore {what}, or give another "
                         "--workdir.")
   reporting.write_json(workdir / "config.json", to_json(config))
-  members = [(member, cohort) for cohort in cohorts for member in cohort.members]
-  members.sort(key=lambda pair: pair[0].index)
-  manifest = reporting.collect(to_json(config), checksums, [member.seed for member, _ in members], argv)
+  manifest = reporting.collect(to_json(config), checksums, [entry["seed"] for entry in entries], argv)
   manifest["data"], manifest["extensions"] = described, extensions.sources(config)
-  manifest["members"] = [
-    {"member": member.index, "cohort": cohort.index, "seed": member.seed, "values": dict(member.values)}
-    for member, cohort in members
-  ]
+  manifest["members"] = entries
   reporting.start(workdir, manifest)
 
 
@@ -140,7 +154,7 @@ def _train(
   name: str,
   last: dict[str, int],
   profile: bool,
-  tensorboard: bool,
+  sinks: Sequence[reporting.Sink],
 ) -> list[Final]:
   """Trains the cohorts; returns for each how its members ended."""
   total, finals, resumed, rows = config["steps"], [], False, reporting.NO_ROWS
@@ -154,7 +168,7 @@ def _train(
   ]
   with (
     StopSignal() as stop,
-    reporting.MetricsWriter(workdir / "metrics.jsonl", workdir / "tensorboard" if tensorboard else None) as writer,
+    reporting.MetricsWriter(workdir / "metrics.jsonl", sinks) as writer,
     reporting.Progress(total * len(cohorts), name, cohorts=len(cohorts)) as progress,
     contextlib.closing(profiler),
   ):

@@ -85,6 +85,8 @@ def init(parts: Parts, root: jax.Array, start: Mapping[str, Tree] | None = None)
   at = functools.partial(rng.stream, root)
   keys = {"params": at("init"), "dropout": at("init.dropout")}
   variables = parts.model.init(keys, parts.spec.example(), **scheduled_values(parts, jnp.int32(0)))
+  if not variables.get("params"):
+    raise UserError("config.model has no parameters, so there is nothing to train; choose another model.")
   if start:
     leaves = [start.get(name, leaf) for name, leaf in trees.named_leaves(variables)]
     variables = jax.tree.unflatten(jax.tree.structure(variables), leaves)
@@ -140,10 +142,10 @@ def update(
   updates, gradient_states = gradient, dict(state.opt_state["gradients"])
   for label, link in parts.gradients.items():
     taken = {**offered, "key": at(f"gradients.{label}")}
-    updates, gradient_states[label] = _transformed(
+    updates, gradient_states[label] = transformed(
       link, updates, state.opt_state["gradients"][label], params, taken
     )
-  updates, optimizer_state = _transformed(parts.optimizer, updates, state.opt_state["optimizer"], params, offered)
+  updates, optimizer_state = transformed(parts.optimizer, updates, state.opt_state["optimizer"], params, offered)
   new_params = optax.apply_updates(params, updates)
   parameter_states = {}
   for label, transform in parts.parameters.items():
@@ -169,7 +171,7 @@ def update(
   return new_state, {"loss": loss, **(terms if len(terms) > 1 else {}), "gradient_norm": gradient_norm}
 
 
-def _transformed(
+def transformed(
   transform: optax.GradientTransformation, updates: Tree, state: Tree, params: Tree, offered: Mapping[str, Any]
 ) -> tuple[Tree, Tree]:
   """Calls the update of a transformation with what it takes of the arguments that are offered."""
@@ -205,6 +207,9 @@ def loss_and_grad(
 
 
 def _check_predictions(logits: jax.Array, targets: jax.Array, task: Task) -> None:
+  if logits.shape[:-1] == targets.shape[:-1] and logits.shape != targets.shape and task.num_outputs:
+    raise UserError(f"config.model makes predictions {logits.shape}, but the data ask for {targets.shape}; give it "
+                    f"{targets.shape[-1]} outputs: num_classes is that where config.model leaves it out.")
   if logits.shape != targets.shape:
     per = lambda array: "one for each position" if array.ndim == 3 else "one for each example"
     raise UserError(f"config.model makes predictions {logits.shape} ({per(logits)}), but the data ask for "
