@@ -38,8 +38,8 @@ def main(argv: Sequence[str]) -> None:
   directory = pathlib.Path(argv[1])
   members = reporting.read_results(directory)["members"]
   out, text, panels = pathlib.Path(_OUT.value or directory), [], []
-  for metric in _METRIC.value:
-    axes, values = reporting.responses(members, metric)
+  measured = {metric: reporting.responses(members, metric) for metric in _METRIC.value}  # before a picture
+  for metric, (axes, values) in measured.items():
     estimated = reporting.effects(values)
     order = sorted(estimated, key=lambda chosen: -abs(float(np.mean(estimated[chosen]))))
     name = lambda chosen, axes=axes: " × ".join(axes[i] for i in chosen)

@@ -30,8 +30,9 @@ from nurture.core.build import suggest
 from nurture.core.extensions import is_extension
 from nurture.models.native import native
 from nurture.reporting.tables import MISSING
+from nurture.terminal.values import evaluated
 
-_NAME = flags.DEFINE_string("name", None, "Model whose layers are shown. Default: the table of all.")
+_NAME = flags.DEFINE_string("name", None, "Model whose layers are shown. Default: the table of all.", **terminal.SHARED)
 _FILTER = flags.DEFINE_string("filter", "", "Part of the names that the table shows, such as vit.")
 _CLASSES = flags.DEFINE_integer("num_classes", None, "Classes, or tokens of a language model.", lower_bound=1)
 _SHAPE = flags.DEFINE_string("input_shape", None, "One input, such as 32,32,3 or 256 (tokens). Default: as published.")
@@ -233,22 +234,11 @@ def parse_fields(texts: Sequence[str]) -> dict[str, Any]:
       call = ast.parse(f"fields({text})", mode="eval").body
       if not isinstance(call, ast.Call) or call.args or not call.keywords or not all(k.arg for k in call.keywords):
         raise ValueError("not only fields")
-      fields |= {keyword.arg: ast.literal_eval(_Words().visit(keyword.value)) for keyword in call.keywords}
+      fields |= {keyword.arg: evaluated(keyword.value) for keyword in call.keywords}
     except (SyntaxError, ValueError) as error:
       raise UserError(f"--set={text} is no list of fields; write it such as --set=depth=3,width=64 or "
                       "--set=\"blocks=(2,2,2),norm=none\", tuples in parentheses.") from error
   return fields
-
-
-class _Words(ast.NodeTransformer):
-  """Takes a bare word, or one after a minus (-log_n), for a string, and true and false for what they are."""
-
-  def visit_UnaryOp(self, node: ast.UnaryOp) -> ast.AST:
-    word = isinstance(node.op, ast.USub) and isinstance(node.operand, ast.Name)
-    return ast.Constant(f"-{node.operand.id}") if word else node
-
-  def visit_Name(self, node: ast.Name) -> ast.Constant:
-    return ast.Constant({"true": True, "false": False}.get(node.id, node.id))
 
 
 if __name__ == "__main__":

@@ -2,7 +2,8 @@
 
   python -m experiments.train --config=configs/quickstart.py --workdir=runs/quickstart
 
-Any field can be set from the command line (--config.optimizer.learning_rate=0.05). The same command again
+Any field can be set from the command line, listed in the config or not (--config.optimizer.learning_rate=0.05), and
+any part taken out (--remove=probes.train); python -m experiments.rows lists the fields. The same command again
 continues an interrupted run. Sets that are not embedded are read from --data_dir, laid out as their archives
 unpack: mnist/*-ubyte.gz, cifar-10-batches-bin/*.bin, tinyshakespeare/input.txt.
 """
@@ -18,14 +19,21 @@ from ml_collections import config_flags
 from experiments import report
 from nurture import reporting, terminal, training
 from nurture.core.build import suggest
+from nurture.training import places
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "Config file, such as configs/quickstart.py.")
+_REMOVE = flags.DEFINE_multi_string(
+  "remove", [], "Field or part of the config to take out, such as probes.train; may be given several times.",
+)
 _WORKDIR = flags.DEFINE_string(
   "workdir", None, "Run directory; made if needed, continued if it belongs to the config.", **terminal.SHARED,
 )
 _DATA_DIR = flags.DEFINE_string("data_dir", "data", "Directory of data sets that are not embedded.", **terminal.SHARED)
 _PROFILE = flags.DEFINE_bool("profile", False, "Write a jax.profiler trace of a few dispatches to WORKDIR/profile.")
 _TENSORBOARD = flags.DEFINE_bool("tensorboard", False, "Also write TensorBoard events to WORKDIR/tensorboard.")
+_WANDB = flags.DEFINE_bool(
+  "wandb", False, "Also send the metrics to Weights & Biases; WANDB_MODE=offline keeps them in WORKDIR/wandb.",
+)
 flags.mark_flags_as_required(["config", "workdir"])
 
 
@@ -45,6 +53,7 @@ def main(argv: Sequence[str]) -> int:
       argv=sys.argv[1:],
       profile=_PROFILE.value,
       tensorboard=_TENSORBOARD.value,
+      wandb=_WANDB.value,
     )
   except training.Preempted as stopped:
     print(stopped, file=sys.stderr)
@@ -71,4 +80,4 @@ def show(workdir: pathlib.Path, name: str, metrics: Sequence[str]) -> None:
 
 
 if __name__ == "__main__":
-  terminal.run(main)
+  terminal.run(main, places=places.ROOT)

@@ -8,7 +8,7 @@ ROOT = pathlib.Path(__file__).resolve().parents[2] / "lib" / "nurture"
 FIELDS = "source|label_noise|augment|normalize|validation|subset|test_subset|noisy_validation"
 BARE = re.compile(rf"(?<!config\.)\bdata\.({FIELDS})\b|(?<!config\.)\bdata\.$")
 # Paths that are read, not shown.
-PATHS = {"training/config.py", "training/phases.py", "testing/damage.py", "testing/shrink.py"}
+PATHS = {"training/config.py", "training/phases.py", "training/places.py", "testing/damage.py", "testing/shrink.py"}
 
 
 def test_messages_about_the_data_name_the_whole_path():

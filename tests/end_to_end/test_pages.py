@@ -20,8 +20,9 @@ from absl import flags
 from ml_collections import ConfigDict, config_flags
 from PIL import Image
 
-from nurture import data, probes, similarity, training, transforms
+from nurture import data, probes, similarity, terminal, training, transforms
 from nurture.models import MODELS
+from nurture.training import places
 from nurture.training.config import check, plain, put
 from nurture.training.grid import members_of
 from tests.end_to_end.test_configs import metrics_of
@@ -78,11 +79,14 @@ def accept(module, arguments):
       node.keywords.append(ast.keyword("flag_values", ast.Name("known", ast.Load())))
       eval(compile(ast.fix_missing_locations(ast.Expression(node)), source.name, "eval"), {**names, "known": known})
   words = ["program", *(re.sub(r"^--config=", f"--config={ROOT}/", word) for word in arguments)]
+  if "config" in known:
+    file = next(word for word in words if word.startswith("--config=")).removeprefix("--config=")
+    config = known["config"].parser.parse(file)
+    words = terminal.apply("config", words, config, file, places.ROOT)
+    check(plain(config))
   with unittest.mock.patch.object(sys, "argv", words):  # where config_flags looks for overrides
     rest = known(words)[1:]
-  if "config" in known:
-    check(plain(known["config"].value))
-    assert known["workdir"].present, arguments
+  assert "config" not in known or known["workdir"].present, arguments
   assert not rest or "takes_arguments=True" in source.read_text(), f"{rest} has no meaning"
 
 

@@ -180,3 +180,14 @@ def test_lines_of_a_pair_of_axes_have_their_axis_colour_and_ticks_at_its_levels(
   shaded = interactions.by_level(levels, styles)
   assert shaded["elr: on"] == styles["elr"]
   assert shaded["elr: off"].color != styles["elr"].color and shaded["elr: off"].dashes != styles["elr"].dashes
+
+
+def test_interactions_that_are_refused_leave_no_picture(tmp_path, monkeypatch):
+  rng = np.random.default_rng(0)
+  write_run(tmp_path / "run", factorial(lambda *_: rng.random()))
+  before = sorted(tmp_path.rglob("*"))
+  monkeypatch.setattr(interactions, "_METRIC", types.SimpleNamespace(value=["metric", "nothing"]))
+  monkeypatch.setattr(interactions, "_OUT", types.SimpleNamespace(value=None))
+  with pytest.raises(UserError, match="no metric 'nothing'"):
+    interactions.main(["", str(tmp_path / "run")])
+  assert sorted(tmp_path.rglob("*")) == before

@@ -84,7 +84,7 @@ def denied(original, directory):
   reporting.read_results, reporting.read_config, reporting.read_manifest,
   lambda path: reporting.write_json(path / "a.json", 1), lambda path: reporting.write_json(path / "plots" / "a.png", 1),
   lambda path: reporting.MetricsWriter(path / "metrics.jsonl"),
-  lambda path: terminal.check_config("config", ["train", f"--config={path}"]),
+  lambda path: terminal.config_of("config", ["train", f"--config={path}"]),
 ], ids=["exists", "is_directory", "read_json", "read_rows", "read_results", "read_config", "read_manifest",
         "write_json", "write_below", "MetricsWriter", "--config"])
 @pytest.mark.parametrize("kind", ["too long", "below too long", "circle", "zero byte", "unsearchable"])

@@ -47,3 +47,16 @@ def test_the_directory_of_a_training_run_is_refused(tmp_path):
   with pytest.raises(UserError, match="of a training run; give another --workdir"), study(tmp_path, {}):
     pass
   assert [path.name for path in tmp_path.iterdir()] == ["metrics.jsonl"]
+
+
+def test_a_first_start_that_is_refused_leaves_nothing_behind(tmp_path):
+  with pytest.raises(UserError), study(tmp_path / "new/run", {}):
+    raise UserError("a mistake.")
+  (tmp_path / "run").mkdir()
+  with pytest.raises(UserError), study(tmp_path / "run", {}):
+    raise UserError("a mistake.")
+  assert [path.name for path in tmp_path.rglob("*")] == ["run"]
+  with pytest.raises(UserError), study(tmp_path / "run", {}) as running:
+    running.write({})
+    raise UserError("a mistake behind a result.")
+  assert (tmp_path / "run/results.json").exists() and history(tmp_path / "run")[-1] == ("stop", "error", 0)

@@ -23,6 +23,7 @@ from nurture import terminal
 from nurture.core import UserError
 
 CONFIG = config_flags.DEFINE_config_file("config", None, "Path to a config file.")
+flags.DEFINE_multi_string("remove", [], "Field to take out.")
 flags.DEFINE_string("workdir", "runs", "Directory of the run.")
 MODE = flags.DEFINE_enum("mode", "print", ["print", "user_error", "defect", "wait", "cache"], "What to do.")
 flags.mark_flag_as_required("config")
@@ -79,10 +80,12 @@ def run(directory, *arguments, **variables):
 
 def test_a_good_command_line_runs_with_its_overrides(directory):
   done = run(directory, "--config=configs/mnist_mlp.py", "--config.model.width=8", "--noconfig.augment",
-             "--config.shape=(3, 4)", "--config.rate", "0.5", "--config.limit=7")
+             "--config.shape=(3, 4)", "--config.rate", "0.5", "--config.limit=7",
+             "--remove=data_dir")
   assert (done.returncode, done.stderr) == (0, "")
   for part in ("'width': 8", "'augment': False", "'shape': (3, 4)", "'rate': 0.5", "'limit': 7", "'steps': 3"):
     assert part in done.stdout
+  assert "data_dir" not in done.stdout
 
 
 C = "--config=configs/mnist_mlp.py"
@@ -99,16 +102,21 @@ C = "--config=configs/mnist_mlp.py"
   ([C, "--config.limit=few"], "--config.limit=few needs a whole number"),
   ([C, "--config.augment=5"], "--config.augment=5 needs true or false"),
   ([C, "--config.model=3"], "has the fields depth, width there."),
-  ([C, "--config.shape[0]=3"], "give all of --config.shape='(1, 2)'."),
+  ([C, "--config.shape[2]=3"], "--config.shape[2] does not exist, what stands there has 2 elements, from 0"),
+  ([C, "--config.shape[x]=3"], "--config.shape[x] does not exist"),
+  ([C, "--remove=modle.width"], "--remove=modle.width fits nothing, config has no 'modle'; did you mean 'model'?"),
+  ([C, "--remove"], "--remove has no value; write --remove=VALUE."),
+  ([C, "--noconfig.rate"], "--noconfig.rate is for what is true or false; write --remove=rate to take it out."),
   ([C, "--config.data_dir=x"], "--config.data_dir is None"),
   ([C, "--config.steps"], "--config.steps has no value; write --config.steps=VALUE."),
   (["--config=configs/mnist_mpl.py"], "configs/mnist_mpl.py does not exist; did you mean 'configs/mnist_mlp.py'?"),
   (["--config=mnist_mlp"], "did you mean 'configs/mnist_mlp.py'?"),
   (["--config.steps=3"], "put --config=FILE before it."),
-  (["--config.steps=3", C], "--config.steps=3"),
+  (["--config.steps=3", C], "--config.steps=3 stands before --config=configs/mnist_mlp.py; put it behind."),
+  ([C, "--config.model.width=3", "--config.model={}"], "--config.model replaces what --config.model.width sets"),
   (["--config"], "--config has no value; write --config=VALUE."),
   ([], "--config is missing; give --config=VALUE (Path to a config file)."),
-  ([C, "--wrokdir=x"], "--wrokdir does not exist; did you mean 'workdir'? (known: config, mode, workdir)."),
+  ([C, "--wrokdir=x"], "--wrokdir does not exist; did you mean 'workdir'? (known: config, mode, remove, workdir)."),
   ([C, "--mode=fly"], "--mode=fly"),
   ([C, "workdir=x"], "'workdir=x' has no meaning here"),
   ([C, "--mode=user_error"], "losses.ce is bad; mend it."),
@@ -171,7 +179,7 @@ def test_help_shows_the_docstring_and_the_binarys_own_flags(directory):
   assert done.returncode == 0
   assert done.stdout.startswith("Trains a thing.\n\n  binary.py --config=FILE")
   named = [line.split(":")[0].strip() for line in done.stdout.splitlines() if line.startswith("  --")]
-  assert named == ["--config", "--mode", "--workdir"]
+  assert named == ["--config", "--mode", "--remove", "--workdir"]
 
 
 def test_compiled_programs_are_kept_where_the_variable_says(directory):

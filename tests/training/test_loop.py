@@ -95,8 +95,9 @@ class World:
   def steps(self):
     return sorted(self.saved)
 
-  def update(self, steps, loss):
+  def update(self, steps, loss, metrics):
     self.shown.append((steps, loss))
+    self.metrics = dict(metrics)
 
 
 class StopAfter:
@@ -179,9 +180,6 @@ def test_a_term_is_logged_where_it_was_at_work_in_every_step_of_the_mean():
 
 def probe(every, calls, name="x"):
   def measure(states, hp, arrays, pieces, phase=0):
-    if not isinstance(states.step, np.ndarray):
-      calls.append(("traced", phase))
-      return {}
     calls.append((int(states.step[0]), phase))
     return {name: np.asarray(states.step, np.float32) * 2 + np.arange(len(states.step), dtype=np.float32),
             "list": np.ones((len(states.step), 3), np.float32)}
@@ -193,10 +191,9 @@ def test_probes_measure_at_their_steps_with_the_parts_of_the_phase_and_after_the
   made, _, world = make(probes={"often": probe(3, often), "once": probe(0, once), "other": probe(6, other)},
                         phases=(0, 6), steps=11)
   made.run(None)
-  # Traced before anything is trained, in every phase that it measures.
-  assert often == [("traced", 0), ("traced", 6), (0, 0), (3, 0), (6, 6), (9, 6), (11, 6)]
-  assert once == [("traced", 6), (11, 6)]
-  assert other == [("traced", 0), ("traced", 6), (0, 0), (6, 6), (11, 6)]
+  assert often == [(0, 0), (3, 0), (6, 6), (9, 6), (11, 6)]
+  assert once == [(11, 6)]
+  assert other == [(0, 0), (6, 6), (11, 6)]
   first = [row for row in world.rows if row["member"] == 1]
   assert [row["step"] for row in first] == [0, 3, 4, 6, 8, 9, 11]
   assert {row["step"]: float(row["often/x"]) for row in first if "often/x" in row} == {
@@ -338,3 +335,12 @@ def test_events_and_keys_by_name():
   data = lambda key: tuple(np.asarray(jax.random.key_data(key)))
   assert data(probe_key(7, "a")) == data(rng.stream(jax.random.key(7), "probes.a"))
   assert len({data(probe_key(seed, label)) for seed in (0, 2**31 + 5) for label in "ab"}) == 4
+
+
+def test_who_watches_sees_the_last_of_the_metrics_that_the_report_shows_over_living_members():
+  made, _, world = make(probes={"p": probe(3, [])}, report={"metrics": ("p/x", "p/list", "p/none")}, steps=10)
+  made.run(None)
+  assert world.metrics == {"p/x": 20.5, "loss": 8.5 + 50}  # of two members; numbers only
+  made, _, world = make(dies={1: 2}, probes={"p": probe(3, [])}, report={"metrics": ("p/x",)}, steps=10)
+  made.run(None)
+  assert world.metrics == {"p/x": 20, "loss": 8.5}

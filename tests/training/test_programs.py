@@ -8,12 +8,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from nurture.core import DataSpec, rng, trees
+from nurture.core import DataSpec, UserError, rng, trees
 from nurture.data import epoch_order_index
 from nurture.testing import class_spec
 from nurture.training import programs as programs_
 from nurture.training.config import put
-from nurture.training.programs import Programs, members_at_once, next_boundary, steps_per_dispatch
+from nurture.training.programs import AttachedProbe, Programs, members_at_once, next_boundary, steps_per_dispatch
 from nurture.training.step import State
 from tests.tiny import read, tiny_config
 
@@ -256,3 +256,31 @@ def test_on_an_accelerator_as_many_members_train_at_once_as_half_of_its_memory_h
   monkeypatch.setattr(jax, "device_count", lambda: devices)
   assert programs_._members_that_fit(experiment) == members
   assert chosen([100], has_convolution=True) == 100  # slow on CPU only
+
+
+def test_probes_are_traced_in_every_phase_that_they_measure():
+  traced = []
+
+  def attached(label, every):
+    def measure(states, hp, arrays, pieces, phase):
+      traced.append((label, phase, states.shape, hp["seed"].shape, pieces))
+      return {"list": jnp.zeros((3, 2))}
+    return AttachedProbe(measure, [], every)
+
+  config = tiny_config(
+    probes={"often": {"name": "memorization", "split": "train", "every": 5}},
+    stopping={"metric": "often/list", "mode": "min", "patience": 1},
+  )
+  fake = types.SimpleNamespace(
+    experiment=types.SimpleNamespace(phases=(0, 6), arrays={}, config=config),
+    shapes={"state": jax.ShapeDtypeStruct((3,), "float32"), "sums": {"loss": jax.ShapeDtypeStruct((3,), "float32")}},
+    probes={"often": attached("often", 5), "once": attached("once", 0)}, num_members=3, varying=(),
+    _abstract_hyper_parameters=lambda: Programs._abstract_hyper_parameters(fake),
+  )
+  with pytest.raises(UserError, match="config.stopping.metric is 'often/list', which is several numbers"):
+    Programs.trace_probes(fake)
+  config["stopping"] = {}
+  del traced[:]
+  Programs.trace_probes(fake)
+  assert [entry[:2] for entry in traced] == [("often", 0), ("often", 6), ("once", 6)]
+  assert all(entry[2:] == ((3,), (3,), []) for entry in traced)

@@ -128,7 +128,7 @@ def test_a_damaged_newest_checkpoint_costs_time_and_nothing_else(undisturbed, tm
     if path.is_file():
       path.write_bytes(b"damaged")
   seen, whole = [], 2 * tiny_config()["steps"]
-  monkeypatch.setattr(Progress, "update", lambda self, step, loss: seen.append((step, self._bar.total)))
+  monkeypatch.setattr(Progress, "update", lambda self, step, loss, metrics: seen.append((step, self._bar.total)))
   train(tmp_path / "run", **ENSEMBLE)
   assert seen == sorted(seen) and seen[-1] == (whole, whole)  # the bar goes through both cohorts
   assert "is damaged" in capfd.readouterr().err

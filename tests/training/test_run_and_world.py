@@ -11,16 +11,16 @@ def test_the_bar_counts_the_steps_of_all_cohorts(tmp_path, monkeypatch):
   shown = []
 
   class Bar(reporting.Progress):
-    def __init__(self, total, name):
+    def __init__(self, total, name, cohorts):
       super().__init__(total, name)
-      shown.append((total, name))
+      shown.append((total, name, cohorts))
 
-    def update(self, step, loss):
+    def update(self, step, loss, metrics):
       shown.append(step)
 
   monkeypatch.setattr(reporting, "Progress", Bar)
   training.run(tiny_config(ensemble__seeds=2, ensemble__chunk=1, steps=6, probes={}), tmp_path / "run", name="mine")
-  assert shown == [(12, "mine"), 3, 6, 9, 12]
+  assert shown == [(12, "mine", 2), 3, 6, 9, 12]
 
 
 def test_a_directory_that_cannot_be_made_is_one_sentence(tmp_path):

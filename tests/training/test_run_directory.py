@@ -5,6 +5,7 @@ import json
 import os
 import shutil
 import signal
+import sys
 import threading
 
 import pytest
@@ -85,18 +86,67 @@ def test_a_disk_that_is_full_at_the_start_leaves_a_directory_that_can_be_started
   finish(tmp_path / "a/b", whole)
 
 
-@pytest.mark.parametrize("change", [
-  {"losses__ce__weight": "heavy"}, {"batch_size": 10**6}, {"data__source": {"name": "mnist"}}, {"model__width": -1},
-  {"probes": {"late": {"name": "agreement", "reference": "nobody", "every": 0}}},
-])
-def test_a_rejected_command_leaves_nothing_behind(tmp_path, change):
+GRID = lambda **axis: {"ensemble__grid": {"axis": axis}}
+LATE = {"name": "tap_norms", "kind": "002_dense", "split": "test", "limit": 8, "every": 0}
+REFUSED = {
+  "a type": {"losses__ce__weight": "heavy"},
+  "a range": {"model__width": -1},
+  "a row": {"optimizer__name": "sdg"},
+  "code that does not import": {"losses__ce__name": "nowhere:Loss"},
+  "a batch": {"batch_size": 10**6},
+  "data that are missing": {"data__source": {"name": "mnist"}},
+  "data that were not given": {"data__source": {"name": "given"}},
+  "data of another kind": {"data__normalize_labels": "standardize"},
+  "a task that a loss does not serve": {"losses__ce__name": "contrastive"},
+  "a teacher that is missing": {"references": {"teacher": {"model": {"name": "lenet5"}, "run": "nowhere"}}},
+  "a probe": {"probes": {"late": {"name": "agreement", "reference": "nobody", "every": 0}}},
+  "a probe that does not fit the data": {"probes": {"late": {"name": "recall", "every": 0}}},
+  "a path of a sweep": GRID(path="model.widht", levels=(1, 2)),
+  "a level of a sweep": GRID(path="model.depth", levels=(1, -1)),
+  "a level that moves in a program": GRID(path="optimizer.learning_rate", levels=(0.1, -0.1)),
+  "a probe of a later network": {"probes": {"late": LATE}, **GRID(path="model.depth", levels=(2, 1))},
+}
+
+
+@pytest.mark.parametrize("kind", REFUSED)
+def test_a_rejected_command_leaves_nothing_behind(tmp_path, kind):
   with pytest.raises(UserError):
-    training.run(damage.config_of(**change), tmp_path / "new/run", data_dir=tmp_path / "nowhere")
+    training.run(damage.config_of(**REFUSED[kind]), tmp_path / "new/run", data_dir=tmp_path / "nowhere")
   assert names(tmp_path) == []
+
+
+@pytest.mark.parametrize("kind", ["a type", "data that are missing", "a probe"])
+def test_a_directory_that_was_there_and_empty_stays_so(tmp_path, kind):
   (tmp_path / "run").mkdir()
   with pytest.raises(UserError):
-    training.run(damage.config_of(**change), tmp_path / "run", data_dir=tmp_path / "nowhere")
+    training.run(damage.config_of(**REFUSED[kind]), tmp_path / "run", data_dir=tmp_path / "nowhere")
   assert names(tmp_path) == ["run"]
+
+
+def test_a_rejected_command_with_events_for_tensorboard_leaves_nothing_behind(tmp_path):
+  pytest.importorskip("tensorboard")
+  with pytest.raises(UserError):
+    training.run(damage.config_of(**REFUSED["a probe"]), tmp_path / "new/run", tensorboard=True)
+  assert names(tmp_path) == []
+
+
+def test_a_sink_that_is_not_installed_leaves_nothing_behind(tmp_path, monkeypatch):
+  monkeypatch.setitem(sys.modules, "tensorboard.summary.writer.record_writer", None)
+  monkeypatch.setitem(sys.modules, "wandb", None)
+  for sink in ("tensorboard", "wandb"):
+    with pytest.raises(UserError, match=f"pip install .*{sink}"):
+      training.run(damage.config_of(), tmp_path / "new/run", **{sink: True})
+  assert names(tmp_path) == []
+
+
+def test_a_lock_that_cannot_be_had_leaves_no_directory(tmp_path, monkeypatch):
+  def refuse(path):
+    raise OSError(28, "No space left on device")
+
+  monkeypatch.setattr(run_directory, "lock", refuse)
+  with pytest.raises(UserError, match="No space left"), claimed(tmp_path / "new/run", damage.config_of()):
+    pytest.fail("it was claimed")
+  assert names(tmp_path) == []
 
 
 def test_members_that_do_not_fit_are_refused_before_the_directory_is_theirs(tmp_path, monkeypatch):

@@ -12,7 +12,7 @@ from nurture.reporting import read_json, read_rows
 from nurture.training import restore
 from nurture.training.checkpoint import Restored
 from nurture.training.programs import AttachedProbe
-from nurture.training.selection import Selection, rules_of
+from nurture.training.selection import Selection, check_recorded, rules_of
 from tests.tiny import tiny_config
 from tests.training.test_loop import make
 
@@ -148,16 +148,14 @@ def test_no_patience_is_refused_and_no_rule_is_none():
 ])
 def test_a_metric_that_no_probe_gives_is_refused_before_training(metric, message):
   shape = lambda *dims: types.SimpleNamespace(ndim=len(dims))
-  made, _, _ = looped(RISES)
-  made.selection.best = types.SimpleNamespace(metric=metric)
-  found = {"validation/accuracy": shape(1), "list/per_class": shape(1, 10)}
-  made.programs.__dict__["probes"] = {}
-  type(made.programs).shapes, before = property(lambda self: {"sums": found}), type(made.programs).shapes
-  try:
-    with pytest.raises(UserError, match=message):
-      type(made)._trace_probes(made, None)
-  finally:
-    type(made.programs).shapes = before
+  probes = {label: {"name": "accuracy", "split": "validation", "every": 3} for label in ("validation", "list")}
+  found = {"loss": shape(1), "validation/accuracy": shape(1), "list/per_class": shape(1, 10)}
+  for place, path in (("stopping", "config.stopping.metric"), ("checkpoint__best", "config.checkpoint.best.metric")):
+    patience = {"patience": 3} if place == "stopping" else {}
+    rule = lambda metric, patience=patience: {"metric": metric, "mode": "max", **patience}
+    check_recorded(tiny_config(probes=probes, **{place: rule("validation/accuracy")}), found)
+    with pytest.raises(UserError, match=f"{path} is '{metric}', which .*{message.replace('?', '[?]')}"):
+      check_recorded(tiny_config(probes=probes, **{place: rule(metric)}), found)
 
 
 def chosen(**changes):

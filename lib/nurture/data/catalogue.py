@@ -68,6 +68,7 @@ _FIELDS = {  # name: (type, in words)
   "normalize_labels": (Literal["none", "standardize"], "'none' or 'standardize'"),
   "augment": (Mapping, "a dict of rows of AUGMENTATIONS by label"),
 }
+SECTION = {name: hint for name, (hint, _) in _FIELDS.items()}  # the fields of a data section, with their types
 _ADDED = ("normalize_labels",)  # configs from before it mean "none"
 
 

@@ -9,7 +9,7 @@ import math
 import os
 import pathlib
 import stat
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -92,6 +92,29 @@ def remove_file(path: Path) -> None:
     pathlib.Path(path).unlink(missing_ok=True)
   except OSError as error:
     raise unwritable(path, error) from error
+
+
+def missing_directories(path: Path) -> list[pathlib.Path]:
+  """Returns what a directory lacks of its path, innermost first: what `take_back` may remove later."""
+  path = pathlib.Path(path)
+  return [directory for directory in (path, *path.parents) if not exists(directory)]
+
+
+def take_back(directory: Path, names: Sequence[str], made: Sequence[pathlib.Path]) -> None:
+  """Removes what a start that was refused has written; a directory that holds anything else stays as it is.
+
+  Args:
+    directory: of the run.
+    names: of the files, in the order in which they go.
+    made: directories that the start has made, innermost first.
+  """
+  directory = pathlib.Path(directory)
+  with contextlib.suppress(OSError):
+    if set(os.listdir(directory)) <= set(names):
+      for name in names:
+        (directory / name).unlink(missing_ok=True)
+      for path in made:
+        path.rmdir()
 
 
 def exists(path: Path) -> bool:

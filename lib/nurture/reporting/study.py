@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from nurture.core import UserError
-from nurture.reporting.files import Path, exists, remove_file
+from nurture.reporting.files import Path, exists, missing_directories, remove_file, take_back
 from nurture.reporting.json_files import write_json
 from nurture.reporting.manifest import collect, recorded, start
 
@@ -46,7 +46,8 @@ class Study:
 def study(workdir: Path, settings: Mapping[str, Any], seeds: Sequence[int] = ()) -> Iterator[Study]:
   """Writes config.json and manifest.json; the manifest's history gets the end of the block, a crash included.
 
-  results.json of an earlier start is removed, because it is what makes a study a finished one.
+  results.json of an earlier start is removed, because it is what makes a study a finished one. A first start that ends
+  in a UserError before it has written anything of its own leaves nothing behind.
 
   Args:
     workdir: the run directory; made if needed.
@@ -59,9 +60,15 @@ def study(workdir: Path, settings: Mapping[str, Any], seeds: Sequence[int] = ())
   workdir = pathlib.Path(workdir)
   if exists(workdir / "metrics.jsonl"):
     raise UserError(f"{workdir} is the directory of a training run; give another --workdir.")
-  write_json(workdir / "config.json", settings)
-  remove_file(workdir / "results.json")
-  start(workdir, collect(settings, {}, list(seeds), sys.argv[1:]))
-  running = Study(workdir)
-  with recorded(workdir, lambda: running.done):
-    yield running
+  fresh, missing = not exists(workdir / "config.json"), missing_directories(workdir)
+  try:
+    write_json(workdir / "config.json", settings)
+    remove_file(workdir / "results.json")
+    start(workdir, collect(settings, {}, list(seeds), sys.argv[1:]))
+    running = Study(workdir)
+    with recorded(workdir, lambda: running.done):
+      yield running
+  except UserError:
+    if fresh:
+      take_back(workdir, ("manifest.json", "config.json"), missing)
+    raise

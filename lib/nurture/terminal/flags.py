@@ -6,7 +6,7 @@ import os
 import pathlib
 import re
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from absl import app, flags
@@ -14,41 +14,62 @@ from absl import app, flags
 from nurture.core import UserError
 from nurture.core.build import suggest
 from nurture.reporting.files import exists, is_directory
+from nurture.terminal.overrides import Place, apply
 
 # For flags of a name that several binaries have: a notebook or a test may import more than one of them.
 SHARED = {"allow_override": True}
 
 
-def parse_flags(argv: Sequence[str]) -> list[str]:
+def parse_flags(argv: Sequence[str], root: Place | None = None) -> list[str]:
   """Parses the command line into flags.FLAGS and returns what is not a flag.
+
+  Args:
+    argv: the command line, the name of the program first.
+    root: what may stand in a config (see `nurture.terminal.overrides.apply`).
 
   Raises:
     UserError: for an unknown or missing flag, a value of the wrong type, a config file that is not there, or
-      an override of a field that the config does not have.
+      an override of a field that the config, or a row that it names, does not have.
   """
   if any(re.fullmatch(r"--?(help|helpshort|\?)", argument) for argument in argv[1:]):
     app.usage(shorthelp=True, writeto_stdout=True)
     sys.exit(0)
+  configs, words = {}, list(argv)
   for name in list(flags.FLAGS):
     if flags.FLAGS[name].flag_type() == "config object":
-      check_config(name, argv)
+      configs[name], words = config_of(name, words, root)
+  whole = sys.argv
   try:
-    return flags.FLAGS(argv)
+    sys.argv = words  # where config_flags looks for overrides, which have been taken out
+    rest = flags.FLAGS(words)
+    for name, config in configs.items():
+      if config is not None:
+        flags.FLAGS[name].value = config
+    return rest
   except flags.UnrecognizedFlagError as error:
     known = [f.name for f in flags.FLAGS.get_key_flags_for_module(sys.argv[0])]
     raise UserError(f"--{error.flagname} does not exist; {suggest(error.flagname, known)}.") from error
   except flags.Error as error:
     raise UserError(_sentence(str(error))) from error
+  finally:
+    sys.argv = whole
 
 
-def check_config(name: str, argv: Sequence[str]) -> None:
-  """Looks at the config file and its overrides first: config_flags answers with errors of many types."""
+def config_of(name: str, argv: Sequence[str], root: Place | None = None) -> tuple[Any, list[str]]:
+  """Reads the config of a flag and changes it as the command line says; config_flags has errors of many types.
+
+  Returns:
+    The config, None where none is given, and the words of the command line that do not change it.
+
+  Raises:
+    UserError: see `parse_flags`.
+  """
   path = _value_of(name, argv)
-  overrides = list(_overrides(name, argv))
   if path is None:
-    if overrides and flags.FLAGS[name].default is None:
-      raise UserError(f"--{name}.{overrides[0][0]} needs a config to override; put --{name}=FILE before it.")
-    return
+    override = next((word for word in argv[1:] if re.match(rf"--?(?:no)?{re.escape(name)}\.", word)), None)
+    if override and flags.FLAGS[name].default is None:
+      raise UserError(f"{override.split('=')[0]} needs a config to override; put --{name}=FILE before it.")
+    return None, list(argv)
   file = pathlib.Path(path.split(":", 1)[0])
   if not exists(file) or is_directory(file):
     raise UserError(f"--{name}={file} does not exist{_nearest_config(file)}.")
@@ -67,49 +88,7 @@ def check_config(name: str, argv: Sequence[str]) -> None:
     if "get_config" not in str(error):
       raise
     raise UserError(f"{file} has no function get_config(); give a config file, such as those in configs/.") from error
-  for override, value in overrides:
-    _check_override(name, config, override, value, file)
-
-
-def _check_override(flag: str, config: Any, override: str, value: str | None, file: pathlib.Path) -> None:
-  node, parts = config, override.split(".")
-  for i, part in enumerate(parts):
-    part, _, index = part.partition("[")
-    here = ".".join([flag, *parts[:i]])
-    if not hasattr(node, "keys"):
-      raise UserError(f"--{flag}.{override} does not exist: {here} is {node!r}, which has no fields.")
-    if part not in node:
-      raise UserError(f"--{flag}.{override} does not exist in {file}; {suggest(part, node.keys())}.")
-    kind = node.get_type(part)  # not type(node[part]): a placeholder is None until it is set
-    node = node[part]
-    if index:
-      raise UserError(f"--{flag}.{override} is one element; give all of --{here}.{part}='{node!r}'.")
-  if kind is type(None):
-    raise UserError(
-      f"--{flag}.{override} is None in {file}, which says nothing of its type; set it there, or write "
-      "config_dict.placeholder(str) in its place."
-    )
-  if value is not None and not _fits(value, kind):
-    raise UserError(f"--{flag}.{override}={value} needs {_describe(kind)}, because {file} has {_shown(node)} there.")
-
-
-def _fits(text: str, kind: type) -> bool:
-  parsers = {bool: flags.BooleanParser, int: flags.IntegerParser, float: flags.FloatParser}
-  try:
-    parsers.get(kind, flags.ArgumentParser)().parse(text)
-  except ValueError:
-    return False
-  return not hasattr(kind, "keys") or text.lstrip().startswith("{")
-
-
-def _describe(kind: type) -> str:
-  if hasattr(kind, "keys"):
-    return "a field behind it (--...field=value)"
-  return {bool: "true or false", int: "a whole number", float: "a number"}[kind]
-
-
-def _shown(value: Any) -> str:
-  return f"the fields {', '.join(map(str, value.keys()))}" if hasattr(value, "keys") else repr(value)
+  return config, apply(name, argv, config, file, root)
 
 
 def _value_of(name: str, argv: Sequence[str]) -> str | None:
@@ -117,13 +96,6 @@ def _value_of(name: str, argv: Sequence[str]) -> str | None:
     if match := re.fullmatch(rf"--?{re.escape(name)}(?:=(.*))?", argument, re.DOTALL):
       return match[1] if match[1] is not None else (argv[i + 1] if i + 1 < len(argv) else None)
   return None
-
-
-def _overrides(name: str, argv: Sequence[str]) -> Iterator[tuple[str, str | None]]:
-  """Yields (path, value) of each --config.path=value; the value is None where another word holds it."""
-  for argument in argv[1:]:
-    if match := re.fullmatch(rf"--?(?:no)?{re.escape(name)}\.([^=]+)(?:=(.*))?", argument, re.DOTALL):
-      yield match[1], match[2]
 
 
 def _nearest_config(file: pathlib.Path) -> str:

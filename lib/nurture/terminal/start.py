@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -12,11 +13,14 @@ from absl import app, flags, logging
 
 from nurture.core import UserError
 from nurture.terminal.flags import parse_flags
+from nurture.terminal.overrides import Place
 
 USER_ERROR, INTERRUPTED = 2, 130  # exit codes
 
 
-def run(main: Callable[[Sequence[str]], Any], *, takes_arguments: bool = False) -> NoReturn:
+def run(
+  main: Callable[[Sequence[str]], Any], *, takes_arguments: bool = False, places: Place | None = None
+) -> NoReturn:
   """Parses the flags, calls main(argv) and exits.
 
   A UserError, a mistake on the command line or in the name of a config file, and Ctrl-C print one sentence
@@ -25,6 +29,8 @@ def run(main: Callable[[Sequence[str]], Any], *, takes_arguments: bool = False) 
   Args:
     main: takes what is left of the command line, its first element the program's name.
     takes_arguments: whether words that are no flags have a meaning; without, they are refused.
+    places: what may stand in a config of this binary, such as nurture.training.places.ROOT, so that a field can be set
+      that the config does not list.
   """
 
   def checked_main(argv: Sequence[str]) -> Any:
@@ -35,7 +41,7 @@ def run(main: Callable[[Sequence[str]], Any], *, takes_arguments: bool = False) 
     return main(argv)
 
   try:
-    app.run(checked_main, flags_parser=parse_flags)
+    app.run(checked_main, flags_parser=functools.partial(parse_flags, root=places))
   except UserError as error:
     _exit(str(error), USER_ERROR)
   except BrokenPipeError:  # whoever reads the output, such as head, has seen enough

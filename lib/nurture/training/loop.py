@@ -7,7 +7,6 @@ checkpoint that counts on them, so a kill at any moment leaves neither a gap nor
 from __future__ import annotations
 
 import dataclasses
-import functools
 import time
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -15,8 +14,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from nurture.core import UserError, trees
-from nurture.core.build import suggest
+from nurture.core import trees
 from nurture.reporting import MetricsWriter, Progress
 from nurture.training.checkpoint import Checkpoints, Restored
 from nurture.training.experiment import HyperParameters
@@ -73,6 +71,7 @@ class Loop:
     self.phases = self.cohort.experiment.phases
     self.flushed = time.monotonic()
     self.loss = None  # the last one logged, for the progress bar
+    self.shown: dict[str, float] = {}  # the last of config.report.metrics and the loss, means over living members
     self.saved = None  # the step of the newest checkpoint
 
   def run(self, restored: Restored | None) -> State:
@@ -95,14 +94,12 @@ class Loop:
     elif self.continued is not None:
       step, tree = self.continued.step, self.continued.tree
       states, sums = jax.device_put((tree["state"], tree["sums"]), self.programs.by_member)
-      self._trace_probes(states)
       self.writer.write({"step": row["step"], "cohort": self.cohort.index, **row} for row in self.continued.rows)
       self.selection.update(step, states, {})
       self._save(step, states, sums)
     else:
       step = 0
       states = self.programs.init(self.hp)
-      self._trace_probes(states)
       sums = self.programs.zeros(self.programs.shapes["sums"])
       self._record(step, states, {}, sums)
       self.writer.flush()
@@ -130,7 +127,8 @@ class Loop:
       if done or (self.save_every and step % self.save_every == 0):
         self._check_alive(states)
         self._save(step, states, sums)
-      self.progress.update(self.cohort.index * self.total + (self.total if done else step), self.loss)
+      made = self.cohort.index * self.total + (self.total if done else step)
+      self.progress.update(made, self.loss, metrics=self.shown)
     return states
 
   def _means(self, step: int, sums: Tree) -> dict[str, np.ndarray]:
@@ -140,24 +138,6 @@ class Loop:
       name: np.asarray(value) / np.float32(count)
       for name, value in sums.items() if self._is_whole(name, step - count, step - 1)
     }
-
-  def _trace_probes(self, states: State) -> None:
-    """Traces every probe in every phase that it measures, so that its mistakes are found before training.
-
-    Raises:
-      UserError: for a metric that a rule of the config looks at and nobody records.
-    """
-    recorded = dict(self.programs.shapes["sums"])
-    for label, probe in self.programs.probes.items():
-      for phase in self.phases if probe.every else self.phases[-1:]:
-        measure = functools.partial(probe.measure, phase=phase)
-        measured = jax.eval_shape(measure, states, self.hp, self.programs.arrays, probe.pieces)
-        recorded |= {f"{label}/{name}": value for name, value in measured.items()}
-    for path, metric in self.selection.metrics.items():
-      if metric not in recorded:
-        raise UserError(f"{path} is {metric!r}, which this config does not record; {suggest(metric, recorded)}.")
-      if recorded[metric].ndim != 1:
-        raise UserError(f"{path} is {metric!r}, which is several numbers; name a metric that is one.")
 
   def _phase(self, step: int) -> int:
     """Returns the beginning of the phase that takes this step; after the last step, of the last phase."""
@@ -186,6 +166,9 @@ class Loop:
       finite = values["loss"][np.isfinite(values["loss"])]
       self.loss = float(finite.mean()) if len(finite) else float("nan")
     values = hidden(values)
+    for name in (*self.cohort.experiment.config["report"]["metrics"], "loss"):
+      if name in values and values[name].ndim == 1 and np.isfinite(values[name]).any():
+        self.shown[name] = float(np.mean(values[name], where=np.isfinite(values[name])))
     stops = self.selection.update(step, states, values)
     everything = values
     if stops.any() and step < self.total:

@@ -19,7 +19,7 @@ from nurture.training.config import Config
 from nurture.training.experiment import Experiment, HyperParameters
 from nurture.training.probing import build_probe, probe_key
 from nurture.training.references import Arrays
-from nurture.training.selection import selection_shapes
+from nurture.training.selection import check_recorded, selection_shapes
 from nurture.training.step import State, evaluate
 
 Tree = Any
@@ -120,13 +120,31 @@ class Programs:
       step = functools.partial(self.experiment.step, fields=fields, arrays=arrays)
       return self._over_members(step)(states, hp, rows)[1]
 
-    column = lambda dtype: jax.ShapeDtypeStruct((self.num_members,), dtype)
-    hp = {"seed": column(jnp.uint32), "values": dict.fromkeys(self.varying, column(jnp.float32))}
+    hp = self._abstract_hyper_parameters()
     states = jax.eval_shape(self._initial, hp, self.experiment.arrays)
     rows = jax.ShapeDtypeStruct((self.num_members, self.experiment.spec.batch_size), jnp.int32)
     fields = self.experiment.abstract_fields()
     sums = jax.eval_shape(metrics, states, hp, rows, fields, self.experiment.arrays)
     return {"state": states, "sums": sums, **selection_shapes(self.experiment.config, states, self.num_members)}
+
+  def trace_probes(self) -> None:
+    """Traces every probe in every phase that it measures, so that its mistakes are found before training.
+
+    Raises:
+      UserError: for what is wrong with one, or a metric that a rule of the config looks at and nobody records.
+    """
+    states, hp = self.shapes["state"], self._abstract_hyper_parameters()
+    recorded = dict(self.shapes["sums"])
+    for label, probe in self.probes.items():
+      for phase in self.experiment.phases if probe.every else self.experiment.phases[-1:]:
+        measure = functools.partial(probe.measure, phase=phase)
+        measured = jax.eval_shape(measure, states, hp, self.experiment.arrays, probe.pieces)
+        recorded |= {f"{label}/{name}": value for name, value in measured.items()}
+    check_recorded(self.experiment.config, recorded)
+
+  def _abstract_hyper_parameters(self) -> HyperParameters:
+    column = lambda dtype: jax.ShapeDtypeStruct((self.num_members,), dtype)
+    return {"seed": column(jnp.uint32), "values": dict.fromkeys(self.varying, column(jnp.float32))}
 
   def _over_members(self, function: Callable[..., Tree]) -> Callable[..., Tree]:
     """Lifts a function of one member's trees to trees with a member axis."""

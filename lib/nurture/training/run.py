@@ -169,7 +169,7 @@ def _train(
   with (
     StopSignal() as stop,
     reporting.MetricsWriter(workdir / "metrics.jsonl", sinks) as writer,
-    reporting.Progress(total * len(cohorts), name) as progress,
+    reporting.Progress(total * len(cohorts), name, cohorts=len(cohorts)) as progress,
     contextlib.closing(profiler),
   ):
     programs = None
@@ -186,6 +186,7 @@ def _train(
       is_over = step == total or bool(restored and selection.is_over(restored.tree))
       if not restored and not resumed:
         _check_nothing_behind(workdir, checkpoints, later)
+        _trace_probes(programs, cohorts[cohort.index :])
       if restored and not resumed:
         rows = restored.metrics
         if not writer.holds(rows):
@@ -218,6 +219,21 @@ def _train(
       )
       finals.append(_final(loop.run(restored), selection))
   return finals
+
+
+def _trace_probes(first: Programs, cohorts: Sequence[Cohort]) -> None:
+  """Finds the mistakes of the probes of all cohorts before any is trained: a tap may be missing in one network only.
+
+  Args:
+    first: the programs of the first cohort, which keep their probes.
+    cohorts: that are left.
+  """
+  others = {id(cohort.experiment): cohort for cohort in cohorts if cohort.experiment is not first.experiment}
+  for cohort in others.values() if first.experiment.config["probes"] else ():
+    programs = Programs(cohort.experiment, len(cohort.members), cohort.varying)
+    programs.trace_probes()
+    programs.release()  # before the next lies on the devices
+  first.trace_probes()
 
 
 def _check_nothing_behind(workdir: pathlib.Path, checkpoints: Checkpoints, later: Sequence[Checkpoints]) -> None:

@@ -21,6 +21,7 @@ import numpy as np
 
 from nurture import reporting
 from nurture.core import UserError, trees
+from nurture.reporting.files import take_back
 from nurture.training.checkpoint import Checkpoints
 from nurture.training.config import Config, differences, fingerprint, to_json
 from nurture.training.signals import Diverged
@@ -50,6 +51,7 @@ def claimed(workdir: pathlib.Path, config: Config) -> Iterator[None]:
   except BlockingIOError:
     raise UserError(f"another process is training in {workdir}; wait for it or give another --workdir.") from None
   except OSError as error:
+    take_back(workdir, (), missing)
     if error.errno == errno.ELOOP:
       raise UserError(f"{workdir}/lock is a symbolic link; remove it.") from error
     raise UserError(f"{workdir} cannot be written ({error.strerror}); give another --workdir.") from error
@@ -61,21 +63,13 @@ def claimed(workdir: pathlib.Path, config: Config) -> Iterator[None]:
   except BaseException as error:
     refused = isinstance(error, UserError) and not isinstance(error, Diverged)
     with contextlib.suppress(OSError):
-      if fresh and (refused or not (workdir / "config.json").exists()):
-        _take_back(workdir, missing)
+      metrics = workdir / "metrics.jsonl"
+      trained = metrics.exists() and metrics.stat().st_size > 0
+      if fresh and not trained and (refused or not (workdir / "config.json").exists()):
+        take_back(workdir, _OF_A_START, missing)
     raise
   finally:
     os.close(held)
-
-
-def _take_back(workdir: pathlib.Path, missing: list[pathlib.Path]) -> None:
-  """Removes the files of a start that has trained nothing, and the directories that it made."""
-  metrics = workdir / "metrics.jsonl"
-  if set(os.listdir(workdir)) <= set(_OF_A_START) and not (metrics.exists() and metrics.stat().st_size):
-    for name in _OF_A_START:
-      (workdir / name).unlink(missing_ok=True)
-    for path in missing:
-      path.rmdir()
 
 
 def _check_whose(workdir: pathlib.Path, config: Config) -> tuple[set[str], list[pathlib.Path]]:

@@ -88,6 +88,24 @@ def _check_metric(config: Config, metric: str, path: str) -> None:
                     "nothing about new data; set config.data.validation and measure on 'validation'.")
 
 
+def check_recorded(config: Config, recorded: Mapping[str, Any]) -> None:
+  """Refuses a rule whose metric nobody records, or that is several numbers.
+
+  Args:
+    config: of the run.
+    recorded: {metric: [M, ...] array or its shape}.
+
+  Raises:
+    UserError: names the nearest metric.
+  """
+  for path, rule in zip(("config.checkpoint.best.metric", "config.stopping.metric"), rules_of(config)):
+    metric = rule.metric if rule is not None else "loss"
+    if metric not in recorded:
+      raise UserError(f"{path} is {metric!r}, which this config does not record; {suggest(metric, recorded)}.")
+    if recorded[metric].ndim != 1:
+      raise UserError(f"{path} is {metric!r}, which is several numbers; name a metric that is one.")
+
+
 class Selection:
   """What the rules of a config have seen of the members of a cohort.
 
@@ -104,12 +122,6 @@ class Selection:
     self._since = np.zeros(num_members, np.int32)
     self.stopped_at = np.full(num_members, -1, np.int32)
     self._where = jax.jit(jax.vmap(trees.select))
-
-  @property
-  def metrics(self) -> dict[str, str]:
-    """The metrics that the rules look at, by their config path."""
-    paths = {"config.checkpoint.best.metric": self.best, "config.stopping.metric": self.stopping}
-    return {path: rule.metric for path, rule in paths.items() if rule is not None}
 
   @property
   def stopped(self) -> np.ndarray | None:

@@ -64,7 +64,8 @@ OPTIMIZERS = {
   "sign_sgd": _ranged(optax.sign_sgd),
   "yogi": _ranged(optax.yogi),
 }
-_MASKS = ("mask", "weight_decay_mask")
+# Arguments that are functions; a config says `decay` instead.
+MASKS = ("mask", "weight_decay_mask")
 
 
 def build_optimizer(config: Mapping[str, Any], path: str = "optimizer") -> optax.GradientTransformationExtraArgs:
@@ -89,10 +90,10 @@ def build_optimizer(config: Mapping[str, Any], path: str = "optimizer") -> optax
     config["learning_rate"] = rate
   fields = fields_of(lookup(OPTIMIZERS, config["name"], path=path))
   for name in config:
-    if name in _MASKS:
+    if name in MASKS:
       raise UserError(f"{path}.{name} cannot be written in a config; give {path}.decay, 'all' or 'matrices'.")
   if "decay" in config and "decay" not in fields:
-    mask = next((name for name in _MASKS if name in fields), None)
+    mask = next((name for name in MASKS if name in fields), None)
     if mask is None:
       raise UserError(f"{path}.decay does not exist for {config['name']!r}; {suggest('decay', fields)}.")
     chosen = config.pop("decay")
