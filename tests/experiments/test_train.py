@@ -1,15 +1,27 @@
 """The main binary hands its flags to the run."""
 
+import importlib
 import pathlib
+import sys
 import types
 
 import pytest
+from absl import flags
 
-from experiments import train
+
+@pytest.fixture
+def train(monkeypatch):
+  """The module, whose flags stay its own: tests of other binaries in this process must not need a --config."""
+  for name in ("mark_flags_as_required", "DEFINE_string", "DEFINE_bool", "DEFINE_multi_string"):
+    monkeypatch.setattr(flags, name, lambda *arguments, **more: None)
+  monkeypatch.setattr("ml_collections.config_flags.DEFINE_config_file", lambda *arguments, **more: None)
+  monkeypatch.delitem(sys.modules, "experiments.train", raising=False)
+  yield importlib.import_module("experiments.train")
+  sys.modules.pop("experiments.train", None)
 
 
 @pytest.mark.parametrize("flag", ["profile", "tensorboard", "wandb"])
-def test_flags_reach_the_run(tmp_path, monkeypatch, flag):
+def test_flags_reach_the_run(train, tmp_path, monkeypatch, flag):
   given = {}
   values = {
     "_CONFIG": types.SimpleNamespace(report=types.SimpleNamespace(metrics=("loss",))),
