@@ -73,7 +73,7 @@ TABLES = {
   "datasets": _of("data.source"),
   "label_noise": _of("data.label_noise"),
   "augmentations": _of("data.augment.LABEL"),
-  "models": _of("model", supplied=("num_classes",)),
+  "models": _of("model", supplied=("num_classes", "num_outputs", "input_shape")),
   "targets": _of("targets.LABEL"),
   "losses": _of("losses.LABEL"),
   "gradients": _of("gradients.LABEL"),
@@ -164,7 +164,8 @@ def whole(title: str, name: str, row: Any, table: Table) -> str:
   if served := served_by(row):
     lines += ["", _filled(f"Serves the tasks {', '.join(served)}.", 0)]
   if table.has_fields:
-    lines += ["", "Fields", *_field_lines(fields(row, table))]
+    built = models.as_row(row) if title == "models" and is_extension(name) else row  # a network of any library
+    lines += ["", "Fields", *_field_lines(fields(built, table))]
   return "\n".join(lines)
 
 
@@ -242,7 +243,8 @@ def constructor_of(row: Any) -> Callable[..., Any]:
 def _docstring(row: Any) -> str:
   """Returns a row's docstring, its long lines wrapped; "" for one that a dataclass has made up."""
   constructor = constructor_of(row)
-  text = re.sub(r":\w+:(?=`)", "", inspect.getdoc(constructor) or "")  # roles of Sphinx
+  own = vars(constructor).get("__doc__") if inspect.isclass(constructor) else constructor.__doc__  # not of a base class
+  text = re.sub(r":\w+:(?=`)", "", inspect.cleandoc(own or ""))  # roles of Sphinx
   made_up = text.startswith(f"{getattr(constructor, '__name__', '')}(") and text.endswith(")")
   return "" if made_up else "\n".join(_wrapped(text.splitlines())).strip()
 

@@ -14,6 +14,7 @@ from experiments import rows
 from nurture.core import Preset, UserError
 from nurture.core.hints import Count, Memory, Seed, Share
 from nurture.similarity.measures import Measure
+from tests.pages import ROOT
 
 ALL = [(title, name) for title, table in rows.TABLES.items() for name in table.rows]
 # Tables whose rows no config names: of kernels and their theory, and of the tools that test the code.
@@ -117,6 +118,18 @@ def test_the_program(capsys, tmp_path, monkeypatch):
   finally:
     sys.modules.pop("of_mine", None)
   assert "Symmetric." in text and "a           0.5" in text and "weight      required" in text
+
+
+def test_a_network_of_another_library_has_its_own_fields_and_docstring(capsys, monkeypatch):
+  """Its class hides the signature, and inherits a long docstring."""
+  monkeypatch.syspath_prepend(ROOT / "tests")
+  try:
+    text = listed(capsys, "models", name="own_nets.in_nnx:Net")
+  finally:
+    for name in [name for name in sys.modules if name.startswith("own_nets")]:
+      del sys.modules[name]
+  assert [line.split()[0] for line in text.splitlines()[3:]] == ["num_classes", "input_shape", "width", "dropout"]
+  assert "Base class" not in text
 
 
 @pytest.mark.parametrize(("arguments", "name", "message"), [
