@@ -24,7 +24,7 @@ from nurture.core import Outputs, UserError
 from nurture.reporting.style import add_axes, add_legend, figure_of, name_axes, palette, save
 from nurture.similarity.projection import project
 from nurture.training import member_variables
-from nurture.training.config import Config, check, plain, put
+from nurture.training.config import Config, check, put
 from nurture.training.grid import Member, members_of
 
 _MEMBER = flags.DEFINE_multi_integer("member", [0], "Member of every run; may be given several times.")
@@ -93,7 +93,7 @@ def read(directory: pathlib.Path, member: int) -> tuple[Config, Member]:
     UserError: if the run is not finished or has no such member, a file is damaged, or the config is not this version's.
   """
   count = len(reporting.read_results(directory)["members"])
-  config = plain(reporting.read_config(directory, unchanged=True))
+  config = from_json(reporting.read_config(directory, unchanged=True))
   check(config)
   members = members_of(config)
   if len(members) != count:

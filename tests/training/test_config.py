@@ -1,12 +1,13 @@
 """The config's own rules: what must be there, in which order it counts, and how two of them differ."""
 
+import json
 import math
 
 import pytest
 from ml_collections import ConfigDict, FieldReference
 
 from nurture.core import UserError
-from nurture.training.config import check, differences, fingerprint, get, plain, put, to_json
+from nurture.training.config import check, differences, fingerprint, from_json, get, plain, put, to_json
 from tests.tiny import tiny_config
 
 
@@ -113,3 +114,10 @@ def test_what_may_be_left_out_is_the_same_as_empty(path):
   used = to_json(tiny_config(**{path.replace(".", "__"): {"metric": "loss"}}))
   assert differences(config, used) == [f"{path}: (absent) -> {{'metric': 'loss'}}"]
   assert fingerprint(used) != fingerprint(config)
+
+
+def test_a_config_comes_back_from_json():
+  """Infinity is written as text there; a level may be called so."""
+  axis = {"path": "gradients.clip.max_norm", "levels": (1.0, math.inf), "names": ("1", "inf")}
+  config = tiny_config(gradients__clip__max_norm=-math.inf, ensemble__grid={"clip": axis})
+  assert from_json(json.loads(json.dumps(to_json(config)))) == config

@@ -102,3 +102,12 @@ def test_a_run_on_arrays_in_memory(tmp_path):
   assert restore(tmp_path / "run", dataset=signs).predictions("train").shape == (40, 2)
   with pytest.raises(UserError, match="cannot be restored: config.data.source is 'given', but no data set was given"):
     restore(tmp_path / "run")
+
+
+def test_a_run_with_an_infinite_level_comes_back(tmp_path):
+  """Clipping at infinity clips nothing; JSON has no such number."""
+  axis = {"path": "gradients.clip.max_norm", "levels": (10.0, float("inf"))}
+  results = training.run(tiny_config(steps=3, ensemble__grid={"clip": axis}), tmp_path / "run")
+  network = restore(tmp_path / "run", 1)
+  assert network.config["gradients"]["clip"]["max_norm"] == float("inf")
+  assert network.measure("test")["accuracy"] == np.float32(results["members"][1]["metrics"]["test/accuracy"])

@@ -152,6 +152,15 @@ def to_json(value: Any) -> Any:
   return str(value) if isinstance(value, float) and not math.isfinite(value) else value
 
 
+def from_json(value: Any) -> Any:
+  """Returns the config that config.json holds: lists are tuples, and "inf" is a number but where it names a level."""
+  if isinstance(value, Mapping):
+    return {name: plain(inner) if name == "names" else from_json(inner) for name, inner in value.items()}
+  if isinstance(value, (list, tuple)):
+    return tuple(from_json(inner) for inner in value)
+  return float(value) if value in ("inf", "-inf", "nan") else value
+
+
 def fingerprint(config: Any) -> str:
   """Returns a sha256, as hex, that is equal for two configs (of `to_json`) in which `differences` finds none."""
   config = _without_empty(config)

@@ -23,7 +23,7 @@ from nurture import reporting
 from nurture.core import UserError, build, trees
 from nurture.core.build import suggest
 from nurture.core.hints import Count, Whole
-from nurture.training.config import Config, plain, put, to_json
+from nurture.training.config import Config, from_json, put, to_json
 from nurture.training.grid import Member, members_of
 from nurture.training.run_directory import Stored, filled, stored_member
 from nurture.transforms.parameters import PARAMETERS
@@ -115,7 +115,8 @@ def _evaluated(stored: Stored) -> dict[str, np.ndarray]:
   label = stored.config["evaluation"]["parameters"]
   if label:
     nested = _nested({name.removeprefix("params/"): v for name, v in found.items() if name.startswith("params/")})
-    config = put(plain(stored.config), members_of(plain(stored.config))[stored.number].assignments)
+    config = from_json(stored.config)
+    config = put(config, members_of(config)[stored.number].assignments)
     transform = build(PARAMETERS, config["parameters"][label], path=f"config.parameters.{label}")
     state = filled(jax.eval_shape(transform.init, nested), stored.arrays, f"state/parameter_states/{label}")
     averaged = jax.device_get(transform.evaluation(state, nested))

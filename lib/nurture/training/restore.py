@@ -14,7 +14,7 @@ import numpy as np
 from nurture import data
 from nurture.core import Batch, Network, Outputs, Task, UserError
 from nurture.probes import ProbeSpec
-from nurture.training.config import plain, put
+from nurture.training.config import from_json, put
 from nurture.training.experiment import Experiment, hyper_parameters
 from nurture.training.grid import members_of
 from nurture.training.probing import build_probe, check_probe, probe_key
@@ -134,7 +134,7 @@ def restore(
   """
   stored = stored_member(workdir, member, step)
   try:
-    config = plain(stored.config)
+    config = from_json(stored.config)
     of_member = members_of(config)[member]
     experiment = Experiment.of(put(config, of_member.assignments), data.Reader(data_dir, dataset))
     state = jax.tree.map(jax.numpy.asarray, filled(experiment.abstract_state(), stored.arrays, "state"))
