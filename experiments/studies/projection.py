@@ -24,7 +24,7 @@ from nurture.core import Outputs, UserError
 from nurture.reporting.style import add_axes, add_legend, figure_of, name_axes, palette, save
 from nurture.similarity.projection import project
 from nurture.training import member_variables
-from nurture.training.config import Config, check, put
+from nurture.training.config import Config, check, from_json, put
 from nurture.training.grid import Member, members_of
 
 _MEMBER = flags.DEFINE_multi_integer("member", [0], "Member of every run; may be given several times.")
