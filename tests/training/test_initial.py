@@ -15,6 +15,7 @@ from tests.tiny import tiny_config
 
 SWEEP = {"lr": {"path": "optimizer.learning_rate", "levels": (0.05, 0.1)},
          "width": {"path": "model.width", "levels": (8, 6)}}
+TAKEN = {"from": {"path": "init.take", "levels": ("variables", "all")}}
 ADAM = {"name": "adam", "learning_rate": 0.1}
 AVERAGED = {"name": "ema", "decay": 0.5}
 PLAIN = {"targets": {}, "gradients": {}, "parameters": {"average": AVERAGED}, "checkpoint__keep": 9}
@@ -105,6 +106,9 @@ def test_a_network_that_changed_in_between_is_refused(source, tmp_path):
   ({"run": "{}", "take": "all", "step": "best"}, {"ensemble__grid": SWEEP, "steps": 20}, "are of different steps"),
   ({"run": "{}", "take": "all"}, {"steps": 20}, "which has other members"),
   ({"run": "{}", "take": "all"}, {"ensemble__grid": SWEEP}, "has taken 12 steps, and config.steps is 12; give more"),
+  ({"run": "{}", "take": "variables"}, {"steps": 20, "ensemble__grid": TAKEN},
+   "config.ensemble.grid sets config.init, which takes all of a run, and so every member at once"),
+  ({"run": "{}", "take": "all"}, {"steps": 20, "ensemble__grid": TAKEN}, "config.ensemble.grid sets config.init"),
   ({"run": "{}", "take": "all"}, {"ensemble__grid": SWEEP, "steps": 20, "optimizer": ADAM},
    "state/opt_state.* is needed; read the run by the config"),
 ])

@@ -167,9 +167,16 @@ def check_continues(config: Config, members: Sequence[Member]) -> dict[str, str]
     The checksum of what is taken, by config path.
 
   Raises:
-    UserError: if there is no such run, or it has other members, or no fewer steps.
+    UserError: if there is no such run, or it has other members, or no fewer steps; and if members would take it
+      differently.
   """
   init = Init.of(config)
+  for member in members:
+    if any(path.split(".")[0] == "init" for path in member.assignments):
+      own = Init.of(put(config, member.assignments))
+      if any(one is not None and one.take == "all" for one in (init, own)):
+        raise UserError("config.ensemble.grid sets config.init, which takes all of a run, and so every member at once; "
+                        "set config.init.take to 'variables', or leave it out of the grid.")
   if init is None or init.take != "all":
     return {}
   entries = reporting.read_manifest(init.run)["members"]
