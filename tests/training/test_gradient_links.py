@@ -56,7 +56,8 @@ def ahead(eta):
 
 
 @pytest.mark.parametrize("link, direction", [
-  ({"name": "sam", "rho": 0.1}, sam_direction(0.1)), ({"name": "extragradient", "step_size": 0.2}, ahead(0.2)),
+  ({"name": "sam", "rho": 0.1}, sam_direction(0.1)),
+  pytest.param({"name": "extragradient", "step_size": 0.2}, ahead(0.2), marks=pytest.mark.long),
 ])
 def test_a_link_by_config_is_its_loop_by_hand(tmp_path, link, direction):
   config = tiny_config(**PLAIN | {

@@ -70,6 +70,7 @@ def test_what_is_reinitialized_comes_from_the_seed_and_may_have_another_shape(so
     jax.tree.map(np.testing.assert_array_equal, of(tmp_path / "tuned")[name], of(source)[name])
 
 
+@pytest.mark.long
 def test_members_of_one_run_can_begin_differently(source, tmp_path):
   """From the seed, and from two networks: three arms of one study."""
   levels = ({}, {"run": str(source), "member": 0}, {"run": str(source), "member": 2})

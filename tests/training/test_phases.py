@@ -93,6 +93,7 @@ def test_a_phase_that_cannot_be_is_found_before_training(changes, words, tmp_pat
   assert not (tmp_path / "run" / "metrics.jsonl").exists()
 
 
+@pytest.mark.long
 def test_one_mixup_after_the_other(tmp_path):
   images = {"a": MIX | {"stop_step": 5}, "b": MIX | {"start_step": 5}}
   training.run(put(config({"ce": CE}), {"data.augment": images}), tmp_path / "run")
@@ -136,6 +137,7 @@ def test_a_term_that_never_works_changes_no_bit(tmp_path):
   assert_equal_parameters(tmp_path / "plain", tmp_path / "waiting")
 
 
+@pytest.mark.long
 def test_a_run_that_is_cut_anywhere_ends_the_same(tmp_path, monkeypatch):
   windowed = config({"ce": CE | {"start_step": 4}, "more": COUNT | {"stop_step": 7}}, checkpoint__every=1)
   training.run(windowed, tmp_path / "whole")
@@ -164,6 +166,7 @@ def test_windows_can_differ_between_members(tmp_path):
   assert len(digests) == 2 and {member["cohort"] for member in results["members"]} == {0, 1}
 
 
+@pytest.mark.long
 def test_windows_of_augmentations_targets_and_gradients(tmp_path):
   """With a window over all steps each part acts; one that ends before the run begins to count leaves the plain run."""
   plain = config({"ce": CE}, gradients={}, targets={}, optimizer={"name": "sgd", "learning_rate": 0.1})
@@ -180,6 +183,7 @@ def test_windows_of_augmentations_targets_and_gradients(tmp_path):
       assert jax.tree.all(jax.tree.map(np.array_equal, a, b)) == equal, name
 
 
+@pytest.mark.long
 def test_phases_moving_references_and_members_that_die(tmp_path):
   """Members side by side, in chunks and one after another are the same, whoever dies, wherever the run is cut."""
   watch = {"name": "distillation", "teachers": ("average",), "weight": 0.5, "teacher_temperature": 1.0,

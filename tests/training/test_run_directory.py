@@ -381,6 +381,7 @@ def test_no_teacher_of_a_grid_can_be_exchanged_unseen(whole):
   assert len(digests) == 2 and digests[0] == one["config.references.teacher"]
 
 
+@pytest.mark.long
 def test_damage_to_any_file_gives_the_same_results_or_one_sentence(interrupted, whole, tmp_path):
   """One way for each file here; all ways, and those of a teacher: python -m experiments.benchmarks.damage."""
   pristine, run = shutil.copytree(interrupted, tmp_path / "pristine"), tmp_path / "run"

@@ -36,7 +36,7 @@ def lowered():
   (VANILLANET, {"lam": {"name": "epoch_ramp", "epochs": 4, "steps_per_epoch": 1}}),
   pytest.param(VANILLANET, {"lam": {"name": "step_ramp", "steps": 5, "shape": "cosine"}}, marks=pytest.mark.long),
   (RESNET, {"drop_path": {"name": "linear_schedule", "init_value": 0.0, "end_value": 0.5, "transition_steps": 5}}),
-  (VIT, {"drop_path": {"name": "step_ramp", "steps": 12}}),
+  pytest.param(VIT, {"drop_path": {"name": "step_ramp", "steps": 12}}, marks=pytest.mark.long),
 ], ids=["lam by epoch", "lam by step", "resnet drop path", "vit drop path"])
 def test_every_value_is_served_by_one_program(tmp_path, lowered, model, scheduled):
   probes = {"test": {"name": "accuracy", "split": "test", "every": 2}}
@@ -73,6 +73,7 @@ def test_a_run_trains_merges_and_measures_the_merged_network(tmp_path):
     assert all(np.isfinite(leaf).all() for layer in merged["params"].values() for leaf in layer.values())
 
 
+@pytest.mark.long
 def test_a_network_that_stopped_early_is_not_merged_by_mistake(tmp_path):
   scheduled = {"lam": {"name": "step_ramp", "steps": 100}}
   training.run(tiny_config(model=VANILLANET, scheduled=scheduled, probes={}, **ONE_STEP), tmp_path / "run")

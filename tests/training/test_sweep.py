@@ -137,6 +137,7 @@ def test_two_axes_cannot_set_one_path():
     members_of(tiny_config(ensemble__grid={"a": ETA, "b": ETA}))
 
 
+@pytest.mark.long
 def test_a_word_may_give_way_to_a_number_where_the_field_takes_both(tmp_path):
   model = {"name": "vit", "patch": 4, "width": 4, "depth": 1, "heads": 1, "attention": "sigmoid",
            "attention_bias": "-log_n"}

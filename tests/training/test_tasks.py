@@ -42,6 +42,7 @@ def test_a_linear_network_nears_the_solution_of_least_squares(tmp_path):
   assert metrics["test/r2"] == pytest.approx(1 - (metrics["test/rmse"] / spread) ** 2, abs=1e-4)
 
 
+@pytest.mark.long
 def test_names_are_found_above_chance(tmp_path):
   metrics = training.run(tiny_config(**NAMES | RUN | {"steps": 60, "batch_size": 64}), tmp_path / "run")
   metrics = metrics["members"][0]["metrics"]
