@@ -39,7 +39,7 @@ class Group:
 
 @dataclasses.dataclass(frozen=True)
 class Run:
-  """What a run directory says."""
+  """One run directory, as a comparison of runs reads it."""
 
   label: str
   groups: tuple[Group, ...]

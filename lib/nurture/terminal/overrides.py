@@ -21,7 +21,7 @@ from nurture.terminal.values import parsed
 
 
 class Place(Protocol):
-  """What may stand at a place of a config; nurture.training.places has those of an experiment.
+  """A place of a config: the type of its value, and the fields below it; nurture.training.places has them.
 
   Attributes:
     hint: the type of the value.

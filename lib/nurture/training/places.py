@@ -26,7 +26,7 @@ Table = Mapping[str, Any]
 
 @dataclasses.dataclass(frozen=True)
 class Place:
-  """What may stand at a place of a config.
+  """A place of a config: the type of its value, and the fields below it.
 
   Attributes:
     hint: the type of the value.

@@ -250,7 +250,7 @@ def _check_nothing_behind(workdir: pathlib.Path, checkpoints: Checkpoints, later
 
 
 class Final(NamedTuple):
-  """How the members of a cohort ended.
+  """The members of a cohort at the end of their training.
 
   Attributes:
     digests: the sha256 of each one's parameters.

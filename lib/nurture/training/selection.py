@@ -1,4 +1,4 @@
-"""Which state of a member is its best one, and when a member has trained long enough.
+"""The best state of each member by a metric, and early stopping.
 
     config.checkpoint.best = {"metric": "validation/accuracy", "mode": "max"}
     config.stopping = {"metric": "validation/loss", "mode": "min", "patience": 5}
@@ -107,7 +107,7 @@ def check_recorded(config: Config, recorded: Mapping[str, Any]) -> None:
 
 
 class Selection:
-  """What the rules of a config have seen of the members of a cohort.
+  """The best metrics and states of the members of a cohort so far, and which members have stopped.
 
   Attributes:
     best, stopping: the rules, None where there is none.
@@ -135,7 +135,7 @@ class Selection:
 
   @property
   def all_stopped(self) -> bool:
-    """Whether nobody is left to train."""
+    """True if every member has stopped."""
     return bool(np.all(self.stopped_at >= 0))
 
   def tree(self) -> dict[str, Tree]:
