@@ -137,8 +137,8 @@ def check_probe(row: Any, task: str | None = None, *, whole: bool = False) -> No
   """Checks a probe against every law that measuring relies on; see `nurture.testing`.
 
   All pieces have one structure; the call and `finish` are pure and map over the members of an ensemble; results are
-  finite numbers or short arrays with names, also of bfloat16 variables; padded examples (weight 0, id -1) do not count, and results
-  do not depend on how the data are cut into pieces.
+  finite numbers or short arrays with names, also of bfloat16 variables; padded examples (weight 0, id -1) do not count,
+  and results do not depend on how the data are cut into pieces.
 
   Args:
     row: {"name": "my_project.probes:Name", field: value}, the name alone, or an object. The data have the splits
