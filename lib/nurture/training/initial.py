@@ -25,7 +25,7 @@ from nurture.core.build import suggest
 from nurture.core.hints import Count, Whole
 from nurture.training.config import Config, from_json, put, to_json
 from nurture.training.grid import Member, members_of
-from nurture.training.run_directory import Stored, filled, stored_member
+from nurture.training.run_directory import Stored, filled, stored_member, stored_members
 from nurture.transforms.parameters import PARAMETERS
 
 Tree = Any
@@ -208,7 +208,7 @@ def continued(config: Config, members: Sequence[Member], shapes: Mapping[str, Tr
   init = Init.of(config)
   if init is None or init.take != "all":
     return None
-  found = [stored_member(init.run, member.index, _step(init)) for member in members]
+  found = stored_members(init.run, [member.index for member in members], _step(init))
   steps = sorted({int(stored.arrays["state/step"]) for stored in found} | {stored.step for stored in found})
   if len(steps) > 1:
     raise UserError(f"config.init takes all of {init.run}, whose members stand at the steps "

@@ -173,11 +173,19 @@ class Stored(NamedTuple):
 
 
 def stored_member(workdir: str | pathlib.Path, member: int, step: int | str | None = None) -> Stored:
-  """Reads one member of a run, finished or not.
+  """Reads one member of a run; see `stored_members`."""
+  [found] = stored_members(workdir, [member], step)
+  return found
+
+
+def stored_members(
+  workdir: str | pathlib.Path, members: Sequence[int], step: int | str | None = None
+) -> list[Stored]:
+  """Reads members of a run, finished or not; every checkpoint is read once.
 
   Args:
     workdir: the run directory; nothing in it is changed.
-    member: its number, as results.json has it.
+    members: their numbers, as results.json has them.
     step: a step whose checkpoint was kept; None takes the newest, "best" the best state that the newest one keeps.
 
   Raises:
@@ -186,27 +194,32 @@ def stored_member(workdir: str | pathlib.Path, member: int, step: int | str | No
   workdir = pathlib.Path(workdir)
   config = reporting.read_config(workdir, unchanged=True)
   entries = reporting.read_manifest(workdir)["members"]
-  if not 0 <= member < len(entries):
-    raise UserError(f"{workdir} has {len(entries)} members, numbered from 0; member {member} does not exist.")
-  cohort = entries[member]["cohort"]
-  others = [entry for entry in entries if entry["cohort"] == cohort]
-  owner = owner_of(config, cohort, [entry["seed"] for entry in others])
-  checkpoints = Checkpoints(cohort_directory(workdir, cohort), 1, owner)
-  kept = checkpoints.steps()
-  if isinstance(step, int) and step not in kept:
-    known = ", ".join(map(str, kept)) or "none"
-    raise UserError(f"{workdir} has no checkpoint of step {step} (kept: {known}); name one of these, or train with a "
-                    "larger config.checkpoint.keep.")
-  number = step if isinstance(step, int) else None
-  position, arrays = [entry["member"] for entry in others].index(member), checkpoints.read(number)
-  if step == "best":
-    arrays = {name.removeprefix("best/"): array for name, array in arrays.items() if name.startswith("best/state/")}
-    if not arrays:
-      raise UserError(f"{workdir} keeps no best state; train with config.checkpoint.best = {{'metric': "
-                      "'validation/accuracy', 'mode': 'max'}}, or name a step.")
-  of_member = {name: array[position] for name, array in arrays.items()}
-  number = kept[-1] if number is None else number
-  return Stored(member, entries[member]["seed"], config, number, tuple(kept), of_member, checkpoints.digest(number))
+  for member in members:
+    if not 0 <= member < len(entries):
+      raise UserError(f"{workdir} has {len(entries)} members, numbered from 0; member {member} does not exist.")
+  found: dict[int, Stored] = {}
+  for cohort in dict.fromkeys(entries[member]["cohort"] for member in members):
+    others = [entry for entry in entries if entry["cohort"] == cohort]
+    owner = owner_of(config, cohort, [entry["seed"] for entry in others])
+    checkpoints = Checkpoints(cohort_directory(workdir, cohort), 1, owner)
+    kept = checkpoints.steps()
+    if isinstance(step, int) and step not in kept:
+      known = ", ".join(map(str, kept)) or "none"
+      raise UserError(f"{workdir} has no checkpoint of step {step} (kept: {known}); name one of these, or train with a "
+                      "larger config.checkpoint.keep.")
+    arrays = checkpoints.read(step if isinstance(step, int) else None)
+    if step == "best":
+      arrays = {name.removeprefix("best/"): array for name, array in arrays.items() if name.startswith("best/state/")}
+      if not arrays:
+        raise UserError(f"{workdir} keeps no best state; train with config.checkpoint.best = {{'metric': "
+                        "'validation/accuracy', 'mode': 'max'}}, or name a step.")
+    number = step if isinstance(step, int) else kept[-1]
+    digest = checkpoints.digest(number)
+    for position, entry in enumerate(others):
+      if entry["member"] in members:
+        of_member = {name: array[position] for name, array in arrays.items()}
+        found[entry["member"]] = Stored(entry["member"], entry["seed"], config, number, tuple(kept), of_member, digest)
+  return [found[member] for member in members]
 
 
 def filled(like: Tree, arrays: Mapping[str, np.ndarray], prefix: str) -> Tree:
